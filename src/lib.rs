@@ -1,0 +1,34 @@
+//! Prometheus exporter for the LightFi sensor cloud.
+//!
+//! A refresh token becomes an access token, the API's replies become one immutable snapshot, the snapshot becomes
+//! the text that Prometheus reads:
+//!
+//! `config → oauth → api → snapshot (+ catalog) → collector → exposition → publisher → web → cli → main`
+//!
+//! Data flows along that line only, and so do imports: a module may use what stands before it. `catalog`, `stats` and
+//! [`config::Secret`] are leaves that anyone may use. A test (`tests/it/architecture.rs`) holds this line.
+//!
+//! Absences that hold:
+//! - nothing before `web` knows that anything is served over HTTP;
+//! - nothing but `oauth` sees a refresh token or a client secret;
+//! - `snapshot`, `catalog` and `exposition` do no I/O and read no clock: they take values and `now`;
+//! - a snapshot never changes: a collection yields a new one;
+//! - `simulator` shares no type with the client that talks to it.
+//!
+//! Where to look first: a new `var_name` is one row in [`catalog`]; the token is refreshed in `oauth/source.rs`; a
+//! scrape is answered in `web/metrics.rs`.
+
+pub mod api;
+pub mod catalog;
+pub mod cli;
+pub mod collector;
+pub mod config;
+pub mod exposition;
+pub mod oauth;
+pub mod publisher;
+pub mod shutdown;
+pub mod simulator;
+pub mod snapshot;
+pub mod stats;
+pub mod telemetry;
+pub mod web;

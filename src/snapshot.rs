@@ -1,0 +1,231 @@
+//! What one collection knows: immutable, raw, and complete.
+//!
+//! Readings are kept as the API gave them (`var_name`, time, value), so that a renamed sensor or an overridden variable
+//! needs no fetch. Made by `collector`, read by `exposition` and `web`. Pure: no I/O, no clock.
+
+use std::{collections::BTreeMap, fmt::Write as _, sync::Arc, time::Duration};
+
+/// Unix seconds with fraction, as the API gives them.
+pub type UnixTime = f64;
+
+/// One reading as the API gave it; `time` and `value` are finite.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reading {
+    /// By its `catalog::canonical` name; shared between sensors.
+    pub var_name: Arc<str>,
+    /// When it was measured.
+    pub time: UnixTime,
+    /// In the vendor's unit.
+    pub value: f64,
+}
+
+/// Why a reading is not shown: the `reason` of `lightfi_collect_readings_skipped`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Skip {
+    /// Value or time is null or missing.
+    Null,
+    /// The item is not of the known shape, or the value cannot be (a meter below zero).
+    Malformed,
+    /// Not a finite number, as given or after conversion.
+    NonFinite,
+    /// More than an hour ahead of this machine's clock.
+    Future,
+    /// Of a counter: older than the reading held.
+    Older,
+}
+
+impl Skip {
+    /// The closed set, in the order of the exposition.
+    pub const ALL: [Self; 5] = [
+        Self::Null,
+        Self::Malformed,
+        Self::NonFinite,
+        Self::Future,
+        Self::Older,
+    ];
+
+    /// The label value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Null => "null",
+            Self::Malformed => "malformed",
+            Self::NonFinite => "non_finite",
+            Self::Future => "future",
+            Self::Older => "older",
+        }
+    }
+}
+
+/// How many readings were skipped, by reason.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Skipped([u32; 5]);
+
+impl Skipped {
+    /// Counts one.
+    pub fn count(&mut self, skip: Skip) {
+        self.0[skip as usize] = self.0[skip as usize].saturating_add(1);
+    }
+
+    /// Adds another's counts.
+    pub fn add(&mut self, other: &Self) {
+        for (mine, theirs) in self.0.iter_mut().zip(other.0) {
+            *mine = mine.saturating_add(theirs);
+        }
+    }
+
+    /// The count of one reason.
+    pub fn of(&self, skip: Skip) -> u32 {
+        self.0[skip as usize]
+    }
+}
+
+/// Who a sensor is: what goes into labels, and their text, escaped once for as long as nothing of it changes.
+#[derive(Debug, PartialEq)]
+pub struct Identity {
+    /// The API's id.
+    pub id: String,
+    /// Configured or the API's; never empty.
+    pub name: Option<String>,
+    /// Path such as `HQ / Floor 3`; never empty.
+    pub location: Option<String>,
+    /// The API's id of the location it was found in.
+    pub location_id: Option<String>,
+    /// Configured, for `lightfi_sensor_info` only.
+    pub labels: BTreeMap<String, String>,
+    series_labels: Box<str>,
+    info_labels: Box<str>,
+}
+
+impl Identity {
+    /// Writes the labels' text. Empty texts count as absent, as Prometheus holds an empty label for none.
+    pub fn new(
+        id: String,
+        name: Option<String>,
+        location: Option<String>,
+        location_id: Option<String>,
+        labels: BTreeMap<String, String>,
+    ) -> Self {
+        let [name, location, location_id] =
+            [name, location, location_id].map(|text| text.filter(|text| !text.is_empty()));
+        let mut series = String::new();
+        push_label(&mut series, "sensor_id", &id);
+        push_label(&mut series, "sensor", name.as_deref().unwrap_or(&id));
+        push_label(
+            &mut series,
+            "location",
+            location.as_deref().unwrap_or_default(),
+        );
+        let mut info = String::new();
+        push_label(&mut info, "model", model(&id).unwrap_or_default());
+        push_label(
+            &mut info,
+            "location_id",
+            location_id.as_deref().unwrap_or_default(),
+        );
+        for (label, value) in &labels {
+            push_label(&mut info, label, value);
+        }
+        let info = if info.is_empty() {
+            series.clone()
+        } else {
+            format!("{series},{info}")
+        };
+        Self {
+            id,
+            name,
+            location,
+            location_id,
+            labels,
+            series_labels: series.into(),
+            info_labels: info.into(),
+        }
+    }
+
+    /// `sensor_id="…",sensor="…",location="…"`: the labels of every series, without braces.
+    pub fn series_labels(&self) -> &str {
+        &self.series_labels
+    }
+
+    /// The labels of `lightfi_sensor_info`, those of every series included.
+    pub fn info_labels(&self) -> &str {
+        &self.info_labels
+    }
+
+    /// The marketing name such as `Alpine`, else the id's prefix.
+    pub fn model(&self) -> Option<&str> {
+        model(&self.id)
+    }
+}
+
+/// Appends `label="value"`, with a comma where text stands before it; an empty value is left out.
+pub fn push_label(text: &mut String, label: &str, value: &str) {
+    if value.is_empty() {
+        return;
+    }
+    let comma = if text.is_empty() { "" } else { "," };
+    let _ = write!(text, "{comma}{label}=\"");
+    for c in value.chars() {
+        match c {
+            '\\' => text.push_str("\\\\"),
+            '"' => text.push_str("\\\""),
+            '\n' => text.push_str("\\n"),
+            _ => text.push(c),
+        }
+    }
+    text.push('"');
+}
+
+/// Facts from the vendor's "Sensor Overview".
+fn model(id: &str) -> Option<&str> {
+    let (prefix, _) = id.split_once('-')?;
+    Some(match prefix {
+        "LF" => "BASE",
+        "LF5" => "Sahara",
+        "AQ2" => "Alpine",
+        "MS1" => "Hoth",
+        "AMP" => "X1",
+        other => other,
+    })
+    .filter(|model| !model.is_empty())
+}
+
+/// One sensor after a collection.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sensor {
+    /// Who it is.
+    pub identity: Arc<Identity>,
+    /// At most one per variable, of the last successful read (a counter's may be older).
+    pub readings: Arc<[Reading]>,
+    /// Of the last successful read.
+    pub skipped: Skipped,
+    /// How the last read that covered it ended; `None` before the first one has.
+    pub read: Option<bool>,
+    /// When the last successful read ended.
+    pub last_success: Option<UnixTime>,
+}
+
+/// How the last collection went.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Summary {
+    /// It had a good token and at least one request succeeded, or it needed none.
+    pub up: bool,
+    /// Start to end.
+    pub duration: Duration,
+    /// When the last collection that was `up` ended.
+    pub last_success: Option<UnixTime>,
+    /// Whose last read failed.
+    pub sensors_failed: usize,
+    /// Whose last request failed.
+    pub locations_failed: usize,
+    /// The interval in force: as configured, or stretched to fit the rate limit.
+    pub interval: Duration,
+}
+
+/// Everything one scrape may show of the sensors.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Snapshot {
+    /// Known sensors, by id, each once.
+    pub sensors: Vec<Sensor>,
+    /// How the last collection went.
+    pub summary: Summary,
+}
