@@ -1,1 +1,88 @@
-//! (being built)
+//! Access tokens: from a refresh token to the bearer that the API takes, renewed ahead of time for years.
+//!
+//! The one place in which a refresh token or a client secret is seen. [`TokenSource`] is what others hold; `api` also
+//! takes its HTTP client from here. Collecting readings, and what a 401 from the API leads to, do not belong here.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `source` | THE place a token is refreshed: the loop round the policy |
+//! | `policy` | when to ask, pure |
+//! | `request` | one token request and what its answer means |
+//! | `credentials` | what a request is made with; which refresh token wins |
+//! | `store` | the file that keeps rotated refresh tokens |
+//! | `token` | one access token and its lifetime |
+//! | `scrub` | server's words made safe to show |
+//! | `http` | the HTTP client shared with `api` |
+
+mod credentials;
+pub mod http;
+mod policy;
+mod request;
+mod scrub;
+mod source;
+pub mod store;
+mod token;
+
+use std::time::Duration;
+
+pub use source::{StartError, Status, TokenSource};
+pub use token::AccessToken;
+
+use crate::stats::Reason;
+
+/// Why there is no access token, by what to do about it. Every text in it is safe to show.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum TokenError {
+    /// Nobody has put a refresh token where it is looked for: wait for it.
+    #[error("no refresh token: {0}")]
+    RefreshTokenMissing(String),
+    /// Nobody has put the client's credentials where they are looked for: wait for them.
+    #[error("no client credentials: {0}")]
+    ClientMissing(String),
+    /// The refresh token is expired or revoked: a person must log in.
+    #[error("the refresh token is not accepted: {0}")]
+    InvalidGrant(String),
+    /// Client id or secret are wrong: a person must mend them.
+    #[error("the client id or secret is not accepted: {0}")]
+    InvalidClient(String),
+    /// Anything that may pass by itself: try again later.
+    #[error("no access token: {what}")]
+    Unavailable {
+        /// What kind of failure.
+        reason: Reason,
+        /// What was seen.
+        what: String,
+        /// How long the server wants to be left alone.
+        retry_after: Option<Duration>,
+    },
+}
+
+impl TokenError {
+    /// Its label value.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::RefreshTokenMissing(_) | Self::InvalidGrant(_) => Reason::InvalidGrant,
+            Self::ClientMissing(_) | Self::InvalidClient(_) => Reason::InvalidClient,
+            Self::Unavailable { reason, .. } => *reason,
+        }
+    }
+
+    /// What a person can do, and what happens by itself.
+    pub fn advice(&self) -> &'static str {
+        match self {
+            Self::RefreshTokenMissing(_) => {
+                "put a refresh token there or run `lightfi-exporter login`; it is taken up by itself"
+            }
+            Self::ClientMissing(_) => "put it there; it is taken up by itself",
+            Self::InvalidGrant(_) => {
+                "run `lightfi-exporter login` or put a new refresh token in place; a new one in a file or the token store is taken up by itself"
+            }
+            Self::InvalidClient(_) => {
+                "mend oauth.client_id, oauth.client_secret or oauth.client_auth; changed files are taken up by themselves"
+            }
+            Self::Unavailable { .. } => {
+                "it is asked again by itself, at longest intervals of 60s unless the server wants more"
+            }
+        }
+    }
+}

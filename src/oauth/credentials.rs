@@ -1,0 +1,296 @@
+//! What a token request is made with: read anew from the configuration's files and the token store before each one.
+//!
+//! Which refresh token wins, and where a rotated one is kept, are decided here. `source` calls this, off the runtime's
+//! threads, as all of it reads and writes files.
+
+use std::{
+    fs,
+    sync::{Mutex, PoisonError},
+};
+
+use sha2::{Digest, Sha256};
+
+use super::{
+    TokenError,
+    store::{Record, SeedHash, Store, StoreError},
+};
+use crate::config::{Credential, Oauth, Secret};
+
+/// The client's credentials and the refresh tokens to ask with.
+#[derive(Debug)]
+pub(super) struct Credentials {
+    pub(super) client_id: Secret,
+    pub(super) client_secret: Option<Secret>,
+    pub(super) best: Grant,
+    /// To be tried once the best one is refused.
+    second: Option<Grant>,
+}
+
+/// A refresh token and what is known of it.
+#[derive(Debug, Clone)]
+pub(super) struct Grant {
+    pub(super) refresh_token: Secret,
+    /// Kept in the store beside what it is rotated to.
+    seed: Option<SeedHash>,
+    /// Unix time of the login.
+    pub(super) obtained_at: Option<f64>,
+}
+
+/// Of all that a server was asked with: shows whether something has changed since, and no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Fingerprint([u8; 32]);
+
+impl Credentials {
+    /// The best one first.
+    pub(super) fn grants(&self) -> impl Iterator<Item = &Grant> {
+        [&self.best].into_iter().chain(&self.second)
+    }
+
+    /// Of a request with `grant`.
+    pub(super) fn fingerprint_with(&self, grant: &Grant) -> Fingerprint {
+        self.hash(&[grant.refresh_token.expose()])
+    }
+
+    /// Of the client alone.
+    pub(super) fn client_fingerprint(&self) -> Fingerprint {
+        self.hash(&[])
+    }
+
+    fn hash(&self, more: &[&str]) -> Fingerprint {
+        let mut hash = Sha256::new();
+        let secret = self.client_secret.as_ref().map_or("", Secret::expose);
+        for part in [self.client_id.expose(), secret].iter().chain(more) {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+        Fingerprint(hash.finalize().into())
+    }
+}
+
+/// Where credentials come from and rotated refresh tokens go.
+pub(super) struct Vault {
+    oauth: Oauth,
+    store: Option<Store>,
+    kept: Mutex<Kept>,
+}
+
+/// What this process knows beside its files.
+#[derive(Default)]
+struct Kept {
+    /// The newest refresh token seen in the store or in a reply.
+    record: Option<Record>,
+    /// It could not be written.
+    unsaved: Option<Unsaved>,
+    /// The store was fine when last read.
+    store_failed: bool,
+    warned_of_no_store: bool,
+}
+
+/// What the store held instead of the newest refresh token, so that another writer's token is told from it.
+#[derive(PartialEq, Eq)]
+struct Unsaved {
+    instead: Option<String>,
+}
+
+/// What became of a rotated refresh token.
+#[derive(Debug)]
+pub(super) enum Keeping {
+    /// It is on the disk.
+    Stored,
+    /// There is no store; told once.
+    NoStore,
+    /// There is no store, as told before.
+    StillNoStore,
+    /// It is held in memory until it can be written.
+    Failed(StoreError),
+}
+
+impl Vault {
+    /// Proves the store.
+    pub(super) fn open(oauth: Oauth) -> Result<Self, StoreError> {
+        let store = oauth.token_store.clone().map(Store::open).transpose()?;
+        Ok(Self {
+            oauth,
+            store,
+            kept: Mutex::default(),
+        })
+    }
+
+    /// All that is there now.
+    pub(super) fn read(&self) -> Result<Credentials, TokenError> {
+        let client_id = read_credential("oauth.client_id_file", &self.oauth.client_id)
+            .map_err(TokenError::ClientMissing)?;
+        let client_secret = self
+            .oauth
+            .client_secret
+            .as_ref()
+            .map(|secret| read_credential("oauth.client_secret_file", secret))
+            .transpose()
+            .map_err(TokenError::ClientMissing)?;
+        let configured = self
+            .oauth
+            .refresh_token
+            .as_ref()
+            .map(|token| read_credential("oauth.refresh_token_file", token));
+        let (record, certain) = self.newest_record();
+        let choice = choose(
+            configured.as_ref().and_then(|token| token.as_ref().ok()),
+            record.as_ref(),
+            certain,
+        );
+        match choice {
+            Some((best, second)) => Ok(Credentials {
+                client_id,
+                client_secret,
+                best,
+                second,
+            }),
+            None => Err(TokenError::RefreshTokenMissing(
+                match (configured, &self.store) {
+                    (Some(Err(why)), None) => why,
+                    (Some(Err(why)), Some(store)) => {
+                        format!(
+                            "{why}, and token store {} holds none",
+                            store.path().display()
+                        )
+                    }
+                    (_, Some(store)) => {
+                        format!("token store {} holds none yet", store.path().display())
+                    }
+                    (_, None) => "none is configured".to_owned(),
+                },
+            )),
+        }
+    }
+
+    /// Keeps what the refresh token of `grant` was rotated to.
+    pub(super) fn keep(&self, rotated: Secret, grant: &Grant) -> Keeping {
+        let record = Record {
+            refresh_token: rotated,
+            seed: grant.seed.clone(),
+            obtained_at: grant.obtained_at,
+        };
+        let mut kept = self.kept();
+        kept.record = Some(record.clone());
+        let Some(store) = &self.store else {
+            if std::mem::replace(&mut kept.warned_of_no_store, true) {
+                return Keeping::StillNoStore;
+            }
+            return Keeping::NoStore;
+        };
+        match store.write(&record) {
+            Ok(()) => {
+                kept.unsaved = None;
+                Keeping::Stored
+            }
+            Err(error) => {
+                kept.unsaved = Some(Unsaved::beside(store));
+                Keeping::Failed(error)
+            }
+        }
+    }
+
+    /// Tries again to write what could not be written; `true` if it is on the disk now and was not before.
+    pub(super) fn save_again(&self) -> bool {
+        let mut kept = self.kept();
+        let (Some(store), Some(before), Some(record)) = (&self.store, &kept.unsaved, &kept.record)
+        else {
+            return false;
+        };
+        // Someone else has written a token since: theirs is newer, and `read` takes it up.
+        if Unsaved::beside(store) != *before {
+            kept.unsaved = None;
+            return false;
+        }
+        if store.write(record).is_err() {
+            return false;
+        }
+        kept.unsaved = None;
+        true
+    }
+
+    /// The store's record, or the one in memory where that is newer or all there is; and whether it is certain that the
+    /// store should win over a configured token of the same seed.
+    fn newest_record(&self) -> (Option<Record>, bool) {
+        let mut kept = self.kept();
+        let Some(store) = &self.store else {
+            return (kept.record.clone(), true);
+        };
+        match store.read() {
+            Ok(Some(stored)) => {
+                kept.store_failed = false;
+                if kept.unsaved == Some(Unsaved::instead_of(Some(&stored))) {
+                    return (kept.record.clone(), true);
+                }
+                kept.unsaved = None;
+                kept.record = Some(stored.clone());
+                (Some(stored), true)
+            }
+            // Gone: perhaps somebody wants the configured token back, perhaps a volume is away.
+            Ok(None) => (kept.record.clone(), kept.unsaved.is_some()),
+            Err(error) => {
+                if !std::mem::replace(&mut kept.store_failed, true) {
+                    tracing::error!(%error, "going on with the refresh token in memory");
+                }
+                (kept.record.clone(), kept.unsaved.is_some())
+            }
+        }
+    }
+
+    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The rule of the store: its token wins over the configured one unless that has changed since the store was written.
+/// Where this cannot be known — nothing was configured at the login, or the store is gone and memory stands in for it —
+/// the configured one comes second, to be tried once the other is refused.
+fn choose(
+    configured: Option<&Secret>,
+    record: Option<&Record>,
+    certain: bool,
+) -> Option<(Grant, Option<Grant>)> {
+    let seed = configured.map(SeedHash::of);
+    let from_configuration = configured.map(|token| Grant {
+        refresh_token: token.clone(),
+        seed: seed.clone(),
+        obtained_at: None,
+    });
+    let Some(record) = record else {
+        return from_configuration.map(|configured| (configured, None));
+    };
+    let from_store = Grant {
+        refresh_token: record.refresh_token.clone(),
+        seed: seed.clone().or_else(|| record.seed.clone()),
+        obtained_at: record.obtained_at,
+    };
+    match (from_configuration, &record.seed) {
+        (Some(configured), Some(known)) if seed.as_ref() != Some(known) => Some((configured, None)),
+        (Some(_), Some(_)) if certain => Some((from_store, None)),
+        (configured, _) => Some((from_store, configured)),
+    }
+}
+
+/// The text, or why there is none.
+fn read_credential(key: &str, credential: &Credential) -> Result<Secret, String> {
+    match credential {
+        Credential::Inline(secret) => Ok(secret.clone()),
+        Credential::File(path) => match fs::read_to_string(path) {
+            Ok(text) if text.trim().is_empty() => Err(format!("{key} {} is empty", path.display())),
+            Ok(text) => Ok(Secret::new(text.trim())),
+            Err(error) => Err(format!("{key} {}: {error}", path.display())),
+        },
+    }
+}
+
+impl Unsaved {
+    fn beside(store: &Store) -> Self {
+        Self::instead_of(store.read().ok().flatten().as_ref())
+    }
+
+    fn instead_of(stored: Option<&Record>) -> Self {
+        Self {
+            instead: stored.map(|record| record.refresh_token.expose().to_owned()),
+        }
+    }
+}

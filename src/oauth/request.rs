@@ -1,0 +1,224 @@
+//! One token request: the form as it goes out, and what the answer means. `source` decides when to send it.
+//!
+//! Replies are read tolerantly (servers differ), and nothing of a body is passed on but the two fields OAuth has for
+//! that, scrubbed and cut.
+
+use std::time::{Duration, SystemTime};
+
+use reqwest::{
+    Client, Response,
+    header::{ACCEPT, AUTHORIZATION, DATE, HeaderMap, HeaderValue, RETRY_AFTER},
+};
+use serde_json::{Map, Value};
+use url::{Url, form_urlencoded};
+
+use super::{
+    TokenError,
+    http::{describe, read_limited, reason_of},
+    scrub::Scrubber,
+    token::{bearer, lifetime, tolerant_number},
+};
+use crate::{
+    config::{ClientAuth, Secret},
+    stats::Reason,
+};
+
+/// A token reply has a few KiB; this is ample, and no knob.
+const MAX_REPLY_BYTES: usize = 1024 * 1024;
+
+/// A server that asks for more is not obeyed longer than this.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
+
+/// Everything that goes into the form.
+pub(super) struct Refresh<'a> {
+    pub(super) token_url: &'a Url,
+    pub(super) client_auth: ClientAuth,
+    pub(super) client_id: &'a Secret,
+    pub(super) client_secret: Option<&'a Secret>,
+    pub(super) refresh_token: &'a Secret,
+}
+
+/// A good answer.
+pub(super) struct Reply {
+    pub(super) bearer: HeaderValue,
+    pub(super) lifetime: Duration,
+    /// Only from a server that rotates them.
+    pub(super) refresh_token: Option<Secret>,
+}
+
+impl Refresh<'_> {
+    /// Sends it and reads the answer. The client follows no redirect and has the time-out.
+    pub(super) async fn send(
+        &self,
+        http: &Client,
+        scrubber: &Scrubber,
+    ) -> Result<Reply, TokenError> {
+        let mut form = vec![
+            ("grant_type", "refresh_token"),
+            ("refresh_token", self.refresh_token.expose()),
+        ];
+        let mut request = http
+            .post(self.token_url.clone())
+            .header(ACCEPT, HeaderValue::from_static("application/json"));
+        match self.client_auth {
+            ClientAuth::Body => {
+                form.push(("client_id", self.client_id.expose()));
+                form.extend(
+                    self.client_secret
+                        .map(|secret| ("client_secret", secret.expose())),
+                );
+            }
+            // RFC 6749 2.3.1: both parts are form-encoded before they are joined.
+            ClientAuth::Basic => {
+                request = request.basic_auth(
+                    form_encoded(self.client_id),
+                    Some(self.client_secret.map(form_encoded).unwrap_or_default()),
+                );
+            }
+        }
+        let request = request
+            .form(&form)
+            .build()
+            .map_err(|error| unavailable(reason_of(&error), describe(error)))?;
+        if let Some(basic) = request.headers().get(AUTHORIZATION)
+            && let Some((_, encoded)) = basic.to_str().unwrap_or_default().split_once(' ')
+        {
+            scrubber.learn(&Secret::new(encoded));
+        }
+        let response = http
+            .execute(request)
+            .await
+            .map_err(|error| unavailable(reason_of(&error), describe(error)))?;
+        read(response, scrubber).await
+    }
+}
+
+async fn read(response: Response, scrubber: &Scrubber) -> Result<Reply, TokenError> {
+    let status = response.status().as_u16();
+    let retry_after = retry_after(response.headers(), SystemTime::now());
+    // A broken or endless body does not change what a refusal's status says.
+    let body = match (read_limited(response, MAX_REPLY_BYTES).await, status) {
+        (Ok(body), _) => body,
+        (Err(error), 200..=299) => return Err(unavailable(error.reason(), error.to_string())),
+        (Err(_), _) => bytes::Bytes::new(),
+    };
+    understand(status, retry_after, &body, scrubber)
+}
+
+/// What an answer means. Pure; any bytes will do.
+fn understand(
+    status: u16,
+    retry_after: Option<Duration>,
+    body: &[u8],
+    scrubber: &Scrubber,
+) -> Result<Reply, TokenError> {
+    let object = match serde_json::from_slice(body) {
+        Ok(Value::Object(object)) => Some(object),
+        _ => None,
+    };
+    let Some(reason) = Reason::of_status(status) else {
+        return good_reply(object.as_ref(), scrubber);
+    };
+    let what = match object.as_ref().and_then(|object| told(object, scrubber)) {
+        Some(told) => format!("the token endpoint answered {status}: {told}"),
+        None => format!("the token endpoint answered {status}"),
+    };
+    let code = object.as_ref().and_then(|object| text(object, "error"));
+    Err(match (reason, code) {
+        // What a server says while it is failing or throttling is no verdict on the credentials.
+        (Reason::ServerError | Reason::RateLimited | Reason::Redirect, _) => {
+            TokenError::Unavailable {
+                reason,
+                what,
+                retry_after,
+            }
+        }
+        (_, Some("invalid_grant")) => TokenError::InvalidGrant(what),
+        (_, Some("invalid_client" | "unauthorized_client")) => TokenError::InvalidClient(what),
+        _ => TokenError::Unavailable {
+            reason,
+            what,
+            retry_after,
+        },
+    })
+}
+
+fn good_reply(
+    object: Option<&Map<String, Value>>,
+    scrubber: &Scrubber,
+) -> Result<Reply, TokenError> {
+    let malformed = |what: String| unavailable(Reason::Malformed, what);
+    let Some(object) = object else {
+        return Err(malformed(
+            "the token endpoint answered something else than a JSON object: is oauth.token_url right?".to_owned(),
+        ));
+    };
+    let Some(access_token) = text(object, "access_token") else {
+        return Err(malformed(match told(object, scrubber) {
+            Some(told) => format!("the token endpoint's reply has no access_token: {told}"),
+            None => "the token endpoint's reply has no access_token".to_owned(),
+        }));
+    };
+    scrubber.learn(&Secret::new(access_token));
+    let Some(bearer) = bearer(access_token) else {
+        return Err(malformed(
+            "the token endpoint's access_token cannot be sent in a header".to_owned(),
+        ));
+    };
+    let expires_in = object.get("expires_in").and_then(tolerant_number);
+    Ok(Reply {
+        bearer,
+        lifetime: lifetime(access_token, expires_in),
+        refresh_token: text(object, "refresh_token").map(Secret::new),
+    })
+}
+
+/// `error` and `error_description`, safe to show.
+fn told(object: &Map<String, Value>, scrubber: &Scrubber) -> Option<String> {
+    let code = text(object, "error")?;
+    Some(match text(object, "error_description") {
+        Some(description) => format!(
+            "{} ({})",
+            scrubber.excerpt(code),
+            scrubber.excerpt(description)
+        ),
+        None => scrubber.excerpt(code),
+    })
+}
+
+/// A field that holds a text that is not empty.
+fn text<'a>(object: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
+    object
+        .get(key)
+        .and_then(Value::as_str)
+        .filter(|text| !text.is_empty())
+}
+
+/// `Retry-After` in seconds or as a date. A date is measured by the server's own clock where the answer tells it.
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let wait = match text.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let until = httpdate::parse_http_date(text).ok()?;
+            let now = headers
+                .get(DATE)
+                .and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok())
+                .unwrap_or(now);
+            until.duration_since(now).ok()?
+        }
+    };
+    Some(wait.min(LONGEST_RETRY_AFTER))
+}
+
+fn form_encoded(secret: &Secret) -> String {
+    form_urlencoded::byte_serialize(secret.expose().as_bytes()).collect()
+}
+
+fn unavailable(reason: Reason, what: String) -> TokenError {
+    TokenError::Unavailable {
+        reason,
+        what,
+        retry_after: None,
+    }
+}

@@ -1,0 +1,319 @@
+//! The token store: one small JSON file that keeps the newest refresh token across restarts and kills.
+//!
+//! Format, reading, and writing that is whole or not at all belong here; which token wins is decided in `credentials`.
+//! `credentials` and `login` (and `demo`, which plays a login) call this.
+
+use std::{
+    fmt::Write as _,
+    fs::{self, File},
+    io::{self, Read, Write as _},
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::config::Secret;
+
+/// The format this version reads and writes.
+const VERSION: u64 = 1;
+
+/// A store holds one token; whatever is longer was written by someone else.
+const MAX_BYTES: u64 = 256 * 1024;
+
+/// As long as Linux follows links itself.
+const MAX_LINKS: usize = 40;
+
+/// A kill between writing and renaming leaves a temporary file; one that old has no writer any more.
+const LEFTOVER_AFTER: Duration = Duration::from_secs(60);
+
+/// A file that keeps a refresh token.
+#[derive(Debug, Clone)]
+pub struct Store {
+    path: PathBuf,
+}
+
+/// What the file holds.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// The newest refresh token known.
+    pub refresh_token: Secret,
+    /// Of the refresh token that was configured when this was written; `None` if none was.
+    pub seed: Option<SeedHash>,
+    /// Unix time of the login, which rotation keeps; `None` where the login was not ours.
+    pub obtained_at: Option<f64>,
+}
+
+/// SHA-256 of a configured refresh token, in hexadecimal: enough to see that it has changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SeedHash(String);
+
+impl SeedHash {
+    /// The hash of a configured refresh token.
+    pub fn of(refresh_token: &Secret) -> Self {
+        let digest = Sha256::digest(refresh_token.expose());
+        Self(digest.iter().fold(String::new(), |mut text, byte| {
+            write!(text, "{byte:02x}").expect("writing to a string cannot fail");
+            text
+        }))
+    }
+}
+
+/// Why the store cannot be used. No variant carries what the file holds.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Written by a later version of the exporter.
+    #[error(
+        "token store {} has format {found}, written by a newer version; this one knows {VERSION}: upgrade, or name another file in oauth.token_store",
+        path.display()
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u64,
+    },
+    /// Not what the exporter writes.
+    #[error(
+        "token store {} is broken ({what}): move it away and run `lightfi-exporter login`",
+        path.display()
+    )]
+    Broken {
+        /// The file.
+        path: PathBuf,
+        /// Where and how, without the contents.
+        what: String,
+    },
+    /// The system refuses to read it.
+    #[error("token store {}: cannot read it: {error}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// The system refuses to write it.
+    #[error(
+        "token store {}: cannot write to {}: {error}; oauth.token_store must be in a directory that the exporter may write to",
+        path.display(),
+        directory.display()
+    )]
+    Unwritable {
+        /// The file.
+        path: PathBuf,
+        /// Where it is.
+        directory: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+}
+
+impl Store {
+    /// Proves that the file can be written and, where it exists, that it is one of ours. It need not exist.
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self, StoreError> {
+        let store = Self { path: path.into() };
+        store.read()?;
+        let target = store.target()?;
+        // The file is replaced, never rewritten: what must be writable is its directory.
+        temporary_beside(&target).map_err(|error| store.unwritable(&target, error))?;
+        remove_leftovers(&target);
+        Ok(store)
+    }
+
+    /// A store that holds a refresh token just logged in for. `seed` is the token configured now, if there is one: this
+    /// store wins over it until another is configured.
+    pub fn create(
+        path: impl Into<PathBuf>,
+        refresh_token: &Secret,
+        seed: Option<&Secret>,
+        obtained_at: f64,
+    ) -> Result<Self, StoreError> {
+        let store = Self::open(path)?;
+        store.write(&Record {
+            refresh_token: refresh_token.clone(),
+            seed: seed.map(SeedHash::of),
+            obtained_at: Some(obtained_at),
+        })?;
+        Ok(store)
+    }
+
+    /// As configured.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What the file holds now; `None` while there is no file.
+    pub fn read(&self) -> Result<Option<Record>, StoreError> {
+        let unreadable = |error| StoreError::Unreadable {
+            path: self.path.clone(),
+            error,
+        };
+        match fs::metadata(&self.path) {
+            Ok(metadata) if metadata.is_file() => {}
+            // Opening a pipe would wait for its writer.
+            Ok(_) => return Err(self.broken("it is no regular file")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(unreadable(error)),
+        }
+        let mut contents = Vec::new();
+        File::open(&self.path)
+            .and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut contents))
+            .map_err(unreadable)?;
+        self.parse(&contents).map(Some)
+    }
+
+    /// Puts `record` in the file's place, whole or not at all, and on the disk before this returns.
+    pub fn write(&self, record: &Record) -> Result<(), StoreError> {
+        // Neither a newer version's file nor one that somebody may still mend is ever overwritten.
+        self.read()?;
+        let target = self.target()?;
+        let text = serde_json::to_string_pretty(&Stored {
+            version: VERSION,
+            refresh_token: record.refresh_token.expose(),
+            seed_sha256: record.seed.as_ref(),
+            obtained_at: record.obtained_at,
+            written_at: SystemTime::now()
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .map_or(0, |since| since.as_secs()),
+        })
+        .expect("text, numbers and null always have a JSON form");
+        replace(&target, text.as_bytes()).map_err(|error| self.unwritable(&target, error))
+    }
+
+    /// The file itself where the path is a link to it, so that the file is replaced and the link stays.
+    fn target(&self) -> Result<PathBuf, StoreError> {
+        let mut path = self.path.clone();
+        for _ in 0..MAX_LINKS {
+            match fs::read_link(&path) {
+                Ok(target) => path = directory_of(&path).join(target),
+                // No link, or nothing there yet.
+                Err(_) => return Ok(path),
+            }
+        }
+        Err(self.broken("too many symbolic links"))
+    }
+
+    fn parse(&self, contents: &[u8]) -> Result<Record, StoreError> {
+        if contents.len() as u64 > MAX_BYTES {
+            return Err(self.broken("it is too long"));
+        }
+        // Only the place is told: serde's own words quote what they found.
+        let at = |error: serde_json::Error| {
+            self.broken(&format!(
+                "line {} column {}",
+                error.line(),
+                error.column().max(1)
+            ))
+        };
+        let Format { version } = serde_json::from_slice(contents).map_err(at)?;
+        if version > VERSION {
+            return Err(StoreError::Newer {
+                path: self.path.clone(),
+                found: version,
+            });
+        }
+        if version != VERSION {
+            return Err(self.broken("its version is 0"));
+        }
+        let stored: Read1 = serde_json::from_slice(contents).map_err(at)?;
+        if stored.refresh_token.trim().is_empty() {
+            return Err(self.broken("its refresh_token is empty"));
+        }
+        Ok(Record {
+            refresh_token: Secret::new(stored.refresh_token.trim()),
+            seed: stored.seed_sha256,
+            obtained_at: stored.obtained_at,
+        })
+    }
+
+    fn broken(&self, what: &str) -> StoreError {
+        StoreError::Broken {
+            path: self.path.clone(),
+            what: what.to_owned(),
+        }
+    }
+
+    fn unwritable(&self, target: &Path, error: io::Error) -> StoreError {
+        StoreError::Unwritable {
+            path: self.path.clone(),
+            directory: directory_of(target).to_owned(),
+            error,
+        }
+    }
+}
+
+/// What every format has.
+#[derive(Deserialize)]
+struct Format {
+    version: u64,
+}
+
+/// Format 1 as it is written.
+#[derive(Serialize)]
+struct Stored<'a> {
+    version: u64,
+    refresh_token: &'a str,
+    seed_sha256: Option<&'a SeedHash>,
+    obtained_at: Option<f64>,
+    written_at: u64,
+}
+
+/// Format 1 as it is read.
+#[derive(Deserialize)]
+struct Read1 {
+    refresh_token: String,
+    seed_sha256: Option<SeedHash>,
+    obtained_at: Option<f64>,
+}
+
+fn replace(target: &Path, contents: &[u8]) -> io::Result<()> {
+    let mut temporary = temporary_beside(target)?;
+    temporary.write_all(contents)?;
+    temporary.write_all(b"\n")?;
+    temporary.as_file().sync_all()?;
+    temporary.persist(target).map_err(|failed| failed.error)?;
+    File::open(directory_of(target))?.sync_all()
+}
+
+/// Readable by its owner only from the first moment: that is how temporary files are made.
+fn temporary_beside(target: &Path) -> io::Result<tempfile::NamedTempFile> {
+    tempfile::Builder::new()
+        .prefix(&leftover_prefix(target))
+        .tempfile_in(directory_of(target))
+}
+
+fn remove_leftovers(target: &Path) {
+    let prefix = leftover_prefix(target);
+    let Ok(entries) = fs::read_dir(directory_of(target)) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let abandoned = entry.file_name().to_string_lossy().starts_with(&prefix)
+            && entry
+                .metadata()
+                .and_then(|metadata| metadata.modified())
+                .is_ok_and(|written| written.elapsed().is_ok_and(|age| age >= LEFTOVER_AFTER));
+        if abandoned && let Err(error) = fs::remove_file(entry.path()) {
+            tracing::debug!(
+                path = %entry.path().display(),
+                %error,
+                "cannot remove what a killed writer left beside the token store"
+            );
+        }
+    }
+}
+
+fn leftover_prefix(target: &Path) -> String {
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    format!(".{name}.tmp-")
+}
+
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        Some(_) => Path::new("."),
+        None => path,
+    }
+}
