@@ -1,0 +1,316 @@
+//! The simulated token endpoint and the check of the tokens it gave: OAuth2 as the vendor's identity provider does it.
+//!
+//! No HTTP here: `routes` hands in the form, the `Authorization` header and the time. Time is the cloud's own clock,
+//! in Unix seconds, which may be wrong on purpose. The authorization-code grant is one more arm in [`Tokens::grant`].
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    sync::{Mutex, PoisonError, RwLock},
+    time::Duration,
+};
+
+use aws_lc_rs::{
+    rand::SystemRandom,
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _},
+};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use serde::{Deserialize, Serialize};
+
+use super::chance::hash;
+
+/// The scope that the vendor's clients ask for.
+const SCOPE: &str = "aws.cognito.signin.user.admin";
+
+/// How long a token is good that the fault `token-expires` cuts short.
+const SHORT_LIFE: f64 = 2.0;
+
+/// How tokens are given.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Policy {
+    pub(super) lifetime: Duration,
+    pub(super) rotate: bool,
+    /// How long a rotated refresh token stays good.
+    pub(super) grace: Duration,
+}
+
+/// What an exporter must be configured with.
+#[derive(Debug, Clone)]
+pub(super) struct Client {
+    pub(super) id: String,
+    pub(super) secret: String,
+}
+
+/// A token request as it came in.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Request<'a> {
+    /// The body, `application/x-www-form-urlencoded`.
+    pub(super) form: &'a [u8],
+    /// The header.
+    pub(super) authorization: Option<&'a str>,
+}
+
+/// Which faults are on.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct TokenFaults {
+    pub(super) revoked: bool,
+    pub(super) expires: bool,
+}
+
+/// The body of a good answer.
+#[derive(Debug, Serialize)]
+pub(super) struct Granted {
+    pub(super) access_token: String,
+    pub(super) expires_in: u64,
+    pub(super) token_type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) refresh_token: Option<String>,
+}
+
+/// The body of a refusal, which goes with status 400.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Refused {
+    pub(super) error: &'static str,
+}
+
+#[derive(Serialize)]
+struct Claims<'a> {
+    sub: &'a str,
+    iss: &'a str,
+    client_id: &'a str,
+    token_use: &'a str,
+    scope: &'a str,
+    auth_time: u64,
+    iat: u64,
+    exp: u64,
+    jti: String,
+    username: &'a str,
+}
+
+#[derive(Deserialize)]
+struct Expiry {
+    exp: f64,
+}
+
+/// A token that was given.
+struct Access {
+    /// What its claims say.
+    claimed_end: f64,
+    /// When it is refused.
+    end: f64,
+}
+
+/// The identity provider.
+pub(super) struct Tokens {
+    pub(super) client: Client,
+    policy: Policy,
+    basic: String,
+    seed: u64,
+    signing: EncodingKey,
+    verifying: DecodingKey,
+    validation: Validation,
+    /// Differs from start to start, so that no token is given twice.
+    start: u64,
+    refresh: Mutex<Refresh>,
+    /// Tokens that are known to be good: a signature is checked once, not with every request.
+    access: RwLock<HashMap<Box<str>, Access>>,
+}
+
+/// Refresh tokens that are good, and until when where they have been rotated away.
+struct Refresh {
+    good: HashMap<String, Option<f64>>,
+    newest: String,
+    issued: u64,
+    granted: u64,
+}
+
+impl Tokens {
+    /// Makes a signing key; client and first refresh token follow from the seed, so that a restart accepts them again.
+    pub(super) fn new(seed: u64, policy: Policy) -> Result<Self, aws_lc_rs::error::Unspecified> {
+        let pkcs8 =
+            EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())?;
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref())?;
+        let mut validation = Validation::new(Algorithm::ES256);
+        // By the cloud's clock, not the machine's.
+        validation.validate_exp = false;
+        validation.validate_aud = false;
+        let client = Client {
+            id: format!("simulated{:016x}", hash(seed, &[30])),
+            secret: format!("secret{:016x}{:016x}", hash(seed, &[31]), hash(seed, &[32])),
+        };
+        let newest = refresh_token(seed, 0);
+        Ok(Self {
+            basic: BASE64_STANDARD.encode(format!("{}:{}", client.id, client.secret)),
+            client,
+            policy,
+            seed,
+            signing: EncodingKey::from_ec_der(pkcs8.as_ref()),
+            verifying: DecodingKey::from_ec_der(pair.public_key().as_ref()),
+            validation,
+            start: RandomState::new().hash_one(seed),
+            refresh: Mutex::new(Refresh {
+                good: HashMap::from([(newest.clone(), None)]),
+                newest,
+                issued: 0,
+                granted: 0,
+            }),
+            access: RwLock::new(HashMap::new()),
+        })
+    }
+
+    /// Answers a token request.
+    pub(super) fn grant(
+        &self,
+        request: Request<'_>,
+        faults: TokenFaults,
+        now: f64,
+    ) -> Result<Granted, Refused> {
+        let form: HashMap<_, _> = url::form_urlencoded::parse(request.form).collect();
+        let field = |name: &str| form.get(name).map(|value| value.as_ref());
+        if !self.is_client(
+            request.authorization,
+            field("client_id"),
+            field("client_secret"),
+        ) {
+            return Err(Refused {
+                error: "invalid_client",
+            });
+        }
+        match (field("grant_type"), field("refresh_token")) {
+            (Some("refresh_token"), Some(_)) if faults.revoked => Err(Refused {
+                error: "invalid_grant",
+            }),
+            (Some("refresh_token"), Some(token)) => {
+                let (rotated, number) = self.refresh(token, now)?;
+                let mut granted = self.issue(number, faults, now)?;
+                granted.refresh_token = rotated;
+                Ok(granted)
+            }
+            (Some("refresh_token"), None) | (None, _) => Err(Refused {
+                error: "invalid_request",
+            }),
+            (Some(_), _) => Err(Refused {
+                error: "unsupported_grant_type",
+            }),
+        }
+    }
+
+    /// Whether the API takes this access token.
+    pub(super) fn accepts(&self, token: &str, now: f64) -> bool {
+        let known = self.access.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(access) = known.get(token) {
+            return now < access.end;
+        }
+        drop(known);
+        // Not among the known: a token given so long ago that it was forgotten, or somebody else's.
+        jsonwebtoken::decode::<Expiry>(token, &self.verifying, &self.validation)
+            .is_ok_and(|data| now < data.claims.exp)
+    }
+
+    /// The refresh token that was given last.
+    pub(super) fn newest_refresh_token(&self) -> String {
+        self.lock_refresh().newest.clone()
+    }
+
+    /// As if a person had logged in anew after the old login ended: all refresh tokens end, and there is a new one.
+    pub(super) fn replace_refresh_token(&self) -> String {
+        let mut refresh = self.lock_refresh();
+        refresh.good.clear();
+        self.mint(&mut refresh)
+    }
+
+    fn is_client(
+        &self,
+        authorization: Option<&str>,
+        id: Option<&str>,
+        secret: Option<&str>,
+    ) -> bool {
+        match authorization.and_then(|header| header.split_once(' ')) {
+            // What is in the form besides must not contradict it.
+            Some((scheme, given)) if scheme.eq_ignore_ascii_case("basic") => {
+                given.trim() == self.basic && id.is_none_or(|id| id == self.client.id)
+            }
+            _ => id == Some(self.client.id.as_str()) && secret == Some(self.client.secret.as_str()),
+        }
+    }
+
+    /// Uses a refresh token: a new one where tokens rotate, and the number of this grant.
+    fn refresh(&self, token: &str, now: f64) -> Result<(Option<String>, u64), Refused> {
+        let mut refresh = self.lock_refresh();
+        let end = refresh.good.get(token).copied().ok_or(Refused {
+            error: "invalid_grant",
+        })?;
+        if end.is_some_and(|end| now >= end) {
+            refresh.good.remove(token);
+            return Err(Refused {
+                error: "invalid_grant",
+            });
+        }
+        refresh.granted += 1;
+        let number = refresh.granted;
+        if !self.policy.rotate {
+            return Ok((None, number));
+        }
+        // The grace counts from the first rotation; using the old token again does not prolong it.
+        let grace = end.unwrap_or(now + self.policy.grace.as_secs_f64());
+        refresh.good.insert(token.to_owned(), Some(grace));
+        Ok((Some(self.mint(&mut refresh)), number))
+    }
+
+    fn mint(&self, refresh: &mut Refresh) -> String {
+        refresh.issued += 1;
+        // Not from the seed alone: what an earlier run gave must not be good again.
+        refresh.newest = refresh_token(self.seed ^ self.start, refresh.issued);
+        refresh.good.insert(refresh.newest.clone(), None);
+        refresh.newest.clone()
+    }
+
+    fn issue(&self, number: u64, faults: TokenFaults, now: f64) -> Result<Granted, Refused> {
+        // Claims are whole seconds.
+        let lifetime = self.policy.lifetime.as_secs().max(1);
+        let iat = now.max(0.0) as u64;
+        let exp = iat + lifetime;
+        let claims = Claims {
+            sub: "simulated-account",
+            iss: "simulated-identity-provider",
+            client_id: &self.client.id,
+            token_use: "access",
+            scope: SCOPE,
+            auth_time: iat,
+            iat,
+            exp,
+            jti: format!("{:016x}-{number}", self.start),
+            username: "simulated-account",
+        };
+        let header = Header::new(Algorithm::ES256);
+        let access_token =
+            jsonwebtoken::encode(&header, &claims, &self.signing).map_err(|_| Refused {
+                error: "server_error",
+            })?;
+        let claimed_end = exp as f64;
+        let end = match faults.expires {
+            true => claimed_end.min(now + SHORT_LIFE),
+            false => claimed_end,
+        };
+        let mut known = self.access.write().unwrap_or_else(PoisonError::into_inner);
+        // One that was cut short must stay known until its claims have ended too.
+        known.retain(|_, access| now < access.claimed_end);
+        known.insert(access_token.as_str().into(), Access { claimed_end, end });
+        Ok(Granted {
+            access_token,
+            expires_in: lifetime,
+            token_type: "Bearer",
+            refresh_token: None,
+        })
+    }
+
+    fn lock_refresh(&self) -> std::sync::MutexGuard<'_, Refresh> {
+        self.refresh.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn refresh_token(seed: u64, number: u64) -> String {
+    let part = |topic: u64| hash(seed, &[33, number, topic]);
+    format!("refresh{:016x}{:016x}{:016x}", part(1), part(2), part(3))
+}
