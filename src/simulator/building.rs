@@ -393,3 +393,68 @@ fn room(key: u64, purpose: Use) -> Room {
         ppm_per_person: 520.0 * stuffiness / f64::from(seats),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn ids_are_a_prefix_and_twelve_hex_digits_and_differ() {
+        let (building, _) = Building::new(42, 10_000);
+        let ids: HashSet<&str> = building.sensors.iter().map(|s| s.id.as_str()).collect();
+        assert_eq!(ids.len(), 10_000);
+        for id in ids {
+            let (prefix, mac) = id.split_once('-').unwrap();
+            assert!(
+                ["LF", "LF5", "AQ2", "MS1", "AMP", "HAL", "DW1"].contains(&prefix),
+                "{id}"
+            );
+            let hex = |c: char| c.is_ascii_digit() || ('A'..='F').contains(&c);
+            assert!(mac.len() == 12 && mac.chars().all(hex), "{id}");
+        }
+    }
+
+    #[test]
+    fn every_sensor_hangs_once_in_the_tree_under_a_name_of_its_own() {
+        for sensors in [1, 10, 11, 40, 400, 10_000] {
+            let (building, equipment) = Building::new(1, sensors);
+            assert_eq!(
+                (building.sensors.len(), equipment.devices.len()),
+                (sensors, sensors)
+            );
+            let mut seen: Vec<usize> = Vec::new();
+            let mut names = HashSet::new();
+            let mut rest = vec![0];
+            while let Some(index) = rest.pop() {
+                let location = &building.locations[index];
+                rest.extend(&location.children);
+                seen.extend(&location.sensors);
+                for sensor in &location.sensors {
+                    assert!(names.insert((index, &building.sensors[*sensor].name)));
+                }
+            }
+            seen.sort_unstable();
+            assert_eq!(seen, (0..sensors).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn forty_sensors_stand_on_several_floors_of_two_buildings() {
+        let (building, _) = Building::new(1, 40);
+        let paths: Vec<_> = building
+            .sensors
+            .iter()
+            .filter_map(|s| building.path(s))
+            .collect();
+        assert_eq!(paths[0], "Gatehouse / Ground floor");
+        assert_eq!(paths[10], "Harbour House / Ground floor");
+        assert_eq!(paths[39], "Harbour House / Floor 2");
+        assert_eq!(
+            building.sensors[2].name.as_deref(),
+            Some("0.02 Meeting room")
+        );
+    }
+}

@@ -4,12 +4,15 @@
 
 use std::fmt::Write as _;
 
-use super::{building::Building, tokens::Tokens};
+use super::{
+    building::{Building, Sensor},
+    tokens::Tokens,
+};
 
 /// How the configuration names the sensors.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Listing {
-    /// The first building's sensors one by one, the rest by whole buildings and sites.
+    /// The first building's sensors one by one, the rest by whole buildings and sites; one of the rest both ways.
     #[default]
     Mixed,
     /// Every sensor by its id.
@@ -79,6 +82,21 @@ fn mixed(text: &mut String, building: &Building) {
             let _ = writeln!(text, "    location: {}", quoted(&path));
         }
     }
+    // The first meeting room of the next building has its own name here, and is found by its building as well.
+    let found = building.sensors.get(listed.len()..).unwrap_or_default();
+    let meeting_room = |sensor: &&Sensor| {
+        sensor
+            .name
+            .as_deref()
+            .is_some_and(|name| name.ends_with("Meeting room"))
+    };
+    if let Some(sensor) = found.iter().find(meeting_room) {
+        let id = quoted(&sensor.id);
+        let _ = writeln!(
+            text,
+            "  - id: {id}\n    name: Boardroom\n    labels: {{asset: \"A-1002\"}}"
+        );
+    }
     let others = |parent: usize| building.locations[parent].children.iter().skip(1);
     let locations: Vec<_> = site.into_iter().flat_map(others).chain(others(0)).collect();
     if !locations.is_empty() {
@@ -98,4 +116,108 @@ fn mixed(text: &mut String, building: &Building) {
 /// A JSON string is a YAML string too.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use serde_json::{Value, json};
+
+    use super::super::{Options, Simulator};
+    use super::*;
+
+    fn listed(sensors: usize, listing: Listing) -> (Value, Vec<String>) {
+        let options = Options {
+            sensors,
+            listing,
+            ..Options::default()
+        };
+        let simulator = Simulator::new(options).unwrap();
+        let yaml = simulator.config_yaml("http://127.0.0.1:1/");
+        (serde_saphyr::from_str(&yaml).unwrap(), simulator.sensors())
+    }
+
+    fn ids(entries: &Value) -> Vec<String> {
+        let entries = entries.as_array().unwrap().iter();
+        let id = |entry: &Value| {
+            entry
+                .get("id")
+                .unwrap_or(entry)
+                .as_str()
+                .unwrap()
+                .to_owned()
+        };
+        entries.map(id).collect()
+    }
+
+    #[test]
+    fn the_urls_are_those_of_the_simulator() {
+        let (config, _) = listed(1, Listing::Mixed);
+        assert_eq!(config["api"], json!({"url": "http://127.0.0.1:1"}));
+        assert_eq!(
+            config["oauth"]["token_url"],
+            "http://127.0.0.1:1/oauth2/token"
+        );
+        assert_eq!(
+            config["oauth"]["authorize_url"],
+            "http://127.0.0.1:1/oauth2/authorize"
+        );
+        for key in ["client_id", "client_secret", "refresh_token"] {
+            assert!(config["oauth"][key].as_str().unwrap().len() > 20, "{key}");
+        }
+    }
+
+    #[test]
+    fn sensors_and_locations_list_everything_in_one_way() {
+        let (config, sensors) = listed(40, Listing::Sensors);
+        assert_eq!(
+            (ids(&config["sensors"]), config.get("locations")),
+            (sensors, None)
+        );
+        let (config, _) = listed(40, Listing::Locations);
+        assert_eq!(
+            config["locations"],
+            json!([{"id": "base", "recursive": true}])
+        );
+        assert_eq!(config.get("sensors"), None);
+    }
+
+    #[test]
+    fn mixed_lists_the_first_building_and_finds_the_rest_but_for_one_that_is_both() {
+        let (config, sensors) = listed(40, Listing::Mixed);
+        let (first, rest) = sensors.split_at(10);
+        assert_eq!(ids(&config["sensors"])[..10], *first);
+        assert_eq!(ids(&config["sensors"])[10..], rest[2..3]);
+        let entries = &config["sensors"];
+        assert_eq!(entries[0]["location"], "Gatehouse / Ground floor");
+        assert_eq!(entries[1]["name"], "Front desk");
+        assert!(entries[8].is_string() && entries[9].is_string());
+        assert_eq!(entries[10]["name"], "Boardroom");
+        let house = json!([{"id": "1004", "name": "Harbour House", "recursive": true}]);
+        assert_eq!(config["locations"], house);
+        // More than a site: its other buildings, then the other sites.
+        let (config, _) = listed(5000, Listing::Mixed);
+        let names: Vec<_> = config["locations"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|l| l["name"].as_str().unwrap())
+            .collect();
+        assert_eq!(
+            names,
+            [
+                "Harbour House",
+                "Granary",
+                "Foundry",
+                "Mill",
+                "Hillcrest Park"
+            ]
+        );
+        // Less than a building: sensors only.
+        let (config, sensors) = listed(7, Listing::Mixed);
+        assert_eq!(
+            (ids(&config["sensors"]), config.get("locations")),
+            (sensors, None)
+        );
+    }
 }

@@ -4,22 +4,25 @@
 //! Written from what is known of the vendor's API and from nothing of the exporter's: it shares no type with the client
 //! that talks to it, as one typo would then satisfy both sides. Started by `cli` and by tests.
 //!
-//! - [`world`]: what every sensor reports at any moment, a pure function of (seed, time); `building` says who stands
-//!   where, `people` who is in, `motion` what a motion sensor counts, `chance` is the luck of all of them;
+//! - `world`: what every sensor reports at any moment, a pure function of (seed, time); `building` says who stands
+//!   where, `people` who is in, `climate` what air and light they are in, `motion` what a motion sensor counts, `chance`
+//!   is the luck of all of them; an [`Item`] is a reading as it is sent;
 //! - `replay`: recorded readings instead;
 //! - `tokens`: the identity provider; `faults`: what goes wrong on purpose;
 //! - `routes`: HTTP; `listing`: the configuration that makes an exporter use it.
 
 mod building;
 mod chance;
+mod climate;
 mod faults;
+mod item;
 mod listing;
 mod motion;
 mod people;
 mod replay;
 mod routes;
 mod tokens;
-pub mod world;
+mod world;
 
 use std::{
     io,
@@ -40,14 +43,14 @@ use serde::Serialize;
 use tokio::{net::TcpListener, task::JoinSet};
 
 pub use faults::{Fault, FaultError, FaultKind};
+pub use item::Item;
 pub use listing::Listing;
 pub use replay::{Replay, ReplayError};
-pub use world::Item;
 
 use building::Building;
 use faults::Faults;
 use tokens::{Policy, Tokens};
-use world::World;
+pub use world::World;
 
 /// What is simulated.
 #[derive(Debug, Clone)]
@@ -125,7 +128,7 @@ pub enum SimulatorError {
     NoSensors,
     /// A fault of a sensor that is not there.
     #[error(
-        "fault {0}: the simulated building has no such sensor; `simulate` lists its sensors with `--listing sensors`"
+        "fault {0}: there is no sensor of that id; the ids follow from the seed and the number of sensors"
     )]
     UnknownSensor(Fault),
     /// No key to sign tokens with.
@@ -383,4 +386,31 @@ fn unix_now() -> f64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0.0, |since| since.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_simulated_says_why() {
+        let error = |options| Simulator::new(options).err().unwrap().to_string();
+        let none = Options {
+            sensors: 0,
+            ..Options::default()
+        };
+        assert_eq!(
+            error(none),
+            "a simulated building needs at least one sensor"
+        );
+        let strange = Options {
+            faults: vec!["hang=AQ2-0".parse().unwrap()],
+            ..Options::default()
+        };
+        assert_eq!(
+            error(strange),
+            "fault hang=AQ2-0: there is no sensor of that id; the ids follow from the seed and the number of sensors"
+        );
+    }
 }

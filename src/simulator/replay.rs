@@ -5,7 +5,7 @@
 
 use std::{borrow::Cow, collections::HashMap, fs::File, io, path::Path};
 
-use super::world::Item;
+use super::item::Item;
 
 /// A recording.
 #[derive(Debug, Clone)]

@@ -36,9 +36,9 @@ use super::{
     Cloud,
     building::Location,
     faults::{Fault, FaultKind},
+    item::Item,
     tokens::{Request, TokenFaults},
     unix_now,
-    world::Item,
 };
 
 /// How late the fault `slow` is.
@@ -436,4 +436,495 @@ fn json_response(status: StatusCode, body: impl Into<Body>) -> Response {
         HeaderValue::from_static("application/json"),
     );
     response
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+    use std::time::Instant;
+
+    use reqwest::{Client, RequestBuilder, Response};
+    use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+
+    use super::*;
+    use crate::simulator::{ClockSkew, Options, Replay, Simulator};
+
+    /// A simulator behind a socket of its own, and a client that has a token.
+    struct Served {
+        simulator: Simulator,
+        base: String,
+        client: Client,
+        token: String,
+        stop: oneshot::Sender<()>,
+        task: JoinHandle<io::Result<()>>,
+    }
+
+    impl Served {
+        async fn start(options: Options) -> Self {
+            let simulator = Simulator::new(options).unwrap();
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let base = format!("http://{}", listener.local_addr().unwrap());
+            let (stop, stopped) = oneshot::channel();
+            let task = tokio::spawn(simulator.clone().serve(listener, async {
+                let _ = stopped.await;
+            }));
+            let client = Client::builder().no_proxy().build().unwrap();
+            let mut served = Self {
+                simulator,
+                base,
+                client,
+                token: String::new(),
+                stop,
+                task,
+            };
+            let (status, body) = json(served.token_request()).await;
+            assert_eq!(status, 200, "{body}");
+            served.token = body["access_token"].as_str().unwrap().to_owned();
+            served
+        }
+
+        fn token_request(&self) -> RequestBuilder {
+            let tokens = &self.simulator.0.tokens;
+            let form = [
+                ("grant_type", "refresh_token"),
+                ("client_id", &tokens.client.id),
+                ("client_secret", &tokens.client.secret),
+                ("refresh_token", &tokens.newest_refresh_token()),
+            ];
+            self.client
+                .post(format!("{}/oauth2/token", self.base))
+                .form(&form)
+        }
+
+        fn get(&self, path: &str) -> RequestBuilder {
+            self.client
+                .get(format!("{}{path}", self.base))
+                .bearer_auth(&self.token)
+        }
+
+        fn sensor(&self, id: &str) -> RequestBuilder {
+            self.get(&format!("/sensors/{id}?project=latest&project=value"))
+        }
+
+        fn id(&self, index: usize) -> String {
+            self.simulator.sensors().swap_remove(index)
+        }
+
+        fn switch(&self, fault: &str, on: bool) {
+            self.simulator.set_fault(&fault.parse().unwrap(), on);
+        }
+    }
+
+    async fn json(request: RequestBuilder) -> (u16, Value) {
+        let response = request.send().await.unwrap();
+        let status = response.status().as_u16();
+        let body = response.bytes().await.unwrap();
+        (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
+    }
+
+    async fn send(request: RequestBuilder) -> Response {
+        request.send().await.unwrap()
+    }
+
+    fn options(sensors: usize) -> Options {
+        Options {
+            sensors,
+            ..Options::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_sensor_is_read_with_a_token_and_what_was_served_can_be_asked() {
+        let cloud = Served::start(options(10)).await;
+        let id = cloud.id(2);
+        assert_eq!(cloud.simulator.served(&id), []);
+        let (status, body) = json(cloud.sensor(&id)).await;
+        assert_eq!((status, body["id"].as_str()), (200, Some(&*id)));
+        assert_eq!(body["name"], "0.02 Meeting room");
+        assert_eq!(body["data"][0]["var_name"], "CO2ppm");
+        assert_eq!(body["data"], json!(cloud.simulator.served(&id)));
+        let (_, state) = json(cloud.client.get(format!("{}/simulator/state", cloud.base))).await;
+        assert_eq!(state["sensors"][&id], body["data"]);
+        assert_eq!(state["sensors"][cloud.id(3)], json!([]));
+        assert_eq!(state["requests"]["sensor"], 1);
+        let requests = cloud.simulator.requests();
+        assert_eq!(
+            (
+                requests.token_granted,
+                requests.sensor,
+                requests.max_in_flight
+            ),
+            (1, 1, 1)
+        );
+    }
+
+    #[tokio::test]
+    async fn without_a_good_token_there_is_no_answer() {
+        let cloud = Served::start(options(10)).await;
+        let id = cloud.id(0);
+        for path in [
+            format!("/sensors/{id}"),
+            "/locations".into(),
+            "/locations/1000/".into(),
+        ] {
+            let url = format!("{}{path}", cloud.base);
+            assert_eq!(send(cloud.client.get(&url)).await.status(), 401, "{path}");
+            let stranger = cloud.client.get(&url).bearer_auth("stranger");
+            let response = send(stranger).await;
+            assert_eq!(response.status(), 401, "{path}");
+            assert_eq!(response.headers()["www-authenticate"], "Bearer");
+        }
+        assert_eq!(cloud.simulator.requests().unauthorized, 6);
+    }
+
+    #[tokio::test]
+    async fn wrong_questions_are_answered_as_fastapi_does() {
+        let cloud = Served::start(options(10)).await;
+        let (status, body) = json(cloud.sensor("AQ2-000000000000")).await;
+        assert_eq!((status, &body["detail"]), (404, &json!("Sensor not found")));
+        let (status, body) =
+            json(cloud.get(&format!("/sensors/{}?project=latest", cloud.id(0)))).await;
+        assert_eq!(
+            (status, &body["detail"][0]["loc"][1]),
+            (422, &json!("project"))
+        );
+        let (status, body) = json(cloud.get("/locations/9/")).await;
+        assert_eq!(
+            (status, &body["detail"]),
+            (404, &json!("Location not found"))
+        );
+        assert_eq!(json(cloud.get("/nowhere")).await.0, 404);
+        let wrong = [
+            ("grant_type", "refresh_token"),
+            ("client_id", "x"),
+            ("client_secret", "y"),
+        ];
+        let request = cloud
+            .client
+            .post(format!("{}/oauth2/token", cloud.base))
+            .form(&wrong);
+        assert_eq!(
+            json(request).await,
+            (400, json!({"error": "invalid_client"}))
+        );
+        assert_eq!(cloud.simulator.requests().token_refused, 1);
+    }
+
+    #[tokio::test]
+    async fn walking_the_locations_finds_every_sensor_once() {
+        let cloud = Served::start(options(43)).await;
+        let (_, root) = json(cloud.get("/locations")).await;
+        assert_eq!(
+            (&root["name"], root.get("sensors")),
+            (&json!("Northlight Estates"), None)
+        );
+        let mut rest = vec![root["id"].as_str().unwrap().to_owned()];
+        let mut found = Vec::new();
+        while let Some(id) = rest.pop() {
+            let (status, body) = json(cloud.get(&format!("/locations/{id}/"))).await;
+            assert_eq!((status, body["id"].as_str()), (200, Some(&*id)));
+            let ids = |list: &Value| -> Vec<String> {
+                let list = list.as_array().unwrap();
+                list.iter()
+                    .map(|child| child["id"].as_str().unwrap().to_owned())
+                    .collect()
+            };
+            for sensor in body["sensors"].as_array().unwrap() {
+                let id = sensor["id"].as_str().unwrap();
+                assert_eq!(sensor["data"], json!(cloud.simulator.served(id)));
+            }
+            rest.extend(ids(&body["children"]));
+            found.extend(ids(&body["sensors"]));
+        }
+        found.sort();
+        let mut all = cloud.simulator.sensors();
+        all.sort();
+        assert_eq!(found, all);
+    }
+
+    #[tokio::test]
+    async fn large_answers_are_compressed_for_who_asks() {
+        let cloud = Served::start(options(10)).await;
+        let floor = &cloud.simulator.0.source.building().locations[3].id;
+        let plain = Client::builder().no_proxy().gzip(false).build().unwrap();
+        for (accept, packed) in [
+            ("gzip", true),
+            ("br, gzip;q=0.5", true),
+            ("gzip;q=0", false),
+            ("br", false),
+        ] {
+            let request = plain
+                .get(format!("{}/locations/{floor}/", cloud.base))
+                .bearer_auth(&cloud.token);
+            let response = send(request.header("accept-encoding", accept)).await;
+            let encoding = response.headers().get("content-encoding").is_some();
+            let body = response.bytes().await.unwrap();
+            assert_eq!(
+                (encoding, body.starts_with(&[0x1f, 0x8b])),
+                (packed, packed),
+                "{accept}"
+            );
+        }
+        let (status, body) = json(cloud.get(&format!("/locations/{floor}/"))).await;
+        assert_eq!(
+            (status, body["sensors"].as_array().unwrap().len()),
+            (200, 10)
+        );
+    }
+
+    #[tokio::test]
+    async fn the_document_lists_the_routes_it_serves() {
+        let cloud = Served::start(options(10)).await;
+        let (_, document) = json(cloud.client.get(format!("{}/openapi.json", cloud.base))).await;
+        let paths = document["paths"].as_object().unwrap();
+        assert!(
+            paths.keys().eq([
+                "/locations",
+                "/locations/{location_id}/",
+                "/sensors/{sensor_id}"
+            ]
+            .iter())
+        );
+        for (path, methods) in paths {
+            assert!(methods.get("get").is_some(), "{path}");
+            let path = path
+                .replace("{location_id}", "1000")
+                .replace("{sensor_id}", &cloud.id(0));
+            assert_eq!(
+                json(cloud.get(&format!("{path}?project=latest&project=value")))
+                    .await
+                    .0,
+                200
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn faults_that_answer_at_once() {
+        let cloud = Served::start(options(10)).await;
+        let id = cloud.id(0);
+        for (fault, status) in [
+            ("error-500", 500),
+            ("rate-limit", 429),
+            ("unauthorized", 401),
+        ] {
+            cloud.switch(fault, true);
+            let response = send(cloud.sensor(&id)).await;
+            assert_eq!(response.status(), status, "{fault}");
+            let after = response
+                .headers()
+                .get("retry-after")
+                .map(|value| value.to_str().unwrap());
+            assert_eq!(after, (status == 429).then_some("1"));
+            assert_eq!(
+                send(cloud.get("/locations")).await.status(),
+                status,
+                "{fault}"
+            );
+            assert_eq!(
+                send(cloud.get("/locations/1000/")).await.status(),
+                status,
+                "{fault}"
+            );
+            cloud.switch(fault, false);
+            assert_eq!(send(cloud.sensor(&id)).await.status(), 200, "after {fault}");
+        }
+        cloud.switch("malformed", true);
+        let response = send(cloud.sensor(&id)).await;
+        assert_eq!(response.status(), 200);
+        let body = response.bytes().await.unwrap();
+        assert!(serde_json::from_slice::<Value>(&body).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_truncated_answer_breaks_off_after_its_head() {
+        let cloud = Served::start(options(10)).await;
+        cloud.switch("truncated", true);
+        let mut response = send(cloud.sensor(&cloud.id(0))).await;
+        assert_eq!(response.status(), 200);
+        let length = response.content_length().unwrap();
+        let first = response.chunk().await.unwrap().unwrap();
+        assert!(!first.is_empty() && (first.len() as u64) < length);
+        assert!(response.chunk().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_slow_answer_comes_late_and_a_hanging_one_never() {
+        let cloud = Served::start(options(10)).await;
+        cloud.switch(&format!("slow={}", cloud.id(0)), true);
+        cloud.switch(&format!("hang={}", cloud.id(1)), true);
+        let start = Instant::now();
+        let (slow, hanging) = (cloud.id(0), cloud.id(1));
+        let hanging = cloud.sensor(&hanging).timeout(Duration::from_secs(3));
+        let (slow, hanging) = tokio::join!(cloud.sensor(&slow).send(), hanging.send());
+        assert_eq!(slow.unwrap().status(), 200);
+        assert!(hanging.unwrap_err().is_timeout());
+        assert!(start.elapsed() >= Duration::from_secs(3));
+    }
+
+    #[tokio::test]
+    async fn a_fault_of_one_sensor_meets_its_own_route_only() {
+        let cloud = Served::start(options(10)).await;
+        cloud.switch(&format!("error-500={}", cloud.id(0)), true);
+        assert_eq!(send(cloud.sensor(&cloud.id(0))).await.status(), 500);
+        assert_eq!(send(cloud.sensor(&cloud.id(1))).await.status(), 200);
+        let floor = &cloud.simulator.0.source.building().locations[3].id;
+        let (status, body) = json(cloud.get(&format!("/locations/{floor}/"))).await;
+        assert_eq!(
+            (status, body["sensors"].as_array().unwrap().len()),
+            (200, 10)
+        );
+    }
+
+    #[tokio::test]
+    async fn faults_of_tokens() {
+        let cloud = Served::start(options(10)).await;
+        cloud.switch("token-revoked", true);
+        assert_eq!(
+            json(cloud.token_request()).await,
+            (400, json!({"error": "invalid_grant"}))
+        );
+        cloud.switch("token-revoked", false);
+        cloud.switch("token-expires", true);
+        let (_, body) = json(cloud.token_request()).await;
+        assert_eq!(body["expires_in"], 14_400);
+        let url = format!("{}/locations", cloud.base);
+        let ask = || {
+            send(
+                cloud
+                    .client
+                    .get(&url)
+                    .bearer_auth(body["access_token"].as_str().unwrap()),
+            )
+        };
+        assert_eq!(ask().await.status(), 200);
+        tokio::time::sleep(Duration::from_millis(2100)).await;
+        assert_eq!(ask().await.status(), 401);
+        // A token from before the fault is as good as it says.
+        assert_eq!(send(cloud.get("/locations")).await.status(), 200);
+    }
+
+    #[tokio::test]
+    async fn faults_are_switched_from_outside() {
+        let cloud = Served::start(options(10)).await;
+        let id = cloud.id(0);
+        let url = |fault: &str| format!("{}/simulator/faults/{fault}", cloud.base);
+        let fault = url(&format!("error-500={id}"));
+        assert_eq!(send(cloud.client.put(&fault)).await.status(), 204);
+        assert_eq!(send(cloud.sensor(&id)).await.status(), 500);
+        assert_eq!(send(cloud.client.delete(&fault)).await.status(), 204);
+        assert_eq!(send(cloud.sensor(&id)).await.status(), 200);
+        let (status, body) = json(cloud.client.put(url("error-501"))).await;
+        assert_eq!(status, 400);
+        assert!(
+            body["detail"]
+                .as_str()
+                .unwrap()
+                .contains("known are error-500,")
+        );
+        assert_eq!(
+            send(cloud.client.put(url("slow=AQ2-0"))).await.status(),
+            404
+        );
+    }
+
+    #[tokio::test]
+    async fn a_wrong_clock_stamps_tokens_and_dates_but_not_readings() {
+        for (skew, sign) in [
+            (ClockSkew::Ahead(Duration::from_secs(3600)), 1.0),
+            (ClockSkew::Behind(Duration::from_secs(3600)), -1.0),
+        ] {
+            let cloud = Served::start(Options {
+                clock_skew: skew,
+                ..options(10)
+            })
+            .await;
+            let claims = jsonwebtoken::dangerous::insecure_decode::<Value>(&cloud.token)
+                .unwrap()
+                .claims;
+            let off = claims["iat"].as_f64().unwrap() - unix_now();
+            assert!((off - sign * 3600.0).abs() < 10.0, "{off}");
+            let response = send(cloud.sensor(&cloud.id(0))).await;
+            assert_eq!(response.status(), 200);
+            let date =
+                httpdate::parse_http_date(response.headers()["date"].to_str().unwrap()).unwrap();
+            let date = date.duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+            assert!((date - unix_now() - sign * 3600.0).abs() < 10.0);
+            let body: Value = serde_json::from_slice(&response.bytes().await.unwrap()).unwrap();
+            let age = unix_now() - body["data"][0]["time"].as_f64().unwrap();
+            assert!((0.0..70.0).contains(&age), "{age}");
+        }
+    }
+
+    #[tokio::test]
+    async fn latency_is_added_and_requests_overlap() {
+        let latency = Duration::from_millis(200);
+        let cloud = Served::start(Options {
+            latency,
+            ..options(10)
+        })
+        .await;
+        let start = Instant::now();
+        let requests = (0..8).map(|index| cloud.sensor(&cloud.id(index)).send());
+        let answers = futures_util::future::join_all(requests).await;
+        assert!(
+            answers
+                .into_iter()
+                .all(|answer| answer.unwrap().status() == 200)
+        );
+        assert!(start.elapsed() >= latency);
+        assert_eq!(cloud.simulator.requests().max_in_flight, 8);
+    }
+
+    #[tokio::test]
+    async fn both_http_1_and_http_2_are_spoken() {
+        let cloud = Served::start(options(10)).await;
+        let http2 = Client::builder()
+            .no_proxy()
+            .http2_prior_knowledge()
+            .build()
+            .unwrap();
+        let response = send(
+            http2
+                .get(format!("{}/locations", cloud.base))
+                .bearer_auth(&cloud.token),
+        )
+        .await;
+        assert_eq!(
+            (response.status().as_u16(), response.version()),
+            (200, reqwest::Version::HTTP_2)
+        );
+    }
+
+    #[tokio::test]
+    async fn stopping_cuts_every_connection() {
+        let cloud = Served::start(options(10)).await;
+        assert_eq!(send(cloud.get("/locations")).await.status(), 200);
+        let request = cloud.get("/locations");
+        cloud.stop.send(()).unwrap();
+        cloud.task.await.unwrap().unwrap();
+        assert!(request.send().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn recorded_readings_are_served_instead() {
+        let csv = "time,sensor_id,var_name,value\n10,A-1,temperatureC,21.1875\n10,B-2,custom,5\n99999,A-1,CO2ppm,400\n";
+        let replay = Some(Replay::read(csv.as_bytes(), 1.0).unwrap());
+        let cloud = Served::start(Options {
+            replay,
+            ..options(0)
+        })
+        .await;
+        let (_, body) = json(cloud.sensor("A-1")).await;
+        assert_eq!(body["data"].as_array().unwrap().len(), 1);
+        assert_eq!(body["data"][0]["value"], 21.1875);
+        assert_eq!(body["data"], json!(cloud.simulator.served("A-1")));
+        let (_, root) = json(cloud.get("/locations/1000/")).await;
+        assert_eq!(root["sensors"].as_array().unwrap().len(), 2);
+        let config = cloud.simulator.config_yaml(&cloud.base);
+        assert!(
+            config.ends_with("sensors:\n  - \"A-1\"\n  - \"B-2\"\n"),
+            "{config}"
+        );
+    }
 }

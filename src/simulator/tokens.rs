@@ -314,3 +314,205 @@ fn refresh_token(seed: u64, number: u64) -> String {
     let part = |topic: u64| hash(seed, &[33, number, topic]);
     format!("refresh{:016x}{:016x}{:016x}", part(1), part(2), part(3))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    const NOW: f64 = 1_768_348_800.5;
+
+    fn tokens(rotate: bool) -> Tokens {
+        let policy = Policy {
+            lifetime: Duration::from_secs(300),
+            rotate,
+            grace: Duration::from_secs(60),
+        };
+        Tokens::new(1, policy).unwrap()
+    }
+
+    fn grant(tokens: &Tokens, refresh_token: &str, now: f64) -> Result<Granted, Refused> {
+        let Client { id, secret } = &tokens.client;
+        let form = format!(
+            "grant_type=refresh_token&client_id={id}&client_secret={secret}&refresh_token={refresh_token}"
+        );
+        ask(tokens, &form, None, now)
+    }
+
+    fn ask(
+        tokens: &Tokens,
+        form: &str,
+        authorization: Option<&str>,
+        now: f64,
+    ) -> Result<Granted, Refused> {
+        let form = form.as_bytes();
+        tokens.grant(
+            Request {
+                form,
+                authorization,
+            },
+            TokenFaults::default(),
+            now,
+        )
+    }
+
+    fn error(answer: Result<Granted, Refused>) -> &'static str {
+        answer.unwrap_err().error
+    }
+
+    #[test]
+    fn a_token_is_good_until_its_end_and_tells_it() {
+        let tokens = tokens(false);
+        let first = grant(&tokens, &tokens.newest_refresh_token(), NOW).unwrap();
+        assert_eq!(
+            (first.expires_in, first.token_type, first.refresh_token),
+            (300, "Bearer", None)
+        );
+        assert!(tokens.accepts(&first.access_token, NOW + 299.4));
+        assert!(!tokens.accepts(&first.access_token, NOW + 299.5));
+        let claims =
+            jsonwebtoken::dangerous::insecure_decode::<serde_json::Value>(&first.access_token)
+                .unwrap()
+                .claims;
+        assert_eq!(
+            (claims["iat"].as_u64(), claims["exp"].as_u64()),
+            (Some(1_768_348_800), Some(1_768_349_100))
+        );
+        let second = grant(&tokens, &tokens.newest_refresh_token(), NOW).unwrap();
+        assert_ne!(first.access_token, second.access_token);
+    }
+
+    #[test]
+    fn only_our_own_signature_is_accepted() {
+        let (ours, theirs) = (tokens(false), tokens(false));
+        let foreign = grant(&theirs, &theirs.newest_refresh_token(), NOW)
+            .unwrap()
+            .access_token;
+        assert!(theirs.accepts(&foreign, NOW) && !ours.accepts(&foreign, NOW));
+        // One that was forgotten is still known by its signature.
+        let own = grant(&ours, &ours.newest_refresh_token(), NOW)
+            .unwrap()
+            .access_token;
+        ours.access.write().unwrap().clear();
+        assert!(ours.accepts(&own, NOW) && !ours.accepts(&own, NOW + 300.0));
+        let (signed, _) = own.rsplit_once('.').unwrap();
+        assert!(!ours.accepts(&format!("{signed}."), NOW));
+        assert!(!ours.accepts("", NOW) && !ours.accepts("opaque", NOW));
+    }
+
+    #[test]
+    fn the_client_shows_who_it_is_in_the_body_or_by_basic() {
+        let tokens = tokens(false);
+        let refresh = tokens.newest_refresh_token();
+        let form = format!("grant_type=refresh_token&refresh_token={refresh}");
+        let Client { id, secret } = tokens.client.clone();
+        let basic = |id: &str, secret: &str| {
+            format!("Basic {}", BASE64_STANDARD.encode(format!("{id}:{secret}")))
+        };
+        assert!(ask(&tokens, &form, Some(&basic(&id, &secret)), NOW).is_ok());
+        for header in [
+            None,
+            Some(basic(&id, "wrong")),
+            Some(basic("wrong", &secret)),
+            Some("Basic".to_owned()),
+        ] {
+            assert_eq!(
+                error(ask(&tokens, &form, header.as_deref(), NOW)),
+                "invalid_client",
+                "{header:?}"
+            );
+        }
+        let in_body =
+            |id: &str, secret: &str| format!("{form}&client_id={id}&client_secret={secret}");
+        assert!(ask(&tokens, &in_body(&id, &secret), None, NOW).is_ok());
+        assert_eq!(
+            error(ask(&tokens, &in_body(&id, "wrong"), None, NOW)),
+            "invalid_client"
+        );
+        assert_eq!(
+            error(ask(&tokens, &in_body("wrong", &secret), None, NOW)),
+            "invalid_client"
+        );
+    }
+
+    #[test]
+    fn what_is_no_good_refresh_is_refused_by_its_name() {
+        let tokens = tokens(false);
+        assert_eq!(error(grant(&tokens, "wrong", NOW)), "invalid_grant");
+        let Client { id, secret } = &tokens.client;
+        let client = format!("client_id={id}&client_secret={secret}");
+        let refused = |rest: &str| error(ask(&tokens, &format!("{client}{rest}"), None, NOW));
+        assert_eq!(refused(""), "invalid_request");
+        assert_eq!(refused("&grant_type=refresh_token"), "invalid_request");
+        assert_eq!(refused("&grant_type=password"), "unsupported_grant_type");
+    }
+
+    #[test]
+    fn a_rotated_refresh_token_is_good_for_its_grace_and_no_longer() {
+        let tokens = tokens(true);
+        let first = tokens.newest_refresh_token();
+        let second = grant(&tokens, &first, NOW).unwrap().refresh_token.unwrap();
+        assert_ne!(first, second);
+        let third = grant(&tokens, &first, NOW + 59.0)
+            .unwrap()
+            .refresh_token
+            .unwrap();
+        assert_ne!(second, third);
+        assert_eq!(error(grant(&tokens, &first, NOW + 60.0)), "invalid_grant");
+        assert!(grant(&tokens, &second, NOW + 4000.0).is_ok());
+        assert!(grant(&tokens, &third, NOW + 4000.0).is_ok());
+    }
+
+    #[test]
+    fn without_rotation_the_refresh_token_stays() {
+        let tokens = tokens(false);
+        let refresh = tokens.newest_refresh_token();
+        for day in 0..3650 {
+            assert!(grant(&tokens, &refresh, NOW + f64::from(day) * 86_400.0).is_ok());
+        }
+        // Tokens that have ended are forgotten.
+        assert_eq!(tokens.access.read().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_new_login_ends_the_old_one() {
+        let tokens = tokens(false);
+        let old = tokens.newest_refresh_token();
+        let new = tokens.replace_refresh_token();
+        assert_eq!(error(grant(&tokens, &old, NOW)), "invalid_grant");
+        assert!(grant(&tokens, &new, NOW).is_ok());
+        assert_eq!(tokens.newest_refresh_token(), new);
+    }
+
+    #[test]
+    fn faults_revoke_the_login_or_cut_tokens_short() {
+        let tokens = tokens(false);
+        let Client { id, secret } = &tokens.client;
+        let refresh = tokens.newest_refresh_token();
+        let form = format!(
+            "grant_type=refresh_token&refresh_token={refresh}&client_id={id}&client_secret={secret}"
+        );
+        let request = Request {
+            form: form.as_bytes(),
+            authorization: None,
+        };
+        let revoked = TokenFaults {
+            revoked: true,
+            expires: false,
+        };
+        assert_eq!(error(tokens.grant(request, revoked, NOW)), "invalid_grant");
+        let expires = TokenFaults {
+            revoked: false,
+            expires: true,
+        };
+        let short = tokens.grant(request, expires, NOW).unwrap();
+        assert_eq!(short.expires_in, 300);
+        assert!(tokens.accepts(&short.access_token, NOW + 1.9));
+        assert!(!tokens.accepts(&short.access_token, NOW + 2.0));
+        // Further grants do not make it good again.
+        tokens
+            .grant(request, TokenFaults::default(), NOW + 100.0)
+            .unwrap();
+        assert!(!tokens.accepts(&short.access_token, NOW + 100.0));
+    }
+}

@@ -5,82 +5,23 @@
 //! balance, warmth and moisture follow CO₂'s causes more slowly, light follows sun and presence, batteries sink, energy
 //! only grows, motion follows the vendor's formula. No reading is of the future. Who stands where is `building`'s.
 
-use std::{borrow::Cow, f64::consts::TAU};
-
-use serde::{Serialize, Serializer, ser::SerializeMap};
+use std::borrow::Cow;
 
 use super::{
     building::{Building, Condition, Device, Equipment, Model, Room},
-    chance::{unit, wander},
+    chance::unit,
+    climate::Climate,
+    item::Item,
     motion,
-    people::{SLOT, Week, slot},
+    people::{Week, slot},
 };
-
-/// One item of a sensor's `data`, as it goes over the wire.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Item {
-    /// The variable.
-    pub var_name: Cow<'static, str>,
-    /// Unix seconds; the key is left out where there is none.
-    pub time: Option<f64>,
-    /// `null` where there is none.
-    pub value: Option<f64>,
-}
-
-/// Variables whose whole numbers the cloud still writes with a point: `612.0`.
-const FLOATS: [&str; 6] = [
-    "CO2ppm",
-    "energyInkWh",
-    "illuminanceArb",
-    "pressuremBar",
-    "relativeHumidity",
-    "temperatureC",
-];
-
-impl Serialize for Item {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("var_name", &self.var_name)?;
-        if let Some(time) = self.time {
-            map.serialize_entry(
-                "time",
-                &Number {
-                    value: time,
-                    point: false,
-                },
-            )?;
-        }
-        let point = FLOATS.contains(&&*self.var_name);
-        map.serialize_entry("value", &self.value.map(|value| Number { value, point }))?;
-        map.end()
-    }
-}
-
-/// Whole numbers go as integers unless `point` asks for `.0`.
-struct Number {
-    value: f64,
-    point: bool,
-}
-
-impl Serialize for Number {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        // Up to 2^53 an f64 holds every whole number, so nothing is lost by writing it as one. −0 keeps its point.
-        let whole = self.value.fract() == 0.0 && self.value.abs() <= 9_007_199_254_740_992.0;
-        if whole && !self.point && !(self.value == 0.0 && self.value.is_sign_negative()) {
-            serializer.serialize_i64(self.value as i64)
-        } else {
-            serializer.serialize_f64(self.value)
-        }
-    }
-}
 
 /// The simulated building as it stands at any time.
 #[derive(Debug)]
 pub struct World {
-    seed: u64,
     pub(super) building: Building,
     equipment: Equipment,
-    week: Week,
+    climate: Climate,
 }
 
 const MINUTE: f64 = 60.0;
@@ -92,10 +33,9 @@ impl World {
     pub fn new(seed: u64, sensors: usize) -> Self {
         let (building, equipment) = Building::new(seed, sensors);
         Self {
-            seed,
             building,
             equipment,
-            week: Week::new(),
+            climate: Climate::new(seed),
         }
     }
 
@@ -122,20 +62,32 @@ impl World {
             Model::Gateway { meter } => self.gateway(&mut items, device, meter),
             Model::Sahara => self.sahara(&mut items, device, room),
             Model::Alpine => {
-                let air = self.air(room, at);
-                items.push("CO2ppm", self.co2(device, air, at).round());
-                items.push("temperatureC", round(self.temperature(room, air, at), 10.0));
+                let air = self.climate.air(room, at);
+                items.push(
+                    "CO2ppm",
+                    (self.climate.co2(air, at) + co2_noise(device, at)).round(),
+                );
+                items.push(
+                    "temperatureC",
+                    round(self.climate.temperature(room, air, at), 10.0),
+                );
                 items.push(
                     "relativeHumidity",
-                    round(self.humidity(room, air, at), 10.0),
+                    round(self.climate.humidity(room, air, at), 10.0),
                 );
                 items.battery(device);
             }
             Model::Hoth => {
-                let air = self.air(room, at);
-                items.push("temperatureC", round(self.temperature(room, air, at), 10.0));
-                items.push("relativeHumidity", round(self.humidity(room, air, at), 2.0));
-                items.push("illuminanceArb", self.light(room, at).round());
+                let air = self.climate.air(room, at);
+                items.push(
+                    "temperatureC",
+                    round(self.climate.temperature(room, air, at), 10.0),
+                );
+                items.push(
+                    "relativeHumidity",
+                    round(self.climate.humidity(room, air, at), 2.0),
+                );
+                items.push("illuminanceArb", self.climate.light(room, at).round());
                 items.battery(device);
             }
             Model::X1 => {
@@ -144,7 +96,7 @@ impl World {
                     Condition::Healthy => now,
                     _ => at,
                 };
-                let event = motion::last_event(&self.week, room, until);
+                let event = motion::last_event(&self.climate.week, room, until);
                 items.push_at("motionEvent", event.time, event.count);
                 items.battery(device);
             }
@@ -153,11 +105,11 @@ impl World {
                     true => "irSignatures",
                     false => "occSignatures",
                 };
-                let people = self.week.people(room, slot(at));
+                let people = self.climate.week.people(room, slot(at));
                 items.push(name, f64::from(people));
             }
             Model::Door => {
-                let busy = self.week.presence(slot(at));
+                let busy = self.climate.week.presence(slot(at));
                 let open = unit(device.key, &[5, (at / device.period) as u64]) < 0.3 * busy;
                 items.push("contactOpen", f64::from(u8::from(open)));
                 items.push("batterymV", (2600.0 + 4.0 * battery(device, at)).round());
@@ -175,7 +127,7 @@ impl World {
         let people: u32 = device
             .zone
             .clone()
-            .map(|room| self.week.people(&self.equipment.rooms[room], slot))
+            .map(|room| self.climate.week.people(&self.equipment.rooms[room], slot))
             .sum();
         let jitter = |topic: u64| unit(device.key, &[topic, (at / device.period) as u64]);
         let people = f64::from(people);
@@ -187,119 +139,35 @@ impl World {
         items.push("clientsBLE", (0.8 * people + 6.0 + 3.0 * jitter(6)).floor());
         items.push("BACnetReads", (9.0 + 3.0 * jitter(7)).floor());
         if meter {
-            items.push("energyInkWh", energy(&self.week, device, at));
+            items.push("energyInkWh", energy(&self.climate.week, device, at));
         }
     }
 
     fn sahara(&self, items: &mut Items, device: &Device, room: &Room) {
         let at = items.at;
-        let air = self.air(room, at);
+        let air = self.climate.air(room, at);
         let noise = |topic: u64| unit(device.key, &[topic, (at / device.period) as u64]);
-        // Dust comes from outdoors in spells of hours, and a little with people.
-        let dust = 7.0 + 5.0 * wander(self.seed, 11, at / (3.0 * HOUR)) + 4.0 * air.load;
-        let voc = 110.0 + 420.0 * air.load + 40.0 * wander(room.key, 12, at / HOUR);
-        items.push("CO2ppm", round(self.co2(device, air, at), 10.0));
+        let dust = self.climate.dust(air, at) + noise(5);
+        let voc = self.climate.voc(room, air, at) + 10.0 * noise(6);
+        items.push(
+            "CO2ppm",
+            round(self.climate.co2(air, at) + co2_noise(device, at), 10.0),
+        );
         items.push(
             "temperatureC",
-            round(self.temperature(room, air, at), 100.0),
+            round(self.climate.temperature(room, air, at), 100.0),
         );
         items.push(
             "relativeHumidity",
-            round(self.humidity(room, air, at), 100.0),
+            round(self.climate.humidity(room, air, at), 100.0),
         );
-        items.push("particulateMatter", round(dust + noise(5), 10.0));
-        items.push("VOCppb", (voc + 10.0 * noise(6)).round());
-        items.push("PM1", round(0.6 * (dust + noise(5)), 10.0));
-        items.push("PM10", round(1.6 * (dust + noise(5)) + noise(7), 10.0));
+        items.push("particulateMatter", round(dust, 10.0));
+        items.push("VOCppb", voc.round());
+        items.push("PM1", round(0.6 * dust, 10.0));
+        items.push("PM10", round(1.6 * dust + noise(7), 10.0));
         items.push("NOX", (1.0 + 2.0 * air.load + noise(8)).floor());
-        items.push("pressuremBar", round(self.pressure(at), 10.0));
+        items.push("pressuremBar", round(self.climate.pressure(at), 10.0));
     }
-
-    /// CO₂ and warmth of a room's air: every ten minutes' people move both towards where they would settle, in closed
-    /// form. Eight hours back the rest is forgotten (e⁻¹² at the slowest renewal).
-    fn air(&self, room: &Room, at: f64) -> Air {
-        const SLOTS: i64 = 48;
-        let renewal = (-room.renewal * SLOT).exp();
-        let warming = (-WARMING * SLOT).exp();
-        let step = |air: Air, slot: i64, renewal: f64, warming: f64| {
-            let people = f64::from(self.week.people(room, slot));
-            let settled = room.ppm_per_person * people;
-            let full = people / f64::from(room.seats);
-            Air {
-                ppm: settled + (air.ppm - settled) * renewal,
-                load: full + (air.load - full) * warming,
-            }
-        };
-        let now = slot(at);
-        let empty = Air {
-            ppm: 0.0,
-            load: 0.0,
-        };
-        let air = (now - SLOTS..now).fold(empty, |air, slot| step(air, slot, renewal, warming));
-        let rest = at - now as f64 * SLOT;
-        let (renewal, warming) = ((-room.renewal * rest).exp(), (-WARMING * rest).exp());
-        step(air, now, renewal, warming)
-    }
-
-    fn co2(&self, device: &Device, air: Air, at: f64) -> f64 {
-        let outdoors = 424.0 + 8.0 * wander(self.seed, 10, at / (6.0 * HOUR));
-        let noise = 6.0 * (unit(device.key, &[4, (at / device.period) as u64]) - 0.5);
-        outdoors + air.ppm + noise
-    }
-
-    fn temperature(&self, room: &Room, air: Air, at: f64) -> f64 {
-        let side = 1.2 * (unit(room.key, &[5]) - 0.5);
-        20.9 + side
-            + 0.6 * daily(at, 15.0)
-            + 0.05 * (self.outdoors(at) - 11.0)
-            + 1.8 * air.load
-            + 0.15 * wander(room.key, 13, at / HOUR)
-    }
-
-    /// Outdoor moisture, and that of people, in indoor air.
-    fn humidity(&self, room: &Room, air: Air, at: f64) -> f64 {
-        let outdoors = self.outdoors(at);
-        let moisture = (0.76 + 0.08 * wander(self.seed, 14, at / (8.0 * HOUR)))
-            * saturation(outdoors)
-            + 1.8 * air.load
-            + 1.0;
-        (100.0 * moisture / saturation(self.temperature(room, air, at))).clamp(15.0, 85.0)
-    }
-
-    fn outdoors(&self, at: f64) -> f64 {
-        11.0 - 7.0 * (TAU * (at / DAY - 20.0) / 365.25).cos()
-            + 3.5 * daily(at, 15.0)
-            + 3.0 * wander(self.seed, 15, at / (2.0 * DAY))
-    }
-
-    fn pressure(&self, at: f64) -> f64 {
-        1013.0
-            + 14.0 * wander(self.seed, 16, at / (1.5 * DAY))
-            + wander(self.seed, 17, at / (4.0 * HOUR))
-    }
-
-    /// Sun through the window, by hour, season and cloud; lamps where somebody is or has just been.
-    fn light(&self, room: &Room, at: f64) -> f64 {
-        let season = -(TAU * (at / DAY - 355.0) / 365.25).cos();
-        let sun = (daily(at, 12.5) + 0.25 * season + 0.05).max(0.0) / 1.3;
-        let clear = 0.6 + 0.4 * wander(self.seed, 18, at / HOUR);
-        let window = 250.0 + 500.0 * unit(room.key, &[6]);
-        let slot = slot(at);
-        let used = self.week.people(room, slot) + self.week.people(room, slot - 1) > 0;
-        sun * clear * window + if used { 180.0 } else { 2.0 }
-    }
-}
-
-/// How fast a room warms with people, per second: a time constant of an hour and a half.
-const WARMING: f64 = 0.67 / HOUR;
-
-/// What people have done to a room's air.
-#[derive(Debug, Clone, Copy)]
-struct Air {
-    /// CO₂ above outdoors.
-    ppm: f64,
-    /// 0: long empty, 1: long full.
-    load: f64,
 }
 
 /// The readings of one sensor as they are gathered; `at` is when it last reported.
@@ -376,14 +244,9 @@ fn last_multiple(now: f64, period: f64, phase: f64) -> f64 {
     (((now - phase) / period).floor() * period + phase).min(now)
 }
 
-/// 1 at `peak` o'clock, −1 twelve hours later.
-fn daily(at: f64, peak: f64) -> f64 {
-    (TAU * (at / DAY - peak / 24.0)).cos()
-}
-
-/// Pressure of saturated water vapour in hPa (Magnus).
-fn saturation(celsius: f64) -> f64 {
-    6.112 * (17.62 * celsius / (243.12 + celsius)).exp()
+/// In ppm; another one with each report.
+fn co2_noise(device: &Device, at: f64) -> f64 {
+    6.0 * (unit(device.key, &[4, (at / device.period) as u64]) - 0.5)
 }
 
 /// Sinks from 100 % to 8 % in three to five years; then somebody replaces it.
@@ -405,4 +268,251 @@ fn energy(week: &Week, device: &Device, at: f64) -> f64 {
 /// To one part in `parts`; division last, so that the text is short.
 fn round(value: f64, parts: f64) -> f64 {
     (value * parts).round() / parts
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+
+    /// Everything the vendor lists, the old name of one, and what no page lists.
+    const VARIABLES: [&str; 21] = [
+        "BACnetReads",
+        "CO2ppm",
+        "NOX",
+        "PM1",
+        "PM10",
+        "VOCppb",
+        "batteryLevelPct",
+        "batterymV",
+        "clientsBLE",
+        "clientsWiFi",
+        "contactOpen",
+        "energyInkWh",
+        "illuminanceArb",
+        "irSignatures",
+        "motionEvent",
+        "occSignatures",
+        "onlineStatus",
+        "particulateMatter",
+        "pressuremBar",
+        "relativeHumidity",
+        "temperatureC",
+    ];
+
+    /// Moments from 2024 to 2034, at any hour of any day.
+    fn moments(count: u64) -> impl Iterator<Item = f64> {
+        (0..count).map(|n| 1_704_067_200.0 + 315_360_000.0 * unit(99, &[n]))
+    }
+
+    fn value(items: &[Item], name: &str) -> Option<f64> {
+        let mut found = items.iter().filter(|item| item.var_name == name);
+        found.next()?.value
+    }
+
+    /// A working day, 2026-01-14, a Wednesday.
+    const WEDNESDAY: f64 = 1_768_348_800.0;
+
+    #[test]
+    fn the_same_seed_and_time_give_the_same_readings() {
+        let (a, b, other) = (World::new(7, 40), World::new(7, 40), World::new(8, 40));
+        let mut differ = 0;
+        for now in moments(20) {
+            for sensor in 0..40 {
+                assert_eq!(a.readings(sensor, now), b.readings(sensor, now));
+                differ += usize::from(a.readings(sensor, now) != other.readings(sensor, now));
+            }
+        }
+        assert!(differ > 700, "{differ}");
+        assert_ne!(a.building.sensors[0].id, other.building.sensors[0].id);
+    }
+
+    #[test]
+    fn every_variable_is_fresh_somewhere_at_any_time_with_ten_sensors_or_forty() {
+        for sensors in [8, 10, 40] {
+            let world = World::new(3, sensors);
+            for now in moments(60) {
+                let mut fresh = BTreeSet::new();
+                for item in (0..sensors).flat_map(|sensor| world.readings(sensor, now)) {
+                    let limit = match &*item.var_name {
+                        "batteryLevelPct" => 14.0 * DAY,
+                        _ => HOUR,
+                    };
+                    if item.value.is_some() && item.time.is_some_and(|time| now - time < limit) {
+                        fresh.insert(item.var_name);
+                    }
+                }
+                assert!(
+                    fresh.iter().eq(VARIABLES.iter()),
+                    "{sensors} sensors at {now}: {fresh:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn no_reading_is_of_the_future_and_few_have_no_time() {
+        let world = World::new(5, 80);
+        let (mut timed, mut untimed) = (0, 0);
+        for now in moments(200) {
+            for item in (0..80).flat_map(|sensor| world.readings(sensor, now)) {
+                match item.time {
+                    Some(time) => {
+                        assert!(time <= now && time > now - 400.0 * DAY, "{item:?} at {now}");
+                        timed += 1;
+                    }
+                    None => untimed += 1,
+                }
+            }
+        }
+        assert!(untimed > 0 && untimed * 100 < timed, "{untimed} of {timed}");
+    }
+
+    #[test]
+    fn at_any_time_some_of_forty_sensors_are_out_of_order_and_most_are_well() {
+        let world = World::new(1, 40);
+        for now in moments(200) {
+            let mut states = BTreeMap::new();
+            let (mut silent, mut long_silent, mut nulls, mut well) = (0, 0, 0, 0);
+            for sensor in 0..40 {
+                let items = world.readings(sensor, now);
+                let state = value(&items, "onlineStatus").unwrap();
+                *states.entry(state as i64).or_insert(0) += 1;
+                let null = items.iter().any(|item| item.value.is_none());
+                nulls += usize::from(null);
+                // A room without motion is well, and so is a battery asked four times a day.
+                let measured = items.iter().filter(|item| {
+                    !matches!(
+                        &*item.var_name,
+                        "onlineStatus" | "motionEvent" | "batteryLevelPct"
+                    )
+                });
+                let newest = measured
+                    .filter_map(|item| item.time)
+                    .fold(f64::NAN, f64::max);
+                let age = now - newest;
+                silent += usize::from(age > HOUR && state == 1.0);
+                long_silent += usize::from(age > DAY);
+                let late = age > 600.0;
+                well += usize::from(state == 1.0 && !null && !late);
+            }
+            assert_eq!(
+                states.keys().copied().collect::<Vec<_>>(),
+                [-2, -1, 0, 1],
+                "at {now}"
+            );
+            assert!(silent >= 1 && long_silent >= 1 && nulls >= 1, "at {now}");
+            assert!(well >= 32, "{well} at {now}");
+        }
+    }
+
+    #[test]
+    fn values_stay_within_what_the_sensors_can_measure() {
+        let world = World::new(11, 200);
+        let bounds: BTreeMap<&str, (f64, f64)> = BTreeMap::from([
+            ("CO2ppm", (400.0, 5000.0)),
+            ("temperatureC", (14.0, 32.0)),
+            ("relativeHumidity", (10.0, 90.0)),
+            ("batteryLevelPct", (8.0, 100.0)),
+            ("illuminanceArb", (0.0, 1500.0)),
+            ("particulateMatter", (0.0, 100.0)),
+            ("pressuremBar", (960.0, 1060.0)),
+            ("clientsWiFi", (0.0, 200.0)),
+            ("occSignatures", (0.0, 40.0)),
+            ("irSignatures", (0.0, 40.0)),
+            ("VOCppb", (0.0, 2000.0)),
+        ]);
+        for now in moments(200) {
+            for item in (0..200).flat_map(|sensor| world.readings(sensor, now)) {
+                let (Some((least, most)), Some(value)) = (bounds.get(&*item.var_name), item.value)
+                else {
+                    continue;
+                };
+                assert!((*least..=*most).contains(&value), "{item:?} at {now}");
+            }
+        }
+    }
+
+    #[test]
+    fn co2_rises_with_a_working_morning_and_has_gone_by_night() {
+        let world = World::new(1, 40);
+        let mean = |now: f64| {
+            let values: Vec<f64> = (0..40)
+                .filter_map(|sensor| value(&world.readings(sensor, now), "CO2ppm"))
+                .collect();
+            values.iter().sum::<f64>() / values.len() as f64
+        };
+        let (night, morning) = (mean(WEDNESDAY + 4.0 * HOUR), mean(WEDNESDAY + 11.5 * HOUR));
+        assert!((405.0..520.0).contains(&night), "{night}");
+        assert!(morning > night + 150.0, "{night} to {morning}");
+        let sunday = mean(WEDNESDAY - 3.0 * DAY + 11.5 * HOUR);
+        assert!(sunday < night + 60.0, "{sunday}");
+    }
+
+    #[test]
+    fn co2_makes_no_jumps() {
+        let world = World::new(1, 40);
+        // The Alpine of the meeting room: at most ten people come into it at once.
+        let co2 = |now: f64| value(&world.readings(2, now), "CO2ppm").unwrap();
+        for step in 0..480 {
+            let now = WEDNESDAY + f64::from(step) * 180.0;
+            assert!(
+                (co2(now + 180.0) - co2(now)).abs() < 250.0,
+                "at step {step}"
+            );
+        }
+    }
+
+    #[test]
+    fn energy_only_grows_and_faster_by_day() {
+        let world = World::new(1, 40);
+        let energy = |now: f64| value(&world.readings(0, now), "energyInkWh").unwrap();
+        let start = WEDNESDAY - 10.0 * DAY;
+        let mut last = energy(start);
+        for step in 0..40_000 {
+            let next = energy(start + f64::from(step) * 61.0);
+            assert!(next >= last, "{last} then {next}");
+            last = next;
+        }
+        let used =
+            |from: f64, to: f64| energy(WEDNESDAY + to * HOUR) - energy(WEDNESDAY + from * HOUR);
+        assert!(used(10.0, 12.0) > 2.0 * used(2.0, 4.0) && used(2.0, 4.0) > 0.0);
+    }
+
+    #[test]
+    fn batteries_sink_slowly_until_they_are_replaced() {
+        let world = World::new(1, 10);
+        let level =
+            |day: f64| value(&world.readings(2, WEDNESDAY + day * DAY), "batteryLevelPct").unwrap();
+        let mut replaced = 0;
+        for day in 0..3650 {
+            let change = level(f64::from(day) + 1.0) - level(f64::from(day));
+            match change {
+                change if change > 80.0 => replaced += 1,
+                change => assert!((-1.0..=0.0).contains(&change), "{change} on day {day}"),
+            }
+        }
+        assert!((1..=4).contains(&replaced), "{replaced}");
+    }
+
+    #[test]
+    fn a_reading_stands_until_the_next_report() {
+        let world = World::new(1, 40);
+        for sensor in 0..40 {
+            let first = world.readings(sensor, WEDNESDAY);
+            let mut changes = 0;
+            let mut last = first;
+            for second in 1..600 {
+                let next = world.readings(sensor, WEDNESDAY + f64::from(second));
+                changes += usize::from(next != last);
+                last = next;
+            }
+            assert!(
+                changes <= 11,
+                "sensor {sensor}: {changes} changes in ten minutes"
+            );
+        }
+    }
 }
