@@ -347,3 +347,240 @@ impl Catalog {
             .unwrap_or(Some(self.unmapped))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn catalog(variables: &[(&str, Override)]) -> Catalog {
+        let variables = variables
+            .iter()
+            .map(|(name, over)| ((*name).to_owned(), over.clone()));
+        Catalog::new(&variables.collect(), Duration::from_secs(HOUR), false)
+    }
+
+    fn named(name: &str) -> Override {
+        Override {
+            name: Some(name.to_owned()),
+            ..Override::default()
+        }
+    }
+
+    fn stale_after(seconds: u64) -> Override {
+        Override {
+            stale_after: Some(Duration::from_secs(seconds)),
+            ..Override::default()
+        }
+    }
+
+    #[test]
+    fn no_name_stands_twice() {
+        let var_names: BTreeSet<_> = ROWS.iter().map(|row| row.var_name).collect();
+        assert_eq!(var_names.len(), ROWS.len());
+        let catalog = catalog(&[]);
+        // OpenMetrics calls a counter without `_total`: also then.
+        let names = catalog
+            .families()
+            .iter()
+            .map(|family| family.name.trim_end_matches("_total"));
+        assert_eq!(names.collect::<BTreeSet<_>>().len(), ROWS.len() + 2);
+    }
+
+    #[test]
+    fn names_follow_prometheus_rules() {
+        let of_other_types = ["_count", "_sum", "_bucket", "_created", "_info"];
+        let not_base_units = [
+            "percent", "pct", "kwh", "mbar", "milli", "kilo", "micro", "minutes", "hours", "days",
+            "mb",
+        ];
+        for family in catalog(&[]).families() {
+            let name = &*family.name;
+            let words: Vec<_> = name.split('_').collect();
+            assert!(name.starts_with("lightfi_"), "{name}");
+            let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+            assert!(name.chars().all(plain), "{name}");
+            assert_eq!(
+                name.ends_with("_total"),
+                family.kind == Kind::Counter,
+                "{name}"
+            );
+            assert!(
+                !of_other_types.iter().any(|end| name.ends_with(end)),
+                "{name}"
+            );
+            assert!(
+                !not_base_units.iter().any(|unit| words.contains(unit)),
+                "{name}"
+            );
+            assert!(
+                !family.help.is_empty() && !family.help.ends_with('.'),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn families_stand_in_the_tables_order_and_additions_before_the_unmapped() {
+        let catalog = catalog(&[("PM10", named("pm10_ugm3")), ("CO2ppm", named("carbon"))]);
+        let names: Vec<_> = catalog
+            .families()
+            .iter()
+            .map(|family| &*family.name)
+            .collect();
+        let mut expected: Vec<_> = ROWS.iter().map(|row| row.metric).collect();
+        expected[2] = "lightfi_carbon";
+        let motion = expected
+            .iter()
+            .position(|name| *name == "lightfi_motion_activity")
+            .unwrap();
+        expected.insert(motion + 1, MOTION_TIME.0);
+        expected.extend(["lightfi_pm10_ugm3", UNMAPPED.0]);
+        assert_eq!(names, expected);
+        let motion = catalog.mapping("motionEvent").unwrap();
+        assert_eq!(catalog.families()[motion.family + 1].name, MOTION_TIME.0);
+    }
+
+    #[test]
+    fn each_variable_goes_to_the_family_of_its_row() {
+        let catalog = catalog(&[]);
+        for row in ROWS {
+            let family = &catalog.families()[catalog.mapping(row.var_name).unwrap().family];
+            assert_eq!((&*family.name, family.kind), (row.metric, row.kind));
+            assert_eq!(family.var_name.as_deref(), Some(row.var_name));
+        }
+    }
+
+    #[test]
+    fn units_are_converted_without_new_digits() {
+        let catalog = catalog(&[]);
+        for (var_name, value, converted) in [
+            ("temperatureC", 21.4, 21.4),
+            ("relativeHumidity", 57.0, 0.57),
+            ("batteryLevelPct", 29.0, 0.29),
+            ("pressuremBar", 1013.0, 101_300.0),
+            ("energyInkWh", 2000.0, 7_200_000_000.0),
+            ("PM10", 12.5, 12.5),
+        ] {
+            let scale = catalog.mapping(var_name).unwrap().scale;
+            assert_eq!(scale.apply(value), converted, "{var_name}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_row_is_unmapped_and_unconverted() {
+        let mapping = catalog(&[]).mapping("never seen").unwrap();
+        assert!(mapping.unmapped);
+        assert_eq!(mapping.scale, Scale::Times(1.0));
+        assert_eq!(mapping.stale_after, Some(Duration::from_secs(HOUR)));
+    }
+
+    #[test]
+    fn an_addition_without_a_name_stays_unmapped_under_its_own_rules() {
+        let over = Override {
+            scale: Some(2.0),
+            ..stale_after(7)
+        };
+        let catalog = catalog(&[("PM10", over)]);
+        let mapping = catalog.mapping("PM10").unwrap();
+        assert!(mapping.unmapped);
+        assert_eq!(catalog.families()[mapping.family].name, UNMAPPED.0);
+        assert_eq!(
+            (mapping.scale, mapping.stale_after),
+            (Scale::Times(2.0), Some(Duration::from_secs(7)))
+        );
+    }
+
+    #[test]
+    fn a_variable_renamed_in_the_configuration_is_a_gauge() {
+        let catalog = catalog(&[("energyInkWh", named("meter_joules"))]);
+        let mapping = catalog.mapping("energyInkWh").unwrap();
+        assert_eq!(catalog.families()[mapping.family].kind, Kind::Gauge);
+        assert_eq!(mapping.scale, Scale::Times(3_600_000.0));
+    }
+
+    #[test]
+    fn a_dropped_variable_takes_all_its_families_along() {
+        let drop = Override {
+            drop: true,
+            ..Override::default()
+        };
+        let catalog = catalog(&[("motionEvent", drop.clone()), ("PM10", drop)]);
+        assert_eq!(catalog.mapping("motionEvent"), None);
+        assert_eq!(catalog.mapping("PM10"), None);
+        let mut names = catalog.families().iter().map(|family| &*family.name);
+        assert!(!names.any(|name| name.starts_with("lightfi_motion")));
+    }
+
+    #[test]
+    fn a_limit_is_the_variables_own_then_the_tables_then_the_general_one() {
+        let own = catalog(&[
+            ("batteryLevelPct", stale_after(5)),
+            ("energyInkWh", stale_after(0)),
+        ]);
+        let limit = |catalog: &Catalog, var_name| {
+            catalog
+                .mapping(var_name)
+                .unwrap()
+                .stale_after
+                .map(|l| l.as_secs())
+        };
+        assert_eq!(limit(&own, "batteryLevelPct"), Some(5));
+        assert_eq!(limit(&own, "energyInkWh"), None);
+        assert_eq!(limit(&own, "CO2ppm"), Some(HOUR));
+        let off = Catalog::new(&BTreeMap::new(), Duration::ZERO, false);
+        assert_eq!(limit(&off, "batteryLevelPct"), Some(14 * 24 * HOUR));
+        assert_eq!(limit(&off, "energyInkWh"), Some(24 * HOUR));
+        assert_eq!(limit(&off, "CO2ppm"), None);
+    }
+
+    #[test]
+    fn an_old_name_is_the_same_variable() {
+        assert_eq!(canonical("irSignatures"), "occSignatures");
+        assert_eq!(canonical("occSignatures"), "occSignatures");
+        assert_eq!(canonical("PM10"), "PM10");
+        let catalog = catalog(&[("irSignatures", named("people"))]);
+        let mapping = catalog.mapping("occSignatures").unwrap();
+        assert_eq!(catalog.families()[mapping.family].name, "lightfi_people");
+    }
+
+    #[test]
+    fn only_the_meter_is_a_counter_whatever_it_is_shown_as() {
+        let counters: Vec<_> = ROWS
+            .iter()
+            .map(|row| row.var_name)
+            .filter(|name| is_counter(name))
+            .collect();
+        assert_eq!(counters, ["energyInkWh"]);
+    }
+
+    #[test]
+    fn what_the_cloud_or_the_building_makes_is_not_measured() {
+        let made: Vec<_> = ROWS
+            .iter()
+            .map(|row| row.var_name)
+            .filter(|name| !is_measured(name))
+            .collect();
+        assert_eq!(made, ["BACnetReads", "onlineStatus"]);
+        assert!(is_measured("PM10"));
+    }
+
+    #[test]
+    fn a_status_is_one_of_five() {
+        for (value, state) in [
+            (1.0, "online"),
+            (0.0, "offline"),
+            (-0.0, "offline"),
+            (-1.0, "rebooting"),
+            (-2.0, "retired"),
+            (-3.0, "unknown"),
+            (2.0, "unknown"),
+            (0.5, "unknown"),
+        ] {
+            assert_eq!(Status::NAMES[Status::of(value)], state, "{value}");
+        }
+    }
+}

@@ -3,7 +3,7 @@
 //! Readings are kept as the API gave them (`var_name`, time, value), so that a renamed sensor or an overridden variable
 //! needs no fetch. Made by `collector`, read by `exposition` and `web`. Pure: no I/O, no clock.
 
-use std::{collections::BTreeMap, fmt::Write as _, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// Unix seconds with fraction, as the API gives them.
 pub type UnixTime = f64;
@@ -162,16 +162,24 @@ pub fn push_label(text: &mut String, label: &str, value: &str) {
     if value.is_empty() {
         return;
     }
-    let comma = if text.is_empty() { "" } else { "," };
-    let _ = write!(text, "{comma}{label}=\"");
-    for c in value.chars() {
-        match c {
-            '\\' => text.push_str("\\\\"),
-            '"' => text.push_str("\\\""),
-            '\n' => text.push_str("\\n"),
-            _ => text.push(c),
-        }
+    if !text.is_empty() {
+        text.push(',');
     }
+    text.push_str(label);
+    text.push_str("=\"");
+    let mut rest = value;
+    // Whole stretches at a time: there is seldom anything to escape.
+    while let Some(at) = rest.find(['\\', '"', '\n']) {
+        let (plain, special) = rest.split_at(at);
+        text.push_str(plain);
+        text.push_str(match special.as_bytes()[0] {
+            b'\n' => "\\n",
+            b'"' => "\\\"",
+            _ => "\\\\",
+        });
+        rest = &special[1..];
+    }
+    text.push_str(rest);
     text.push('"');
 }
 
@@ -228,4 +236,113 @@ pub struct Snapshot {
     pub sensors: Vec<Sensor>,
     /// How the last collection went.
     pub summary: Summary,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(id: &str, name: &str, location: &str, location_id: &str) -> Identity {
+        let [name, location, location_id] =
+            [name, location, location_id].map(|text| Some(text.to_owned()));
+        Identity::new(id.to_owned(), name, location, location_id, BTreeMap::new())
+    }
+
+    #[test]
+    fn a_label_is_escaped_as_both_formats_want_it() {
+        for (value, escaped) in [
+            ("plain", r#"l="plain""#),
+            (r#"say "hi""#, r#"l="say \"hi\"""#),
+            (r"back\slash\", r#"l="back\\slash\\""#),
+            ("two\nlines", r#"l="two\nlines""#),
+            (r"two\nlines", r#"l="two\\nlines""#),
+            ("\"", r#"l="\"""#),
+            ("a\r\t\0😀", "l=\"a\r\t\0😀\""),
+            ("", ""),
+        ] {
+            let mut text = String::new();
+            push_label(&mut text, "l", value);
+            assert_eq!(text, escaped);
+        }
+    }
+
+    #[test]
+    fn labels_stand_between_commas_and_empty_ones_do_not_stand() {
+        let mut text = String::new();
+        for (label, value) in [("a", ""), ("b", "1"), ("c", ""), ("d", "2")] {
+            push_label(&mut text, label, value);
+        }
+        assert_eq!(text, r#"b="1",d="2""#);
+    }
+
+    #[test]
+    fn every_series_says_which_sensor_and_where() {
+        let whole = identity("AQ2-1", "Boardroom", "HQ / Floor 3", "77");
+        assert_eq!(
+            whole.series_labels(),
+            r#"sensor_id="AQ2-1",sensor="Boardroom",location="HQ / Floor 3""#
+        );
+        let bare = identity("AQ2-1", "", "", "");
+        assert_eq!(bare.series_labels(), r#"sensor_id="AQ2-1",sensor="AQ2-1""#);
+        assert_eq!(
+            (bare.name, bare.location, bare.location_id),
+            (None, None, None)
+        );
+    }
+
+    #[test]
+    fn the_info_adds_what_belongs_nowhere_else() {
+        let labels = BTreeMap::from([
+            ("desk".to_owned(), "12".to_owned()),
+            ("none".to_owned(), String::new()),
+        ]);
+        let some = |text: &str| Some(text.to_owned());
+        let whole = Identity::new("AQ2-1".into(), some("A"), some("HQ"), some("77"), labels);
+        let expected = format!(
+            r#"{},model="Alpine",location_id="77",desk="12""#,
+            whole.series_labels()
+        );
+        assert_eq!(whole.info_labels(), expected);
+        let bare = identity("nameless", "", "", "");
+        assert_eq!(bare.info_labels(), bare.series_labels());
+    }
+
+    #[test]
+    fn a_model_is_known_by_the_ids_prefix() {
+        for (id, model) in [
+            ("LF-0A1B2C3D4E5F", Some("BASE")),
+            ("LF5-0A1B2C3D4E5F", Some("Sahara")),
+            ("AQ2-FE753C0D7ADF", Some("Alpine")),
+            ("MS1-FE753C0D7ADF", Some("Hoth")),
+            ("AMP-FE753C0D7ADF", Some("X1")),
+            ("HAL-FE753C0D7ADF", Some("HAL")),
+            ("HAL-a-b", Some("HAL")),
+            ("-FE753C0D7ADF", None),
+            ("FE753C0D7ADF", None),
+            ("", None),
+        ] {
+            assert_eq!(identity(id, "", "", "").model(), model, "{id}");
+        }
+    }
+
+    #[test]
+    fn skipped_readings_add_up_by_reason() {
+        let mut one = Skipped::default();
+        one.count(Skip::Null);
+        one.count(Skip::Older);
+        let mut sum = one;
+        sum.count(Skip::Older);
+        sum.add(&one);
+        let counts = Skip::ALL.map(|skip| sum.of(skip));
+        assert_eq!(counts, [2, 0, 0, 0, 3]);
+    }
+
+    #[test]
+    fn reasons_are_the_words_of_the_contract() {
+        let words = Skip::ALL.map(Skip::as_str);
+        assert_eq!(
+            words,
+            ["null", "malformed", "non_finite", "future", "older"]
+        );
+    }
 }

@@ -5,17 +5,30 @@
 
 use super::{Encoding, Format};
 
-/// Versions of a media type that a format satisfies; none named is fine too.
-const SPEAKS: [(Format, &[u8], &[u8], &[&[u8]]); 2] = [
-    // First, as what neither is preferred to is answered in text.
-    (Format::Text, b"text", b"plain", &[b"0.0.4"]),
+/// A media type that we send.
+struct Spoken {
+    format: Format,
+    kind: &'static [u8],
+    subtype: &'static [u8],
+    /// What `version` may say; it may also say nothing.
+    versions: &'static [&'static [u8]],
+}
+
+/// Text first: so it is where nothing speaks for the other.
+const SPOKEN: [Spoken; 2] = [
+    Spoken {
+        format: Format::Text,
+        kind: b"text",
+        subtype: b"plain",
+        versions: &[b"0.0.4"],
+    },
     // 0.0.1 is the draft that Prometheus also asks for; nothing we send differs in it.
-    (
-        Format::OpenMetrics,
-        b"application",
-        b"openmetrics-text",
-        &[b"1.0.0", b"0.0.1"],
-    ),
+    Spoken {
+        format: Format::OpenMetrics,
+        kind: b"application",
+        subtype: b"openmetrics-text",
+        versions: &[b"1.0.0", b"0.0.1"],
+    },
 ];
 
 /// The format for these values of `Accept`.
@@ -23,11 +36,11 @@ const SPEAKS: [(Format, &[u8], &[u8], &[&[u8]]); 2] = [
 /// By the quality of the most precise range that covers a format. Between equals one that is named wins over one that
 /// a wildcard covers, then the one named first, as the Prometheus client libraries do; then text.
 pub fn format<'a>(accept: impl IntoIterator<Item = &'a [u8]>) -> Format {
-    let mut bids: [Option<Bid>; SPEAKS.len()] = [None; SPEAKS.len()];
+    let mut bids = [None; SPOKEN.len()];
     let ranges = accept.into_iter().flat_map(|value| split(value, b','));
     for (position, range) in ranges.filter_map(MediaRange::parse).enumerate() {
-        for (bid, (_, kind, subtype, versions)) in bids.iter_mut().zip(SPEAKS) {
-            let Some(precision) = range.precision(kind, subtype, versions) else {
+        for (bid, spoken) in bids.iter_mut().zip(&SPOKEN) {
+            let Some(precision) = range.precision(spoken) else {
                 continue;
             };
             let new = Bid {
@@ -35,19 +48,20 @@ pub fn format<'a>(accept: impl IntoIterator<Item = &'a [u8]>) -> Format {
                 quality: range.quality,
                 position,
             };
-            let better = |old: &Bid| (new.precision, new.quality) > (old.precision, old.quality);
-            if bid.as_ref().is_none_or(better) {
+            if bid
+                .is_none_or(|old: Bid| (new.precision, new.quality) > (old.precision, old.quality))
+            {
                 *bid = Some(new);
             }
         }
     }
     let mut best: Option<(Format, Bid)> = None;
-    for (bid, (format, ..)) in bids.into_iter().zip(SPEAKS) {
+    for (bid, spoken) in bids.into_iter().zip(&SPOKEN) {
         let Some(bid) = bid.filter(|bid| bid.quality > 0) else {
             continue;
         };
         if best.is_none_or(|(_, best)| bid.is_preferred_to(best)) {
-            best = Some((format, bid));
+            best = Some((spoken.format, bid));
         }
     }
     best.map_or(Format::Text, |(format, _)| format)
@@ -144,22 +158,25 @@ impl<'a> MediaRange<'a> {
     }
 
     /// `None`: does not cover this type.
-    fn precision(&self, kind: &[u8], subtype: &[u8], versions: &[&[u8]]) -> Option<Precision> {
+    fn precision(&self, spoken: &Spoken) -> Option<Precision> {
         if self.kind == b"*" && self.subtype == b"*" {
             return Some(Precision::Anything);
         }
-        if !self.kind.eq_ignore_ascii_case(kind) {
+        if !self.kind.eq_ignore_ascii_case(spoken.kind) {
             return None;
         }
         if self.subtype == b"*" {
             return Some(Precision::Kind);
         }
-        if !self.subtype.eq_ignore_ascii_case(subtype) {
+        if !self.subtype.eq_ignore_ascii_case(spoken.subtype) {
             return None;
         }
         match self.version {
             None => Some(Precision::Named),
-            Some(version) => versions.contains(&version).then_some(Precision::Version),
+            Some(version) => spoken
+                .versions
+                .contains(&version)
+                .then_some(Precision::Version),
         }
     }
 }

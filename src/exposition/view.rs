@@ -436,3 +436,223 @@ fn reading_help(family: &Family, interval: &str) -> String {
 fn count(things: usize) -> f64 {
     things as f64
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, sync::Arc};
+
+    use super::*;
+    use crate::{catalog::Override, snapshot::Identity};
+
+    const NOW: UnixTime = 1_716_300_000.0;
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn catalog() -> Catalog {
+        Catalog::new(&BTreeMap::new(), HOUR, false)
+    }
+
+    /// One sensor with readings of (variable, age in seconds, value), last read so many seconds ago.
+    fn snapshot(readings: &[(&str, f64, f64)], last_read: Option<f64>) -> Snapshot {
+        let identity = Identity::new("AQ2-1".into(), None, None, None, BTreeMap::new());
+        let reading = |(var_name, age, value): &(&str, f64, f64)| Reading {
+            var_name: (*var_name).into(),
+            time: NOW - age,
+            value: *value,
+        };
+        let sensor = Sensor {
+            identity: Arc::new(identity),
+            readings: readings.iter().map(reading).collect(),
+            skipped: Skipped::default(),
+            read: Some(true),
+            last_success: last_read.map(|age| NOW - age),
+        };
+        Snapshot {
+            sensors: vec![sensor],
+            ..Snapshot::default()
+        }
+    }
+
+    fn shown(view: &View) -> Vec<(String, f64)> {
+        let families = view.readings();
+        families
+            .flat_map(|(family, shown)| shown.iter().map(|s| (family.name.to_string(), s.value)))
+            .collect()
+    }
+
+    fn names(view: &View) -> Vec<String> {
+        shown(view).into_iter().map(|(name, _)| name).collect()
+    }
+
+    #[test]
+    fn a_reading_is_stale_when_older_than_its_limit_and_not_before() {
+        let catalog = catalog();
+        let snapshot = snapshot(&[("temperatureC", 0.0, 21.0)], Some(0.0));
+        for (age, fresh) in [(0.0, true), (3600.0, true), (3600.001, false)] {
+            let view = View::new(&snapshot, &catalog, NOW + age);
+            assert_eq!(!shown(&view).is_empty(), fresh, "{age}");
+            assert_eq!(view.stale_readings(0), u32::from(!fresh), "{age}");
+        }
+    }
+
+    #[test]
+    fn a_view_holds_until_its_next_reading_is_stale() {
+        let catalog = catalog();
+        let readings = [
+            ("temperatureC", 100.25, 21.0),
+            ("relativeHumidity", 200.0, 50.0),
+            ("batteryLevelPct", 7200.0, 50.0),
+            ("CO2ppm", 4000.0, 612.0),
+        ];
+        let snapshot = snapshot(&readings, Some(0.0));
+        let mut now = NOW;
+        let mut held_back = Vec::new();
+        while now.is_finite() {
+            let view = View::new(&snapshot, &catalog, now);
+            held_back.push(view.stale_readings(0));
+            // All that is shown may be shown for as long as the view says.
+            assert_eq!(
+                shown(&View::new(&snapshot, &catalog, view.valid_until.min(1e12))).len(),
+                shown(&view).len()
+            );
+            now = view.valid_until.next_up();
+        }
+        assert_eq!(held_back, [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn nothing_is_stale_by_a_limit_of_zero() {
+        let catalog = Catalog::new(&BTreeMap::new(), Duration::ZERO, false);
+        let readings = [("temperatureC", 1e9, 21.0), ("onlineStatus", 1e9, 1.0)];
+        let snapshot = snapshot(&readings, None);
+        let view = View::new(&snapshot, &catalog, NOW);
+        assert_eq!(
+            names(&view),
+            ["lightfi_temperature_celsius", "lightfi_sensor_status"]
+        );
+        assert_eq!(view.valid_until, UnixTime::INFINITY);
+    }
+
+    #[test]
+    fn a_limit_in_the_table_or_of_a_variables_own_stands_when_the_general_one_is_off() {
+        let own = Override {
+            stale_after: Some(Duration::from_secs(10)),
+            ..Override::default()
+        };
+        let catalog = Catalog::new(
+            &BTreeMap::from([("CO2ppm".to_owned(), own)]),
+            Duration::ZERO,
+            false,
+        );
+        let readings = [("CO2ppm", 11.0, 612.0), ("energyInkWh", 86_401.0, 1.0)];
+        let snapshot = snapshot(&readings, Some(0.0));
+        assert_eq!(View::new(&snapshot, &catalog, NOW).stale_readings(0), 2);
+    }
+
+    #[test]
+    fn status_and_motion_time_leave_when_the_sensor_is_not_heard_of() {
+        let catalog = catalog();
+        let readings = [("motionEvent", 1e6, 3.0), ("onlineStatus", 1e6, -2.0)];
+        let both = [
+            "lightfi_motion_last_event_timestamp_seconds",
+            "lightfi_sensor_status",
+        ];
+        for (last_read, expected, stale) in [
+            (Some(3600.0), &both[..], 1),
+            (Some(3600.5), &[], 2),
+            (None, &[], 2),
+        ] {
+            let snapshot = snapshot(&readings, last_read);
+            let view = View::new(&snapshot, &catalog, NOW);
+            assert_eq!(names(&view), expected, "{last_read:?}");
+            assert_eq!(view.stale_readings(0), stale, "{last_read:?}");
+        }
+    }
+
+    #[test]
+    fn motion_feeds_two_families() {
+        let catalog = catalog();
+        let snapshot = snapshot(&[("motionEvent", 30.0, 3.0)], Some(0.0));
+        let view = View::new(&snapshot, &catalog, NOW);
+        let expected = [
+            ("lightfi_motion_activity".to_owned(), 3.0),
+            (
+                "lightfi_motion_last_event_timestamp_seconds".to_owned(),
+                NOW - 30.0,
+            ),
+        ];
+        assert_eq!(shown(&view), expected);
+    }
+
+    #[test]
+    fn a_dropped_variable_is_neither_shown_nor_stale_nor_news_of_the_sensor() {
+        let drop = Override {
+            drop: true,
+            ..Override::default()
+        };
+        let catalog = Catalog::new(
+            &BTreeMap::from([("motionEvent".to_owned(), drop)]),
+            HOUR,
+            true,
+        );
+        let snapshot = snapshot(&[("motionEvent", 7200.0, 3.0)], Some(0.0));
+        let view = View::new(&snapshot, &catalog, NOW);
+        assert_eq!(names(&view), [""; 0]);
+        assert_eq!(view.stale_readings(0), 0);
+        assert_eq!(view.sensors[0].last_reading, None);
+    }
+
+    #[test]
+    fn the_last_reading_is_what_the_sensor_measured_itself_stale_or_not() {
+        let catalog = catalog();
+        let readings = [
+            ("onlineStatus", 1.0, 1.0),
+            ("BACnetReads", 2.0, 1.0),
+            ("temperatureC", 9000.0, 21.0),
+            ("PM10", 8000.0, 21.0),
+        ];
+        let snapshot = snapshot(&readings, Some(0.0));
+        let view = View::new(&snapshot, &catalog, NOW);
+        assert_eq!(view.sensors[0].last_reading, Some(NOW - 8000.0));
+    }
+
+    #[test]
+    fn what_conversion_makes_infinite_is_skipped_and_not_stale() {
+        let catalog = catalog();
+        let snapshot = snapshot(&[("energyInkWh", 1e6, 1e303)], Some(0.0));
+        let view = View::new(&snapshot, &catalog, NOW);
+        assert_eq!(names(&view), [""; 0]);
+        assert_eq!(view.skipped.of(Skip::NonFinite), 1);
+        assert_eq!(view.stale_readings(0), 0);
+    }
+
+    #[test]
+    fn variables_without_a_metric_count_once_however_many_sensors_send_them() {
+        let catalog = catalog();
+        let mut both = snapshot(
+            &[("PM1", 1.0, 1.0), ("PM10", 1.0, 1.0), ("NOX", 9999.0, 1.0)],
+            Some(0.0),
+        );
+        both.sensors.push(both.sensors[0].clone());
+        assert_eq!(View::new(&both, &catalog, NOW).unmapped, 2);
+    }
+
+    #[test]
+    fn the_buffer_is_taken_once() {
+        let catalog = Catalog::new(&BTreeMap::new(), HOUR, true);
+        let readings: Vec<_> = crate::catalog::ROWS
+            .iter()
+            .map(|row| (row.var_name, 1.0, 0.1))
+            .collect();
+        let mut many = snapshot(&readings, Some(0.0));
+        many.sensors = vec![many.sensors[0].clone(); 1000];
+        let view = View::new(&many, &catalog, NOW);
+        let mut out = Vec::new();
+        view.render(Format::OpenMetrics, &Filter::default(), &mut out);
+        let estimate = view.estimated_size();
+        assert!(
+            (out.len()..2 * out.len()).contains(&estimate),
+            "{estimate} for {}",
+            out.len()
+        );
+    }
+}

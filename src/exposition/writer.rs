@@ -134,15 +134,12 @@ fn escape_help(out: &mut Vec<u8>, help: &str, format: Format) {
     }
 }
 
-/// Beyond this not every integer is a float, and shortest digits are not the integer's.
-const LARGEST_EXACT: u64 = 1 << 53;
-
-/// The shortest text that reads back as the same number; integers without `.0`.
+/// A text that reads back as the same number; integers as such, others with as few digits as that takes.
 pub(super) fn push_number(out: &mut Vec<u8>, value: f64) {
     #[allow(clippy::cast_possible_truncation)] // saturates, and is compared with what it came from
     let whole = value as i64;
     #[allow(clippy::cast_precision_loss)] // exact where it is used
-    if whole as f64 == value && whole.unsigned_abs() < LARGEST_EXACT {
+    if whole as f64 == value {
         out.extend_from_slice(itoa::Buffer::new().format(whole).as_bytes());
     } else if value.is_finite() {
         out.extend_from_slice(ryu::Buffer::new().format_finite(value).as_bytes());
@@ -171,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_the_shortest_that_read_back() {
+    fn numbers_read_back_as_they_were() {
         for (value, text) in [
             (0.0, "0"),
             (21.0, "21"),
@@ -181,6 +178,9 @@ mod tests {
             (1_716_301_234.5, "1716301234.5"),
             (1_716_301_234.0, "1716301234"),
             (9_007_199_254_740_991.0, "9007199254740991"),
+            (1e18, "1000000000000000000"),
+            (-9_223_372_036_854_775_808.0, "-9223372036854775808"),
+            (1e19, "1e19"),
             (1e300, "1e300"),
             (-1.5e-9, "-1.5e-9"),
             (f64::INFINITY, "+Inf"),
@@ -188,6 +188,8 @@ mod tests {
             (f64::NAN, "NaN"),
         ] {
             assert_eq!(number(value), text);
+            let back: f64 = text.parse().expect("a number");
+            assert!(back == value || back.is_nan() && value.is_nan(), "{text}");
         }
     }
 

@@ -1,0 +1,680 @@
+//! What Prometheus reads, asserted on the text itself: golden files, and any text and number through a reader that
+//! shares nothing with the writer. `UPDATE_GOLDEN=1` writes the golden files anew.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+pub(crate) mod parser;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env, fs,
+    io::Read as _,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use flate2::bufread::GzDecoder;
+use lightfi_exporter::{
+    catalog::{Catalog, Override},
+    exposition::{Filter, Format, View, gzip, render_own},
+    snapshot::{Identity, Reading, Sensor, Skip, Skipped, Snapshot, Summary, UnixTime},
+    stats::Stats,
+};
+use parser::{Family, parse};
+use prometheus::{Gauge, Histogram, HistogramOpts, IntCounterVec, Opts, Registry};
+use proptest::prelude::*;
+
+const NOW: UnixTime = 1_716_300_000.0;
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn catalog() -> Catalog {
+    Catalog::new(&BTreeMap::new(), HOUR, false)
+}
+
+fn identity(id: &str, name: &str, location: &str, labels: &[(&str, &str)]) -> Arc<Identity> {
+    let some = |text: &str| Some(text.to_owned());
+    let labels = labels
+        .iter()
+        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+    let location_id = some(if location.is_empty() { "" } else { "1234" });
+    Arc::new(Identity::new(
+        id.to_owned(),
+        some(name),
+        some(location),
+        location_id,
+        labels.collect(),
+    ))
+}
+
+/// A sensor read a few seconds ago, with readings of (variable, age in seconds, value).
+fn sensor(identity: Arc<Identity>, readings: &[(&str, f64, f64)]) -> Sensor {
+    let reading = |(var_name, age, value): &(&str, f64, f64)| Reading {
+        var_name: (*var_name).into(),
+        time: NOW - age,
+        value: *value,
+    };
+    Sensor {
+        identity,
+        readings: readings.iter().map(reading).collect(),
+        skipped: Skipped::default(),
+        read: Some(true),
+        last_success: Some(NOW - 5.0),
+    }
+}
+
+fn snapshot(sensors: Vec<Sensor>) -> Snapshot {
+    Snapshot {
+        sensors,
+        summary: Summary {
+            up: true,
+            duration: Duration::from_millis(420),
+            last_success: Some(NOW - 5.0),
+            interval: Duration::from_secs(60),
+            ..Summary::default()
+        },
+    }
+}
+
+/// A whole body, without metrics of the exporter itself.
+fn body(snapshot: &Snapshot, catalog: &Catalog, format: Format) -> String {
+    let mut out = Vec::new();
+    let everything = Filter::default();
+    View::new(snapshot, catalog, NOW).render(format, &everything, &mut out);
+    render_own(&[], format, &everything, &mut out);
+    String::from_utf8(out).unwrap()
+}
+
+/// Both bodies are well-formed and hold the same series; their golden files say the rest.
+fn golden(case: &str, snapshot: &Snapshot, catalog: &Catalog) {
+    let bodies = Format::ALL.map(|format| body(snapshot, catalog, format));
+    assert_golden(case, &bodies);
+}
+
+fn assert_golden(case: &str, bodies: &[String; 2]) {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let mut series = Vec::new();
+    for (body, format) in bodies.iter().zip(Format::ALL) {
+        let families =
+            parse(body, format).unwrap_or_else(|e| panic!("{case} {format:?}: {e}\n{body}"));
+        series.push(all_series(&families));
+        let file = folder.join(match format {
+            Format::Text => format!("{case}.prom"),
+            Format::OpenMetrics => format!("{case}.om"),
+        });
+        if env::var_os("UPDATE_GOLDEN").is_some() {
+            fs::write(&file, body).unwrap();
+        }
+        let expected = fs::read_to_string(&file).unwrap_or_default();
+        assert!(
+            *body == expected,
+            "{} is not what is exposed now; UPDATE_GOLDEN=1 accepts this:\n{body}",
+            file.display()
+        );
+    }
+    assert_eq!(
+        series[0], series[1],
+        "{case}: the formats differ in their series"
+    );
+}
+
+fn all_series(families: &[Family]) -> BTreeSet<String> {
+    let samples = families.iter().flat_map(|family| &family.samples);
+    samples.map(|sample| format!("{sample:?}")).collect()
+}
+
+#[test]
+fn base() {
+    let readings = [
+        ("clientsWiFi", 20.0, 42.0),
+        ("clientsBLE", 20.0, 17.0),
+        ("BACnetReads", 20.0, 10.0),
+        ("onlineStatus", 86_400.0, 1.0),
+    ];
+    let base = identity("LF-0A1B2C3D4E5F", "Gateway 3", "HQ / Floor 3", &[]);
+    golden(
+        "model_base",
+        &snapshot(vec![sensor(base, &readings)]),
+        &catalog(),
+    );
+}
+
+#[test]
+fn base_with_a_meter() {
+    let readings = [("energyInkWh", 20.0, 2000.1), ("onlineStatus", 20.0, -1.0)];
+    let meter = identity("LF-0A1B2C3D4E60", "Main meter", "HQ", &[]);
+    golden(
+        "meter",
+        &snapshot(vec![sensor(meter, &readings)]),
+        &catalog(),
+    );
+}
+
+#[test]
+fn sahara() {
+    let readings = [
+        ("CO2ppm", 30.5, 612.0),
+        ("VOCppb", 30.5, 1000.0),
+        ("particulateMatter", 30.5, 10.5),
+        ("pressuremBar", 30.5, 1013.25),
+        ("temperatureC", 30.5, 21.4),
+        ("relativeHumidity", 30.5, 57.0),
+        ("onlineStatus", 86_400.0, 1.0),
+    ];
+    let sahara = identity(
+        "LF5-0A1B2C3D4E5F",
+        "Boardroom",
+        "HQ / Floor 3",
+        &[("desk", "12"), ("side", "north")],
+    );
+    golden(
+        "model_sahara",
+        &snapshot(vec![sensor(sahara, &readings)]),
+        &catalog(),
+    );
+}
+
+#[test]
+fn alpine() {
+    let readings = [
+        ("CO2ppm", 120.0, 850.0),
+        ("temperatureC", 120.0, -0.5),
+        ("relativeHumidity", 120.0, 50.0),
+        ("illuminanceArb", 120.0, 20.0),
+        ("batteryLevelPct", 10.0 * 86_400.0, 90.0),
+        ("onlineStatus", 60.0, 1.0),
+    ];
+    let alpine = identity("AQ2-FE753C0D7ADF", "", "", &[]);
+    golden(
+        "model_alpine",
+        &snapshot(vec![sensor(alpine, &readings)]),
+        &catalog(),
+    );
+}
+
+#[test]
+fn hoth() {
+    let readings = [
+        ("temperatureC", 120.0, -40.0),
+        ("relativeHumidity", 120.0, 100.0),
+        ("batteryLevelPct", 120.0, 0.0),
+        ("onlineStatus", 60.0, 0.0),
+    ];
+    let hoth = identity("MS1-FE753C0D7ADF", "Cold store", "Site B / Cellar", &[]);
+    golden(
+        "model_hoth",
+        &snapshot(vec![sensor(hoth, &readings)]),
+        &catalog(),
+    );
+}
+
+#[test]
+fn x1() {
+    let readings = [
+        ("motionEvent", 90.0, 7.0),
+        ("occSignatures", 30.0, 2.0),
+        ("batteryLevelPct", 30.0, 57.0),
+        ("onlineStatus", 60.0, 1.0),
+    ];
+    let x1 = identity("AMP-FE753C0D7ADF", "Door", "HQ / Floor 1", &[]);
+    golden(
+        "model_x1",
+        &snapshot(vec![sensor(x1, &readings)]),
+        &catalog(),
+    );
+}
+
+#[test]
+fn unknown_variables() {
+    let readings = [
+        ("PM1", 30.0, 4.5),
+        ("PM10", 30.0, 12.0),
+        ("NOX", 30.0, 1.0),
+        ("", 30.0, 2.0),
+        ("say \"hi\"\\\n😀", 30.0, 3.0),
+        ("CO2ppm", 30.0, 612.0),
+        ("onlineStatus", 30.0, 7.0),
+    ];
+    let hall = identity("HAL-FE753C0D7ADF", "Hall", "HQ", &[]);
+    let noise = identity("XY9-000000000001", "", "", &[]);
+    let sensors = vec![
+        sensor(hall, &readings),
+        sensor(noise, &[("PM1", 30.0, 5.0)]),
+    ];
+    golden("unknown_variables", &snapshot(sensors), &catalog());
+}
+
+#[test]
+fn nulls_and_numbers_that_are_none() {
+    // What the API gave as null or as no number never gets into a snapshot but as a count.
+    let mut skipped = Skipped::default();
+    for skip in [
+        Skip::Null,
+        Skip::Null,
+        Skip::NonFinite,
+        Skip::Malformed,
+        Skip::Future,
+        Skip::Older,
+    ] {
+        skipped.count(skip);
+    }
+    let readings = [("pressuremBar", 30.0, 1e307), ("temperatureC", 60.0, 21.0)];
+    let some = Sensor {
+        skipped,
+        ..sensor(identity("AQ2-000000000001", "Some", "HQ", &[]), &readings)
+    };
+    let none = Sensor {
+        skipped,
+        ..sensor(identity("AQ2-000000000002", "None", "HQ", &[]), &[])
+    };
+    golden(
+        "nulls_and_non_finite",
+        &snapshot(vec![some, none]),
+        &catalog(),
+    );
+}
+
+#[test]
+fn hostile_names() {
+    let names = [
+        "say \"hi\"",
+        "back\\slash\\",
+        "two\nlines\r\n",
+        "😀 Besprechungsraum Zürich 会議室",
+        "",
+        "twin",
+        "twin",
+        "\\n\\\"{},= # EOF",
+        "\u{1}\u{7f}\u{2028}\u{feff}",
+    ];
+    let sensors = names.into_iter().enumerate().map(|(index, name)| {
+        let id = format!("AQ2-{index:012X}");
+        let identity = identity(&id, name, name, &[("note", name)]);
+        sensor(identity, &[("temperatureC", 30.0, 21.0), (name, 30.0, 1.0)])
+    });
+    golden("hostile_names", &snapshot(sensors.collect()), &catalog());
+}
+
+#[test]
+fn stale_readings() {
+    let day = 86_400.0;
+    let old = identity("AMP-000000000001", "Quiet", "HQ", &[]);
+    let old = sensor(
+        old,
+        &[
+            ("temperatureC", 3600.5, 21.0),
+            ("relativeHumidity", 3600.0, 50.0),
+            ("motionEvent", 7200.0, 3.0),
+            ("energyInkWh", 2.0 * 3600.0, 10.0),
+            ("batteryLevelPct", 15.0 * day, 90.0),
+            ("onlineStatus", 30.0 * day, 1.0),
+            ("PM1", 2.0 * day, 1.0),
+        ],
+    );
+    let silent = Sensor {
+        last_success: Some(NOW - 3601.0),
+        read: Some(false),
+        ..sensor(
+            identity("AMP-000000000002", "Not heard of", "HQ", &[]),
+            &[("motionEvent", 30.0, 3.0), ("onlineStatus", 30.0, 1.0)],
+        )
+    };
+    golden("stale_readings", &snapshot(vec![old, silent]), &catalog());
+}
+
+#[test]
+fn failing_sensor() {
+    let failing = Sensor {
+        read: Some(false),
+        last_success: Some(NOW - 300.0),
+        ..sensor(
+            identity("AQ2-000000000001", "Failing", "HQ", &[]),
+            &[("temperatureC", 320.0, 21.0)],
+        )
+    };
+    let never = Sensor {
+        read: Some(false),
+        last_success: None,
+        ..sensor(identity("AQ2-000000000002", "Never read", "", &[]), &[])
+    };
+    let new = Sensor {
+        read: None,
+        last_success: None,
+        ..sensor(identity("AQ2-000000000003", "New", "", &[]), &[])
+    };
+    let mut snapshot = snapshot(vec![failing, never, new]);
+    snapshot.summary.sensors_failed = 2;
+    snapshot.summary.locations_failed = 1;
+    golden("failing_sensor", &snapshot, &catalog());
+}
+
+#[test]
+fn before_the_first_collection() {
+    let mut snapshot = Snapshot::default();
+    snapshot.summary.interval = Duration::from_secs(60);
+    golden("first_moments", &snapshot, &catalog());
+}
+
+#[test]
+fn overridden_variables_and_reading_timestamps() {
+    let named = |name: &str| Override {
+        name: Some(name.to_owned()),
+        ..Override::default()
+    };
+    let overrides = BTreeMap::from([
+        (
+            "PM10".to_owned(),
+            Override {
+                help: Some("Coarse dust, \"PM10\" \\ PM₁₀".to_owned()),
+                scale: Some(0.5),
+                ..named("pm10_ugm3")
+            },
+        ),
+        ("energyInkWh".to_owned(), named("meter_joules")),
+        ("irSignatures".to_owned(), named("people")),
+        (
+            "BACnetReads".to_owned(),
+            Override {
+                drop: true,
+                ..Override::default()
+            },
+        ),
+        (
+            "temperatureC".to_owned(),
+            Override {
+                stale_after: Some(Duration::from_secs(10)),
+                ..Override::default()
+            },
+        ),
+    ]);
+    let readings = [
+        ("PM10", 30.0, 24.0),
+        ("PM1", 30.5, 24.0),
+        ("energyInkWh", 30.0, 1.0),
+        ("occSignatures", 30.0, 2.0),
+        ("BACnetReads", 1.0, 2.0),
+        ("temperatureC", 30.0, 2.0),
+        ("motionEvent", 30.0, 2.0),
+        ("onlineStatus", 30.0, 1.0),
+    ];
+    let mut snapshot = snapshot(vec![sensor(
+        identity("LF5-000000000001", "One", "HQ", &[]),
+        &readings,
+    )]);
+    snapshot.summary.interval = Duration::from_millis(75_500);
+    golden(
+        "overrides",
+        &snapshot,
+        &Catalog::new(&overrides, HOUR, true),
+    );
+}
+
+#[test]
+fn the_exporters_own_metrics() {
+    let registry = Registry::new();
+    let info = Gauge::with_opts(
+        Opts::new("a_build_info", "Say \"what\" \\ built it")
+            .const_label("version", "1.0 \"x\"\\\n"),
+    );
+    let info = info.unwrap();
+    info.set(1.0);
+    registry.register(Box::new(info)).unwrap();
+    let requests = IntCounterVec::new(
+        Opts::new("a_requests_total", "Requests"),
+        &["route", "reason"],
+    )
+    .unwrap();
+    requests.with_label_values(&["sensor", "timeout"]).inc_by(3);
+    requests.with_label_values(&["sensor", "connect"]);
+    registry.register(Box::new(requests)).unwrap();
+    let seconds = IntCounterVec::new(Opts::new("a_seconds_total", "Seconds"), &[]).unwrap();
+    seconds
+        .with_label_values(&[] as &[&str])
+        .inc_by(9_007_199_254_740_993);
+    registry.register(Box::new(seconds)).unwrap();
+    let buckets = vec![0.025, 1.0, 10.0];
+    let duration = Histogram::with_opts(
+        HistogramOpts::new("a_duration_seconds", "Duration")
+            .buckets(buckets)
+            .const_label("route", "sensor"),
+    )
+    .unwrap();
+    for seconds in [0.01, 0.5, 1.0, 11.5] {
+        duration.observe(seconds);
+    }
+    registry.register(Box::new(duration)).unwrap();
+    let families = registry.gather();
+    let bodies = Format::ALL.map(|format| {
+        let mut out = Vec::new();
+        render_own(&families, format, &Filter::default(), &mut out);
+        String::from_utf8(out).unwrap()
+    });
+    assert_golden("own", &bodies);
+}
+
+#[test]
+fn a_whole_scrape_has_the_same_series_in_both_formats_plain_and_packed() {
+    let readings = [("temperatureC", 30.0, 21.0), ("energyInkWh", 30.0, 10.0)];
+    let snapshot = snapshot(vec![sensor(identity("LF5-1", "One", "HQ", &[]), &readings)]);
+    let families = Stats::new(NOW).gather();
+    let catalog = catalog();
+    let view = View::new(&snapshot, &catalog, NOW);
+    let everything = Filter::default();
+    let series = Format::ALL.map(|format| {
+        let (mut prefix, mut tail) = (Vec::new(), Vec::new());
+        view.render(format, &everything, &mut prefix);
+        render_own(&families, format, &everything, &mut tail);
+        let packed = gzip::join(&gzip::Prefix::new(&prefix), &gzip::Tail::new(&tail)).concat();
+        let mut body = String::new();
+        let mut member = GzDecoder::new(&packed[..]);
+        member.read_to_string(&mut body).unwrap();
+        assert!(member.into_inner().is_empty());
+        assert_eq!(body.as_bytes(), [prefix, tail].concat());
+        all_series(&parse(&body, format).unwrap())
+    });
+    assert_eq!(series[0], series[1]);
+    for name in [
+        "lightfi_exporter_build_info",
+        "lightfi_energy_joules_total",
+        "process_cpu_seconds_total",
+    ] {
+        assert!(
+            series[0]
+                .iter()
+                .any(|sample| sample.contains(&format!("{name:?}"))),
+            "{name}"
+        );
+    }
+}
+
+/// What a scrape shows when it asks for these names.
+fn filtered(names: &[&str], format: Format) -> Vec<Family> {
+    let readings = [
+        ("temperatureC", 30.0, 21.0),
+        ("CO2ppm", 30.0, 612.0),
+        ("energyInkWh", 30.0, 10.0),
+        ("onlineStatus", 30.0, 1.0),
+    ];
+    let snapshot = snapshot(vec![sensor(
+        identity("AQ2-000000000001", "One", "HQ", &[]),
+        &readings,
+    )]);
+    let registry = Registry::new();
+    let requests =
+        IntCounterVec::new(Opts::new("a_requests_total", "Requests"), &["route"]).unwrap();
+    requests.with_label_values(&["sensor"]);
+    registry.register(Box::new(requests)).unwrap();
+    let filter: Filter = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut out = Vec::new();
+    View::new(&snapshot, &catalog(), NOW).render(format, &filter, &mut out);
+    render_own(&registry.gather(), format, &filter, &mut out);
+    parse(str::from_utf8(&out).unwrap(), format).unwrap()
+}
+
+#[test]
+fn a_filter_names_families_as_the_text_format_does_in_both_formats() {
+    let names = [
+        "lightfi_energy_joules_total",
+        "lightfi_sensor_info",
+        "lightfi_up",
+        "lightfi_collect_readings_skipped",
+        "a_requests_total",
+        "no_such_name",
+        "lightfi_temperature",
+    ];
+    let [text, openmetrics] = Format::ALL.map(|format| filtered(&names, format));
+    let samples = |families: &[Family]| -> Vec<String> {
+        families
+            .iter()
+            .map(|family| family.samples[0].name.clone())
+            .collect()
+    };
+    assert_eq!(
+        samples(&text),
+        [
+            "lightfi_energy_joules_total",
+            "lightfi_sensor_info",
+            "lightfi_up",
+            "lightfi_collect_readings_skipped",
+            "a_requests_total"
+        ]
+    );
+    assert_eq!(samples(&text), samples(&openmetrics));
+    for format in Format::ALL {
+        assert!(filtered(&["lightfi_energy_joules", ""], format).is_empty());
+    }
+}
+
+#[test]
+fn every_helps_last_word_is_its_variable_and_says_how_fresh_it_is() {
+    let rows = lightfi_exporter::catalog::ROWS;
+    let readings: Vec<_> = rows.iter().map(|row| (row.var_name, 30.0, 1.0)).collect();
+    let snapshot = snapshot(vec![sensor(
+        identity("LF-000000000001", "One", "HQ", &[]),
+        &readings,
+    )]);
+    let families = parse(
+        &body(&snapshot, &catalog(), Format::OpenMetrics),
+        Format::OpenMetrics,
+    )
+    .unwrap();
+    let of_readings: Vec<_> = families
+        .iter()
+        .filter(|family| {
+            family
+                .help
+                .contains("cached and refreshed every collect.interval")
+        })
+        .collect();
+    // Motion feeds two.
+    assert_eq!(of_readings.len(), rows.len() + 1);
+    let last = |family: &Family| family.help.split_whitespace().last().unwrap().to_owned();
+    let words: BTreeSet<_> = of_readings.into_iter().map(last).collect();
+    assert_eq!(
+        words,
+        rows.iter().map(|row| row.var_name.to_owned()).collect()
+    );
+}
+
+#[test]
+fn a_name_taken_twice_shows_once() {
+    let named = |name: &str| Override {
+        name: Some(name.to_owned()),
+        ..Override::default()
+    };
+    let overrides = BTreeMap::from([
+        ("A".to_owned(), named("same")),
+        ("B".to_owned(), named("same")),
+        ("C".to_owned(), named("temperature_celsius")),
+    ]);
+    let readings = [
+        ("A", 30.0, 1.0),
+        ("B", 30.0, 2.0),
+        ("C", 30.0, 3.0),
+        ("temperatureC", 30.0, 4.0),
+    ];
+    let snapshot = snapshot(vec![sensor(
+        identity("LF-000000000001", "One", "HQ", &[]),
+        &readings,
+    )]);
+    for format in Format::ALL {
+        let catalog = Catalog::new(&overrides, HOUR, false);
+        let families = parse(&body(&snapshot, &catalog, format), format).unwrap();
+        assert!(families.iter().any(|family| family.samples[0].value == 4.0));
+    }
+}
+
+/// Texts as people and machines may send them, thick with what the formats escape.
+fn any_text() -> impl Strategy<Value = String> {
+    let special = proptest::sample::select(vec![
+        '\\', '"', '\n', '\r', '\t', ',', '{', '}', '=', ' ', '#', 'n', '\0',
+    ]);
+    let c = prop_oneof![3 => any::<char>(), 2 => special];
+    proptest::collection::vec(c, 0..12).prop_map(|chars| chars.into_iter().collect())
+}
+
+fn any_finite() -> impl Strategy<Value = f64> {
+    use proptest::num::f64::{NEGATIVE, NORMAL, POSITIVE, SUBNORMAL, ZERO};
+    prop_oneof![
+        POSITIVE | NEGATIVE | NORMAL | SUBNORMAL | ZERO,
+        (-10_000_000_i64..10_000_000).prop_map(|thousandths| thousandths as f64 / 1000.0),
+        any::<i64>().prop_map(|whole| whole as f64),
+    ]
+}
+
+/// Name, location, label, and readings by variable.
+type AnySensor = (String, String, String, BTreeMap<String, f64>, f64);
+
+fn any_sensor() -> impl Strategy<Value = AnySensor> {
+    let readings = proptest::collection::btree_map(any_text(), any_finite(), 0..4);
+    (any_text(), any_text(), any_text(), readings, any_finite())
+}
+
+fn labels_of(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    let present = pairs.iter().filter(|(_, value)| !value.is_empty());
+    present
+        .map(|(label, value)| ((*label).to_owned(), (*value).to_owned()))
+        .collect()
+}
+
+proptest! {
+    #[test]
+    fn any_text_and_any_number_come_back(sensors in proptest::collection::vec(any_sensor(), 0..4)) {
+        let mut expected = BTreeSet::new();
+        let mut known = Vec::new();
+        for (index, (name, location, note, readings, temperature)) in sensors.iter().enumerate() {
+            let id = format!("AQ2-{index:012X}");
+            let own = [
+                ("sensor_id", id.as_str()),
+                ("sensor", if name.is_empty() { &id } else { name }),
+                ("location", location),
+            ];
+            let mut expect = |name: &str, more: &[(&str, &str)], value: f64| {
+                let sample = parser::Sample { name: name.to_owned(), labels: labels_of(&[&own, more].concat()), value };
+                expected.insert(format!("{sample:?}"));
+            };
+            let location_id = if location.is_empty() { "" } else { "1234" };
+            expect("lightfi_sensor_info", &[("model", "Alpine"), ("location_id", location_id), ("note", note)], 1.0);
+            // Adding zero makes a negative zero positive, as it is exposed.
+            expect("lightfi_temperature_celsius", &[], *temperature + 0.0);
+            let mut given = vec![("temperatureC", 30.0, *temperature)];
+            for (var_name, value) in readings {
+                let var_name: &str = var_name;
+                expect("lightfi_reading", &[("var_name", var_name)], *value + 0.0);
+                given.push((var_name, 30.0, *value));
+            }
+            known.push(sensor(identity(&id, name, location, &[("note", note)]), &given));
+        }
+        let snapshot = snapshot(known);
+        for format in Format::ALL {
+            let families = parse(&body(&snapshot, &catalog(), format), format);
+            prop_assert!(families.is_ok(), "{families:?}");
+            let of_readings = ["lightfi_sensor_info", "lightfi_temperature_celsius", "lightfi_reading"];
+            let mut families = families.unwrap();
+            for family in &mut families {
+                family.samples.retain(|sample| of_readings.contains(&sample.name.as_str()));
+            }
+            prop_assert_eq!(&all_series(&families), &expected);
+        }
+    }
+}
