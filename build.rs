@@ -1,4 +1,4 @@
-//! Tells the binary which compiler made it, for `lightfi_exporter_build_info`.
+//! Tells the binary which revision and which compiler made it, for `lightfi_exporter_build_info`.
 
 use std::{env, process::Command};
 
@@ -14,6 +14,8 @@ fn main() {
         .and_then(|text| text.split_whitespace().nth(1))
         .unwrap_or("unknown");
     println!("cargo::rustc-env=LIGHTFI_EXPORTER_RUSTC={version}");
+    let revision = env::var("LIGHTFI_EXPORTER_REVISION").unwrap_or_else(|_| "unknown".to_owned());
+    println!("cargo::rustc-env=LIGHTFI_EXPORTER_REVISION={revision}");
     println!("cargo::rerun-if-env-changed=LIGHTFI_EXPORTER_REVISION");
     println!("cargo::rerun-if-changed=build.rs");
 }

@@ -1,1 +1,220 @@
-//! (being built)
+//! Between collections and scrapes: each snapshot becomes bodies once, off the threads that serve, and is swapped in
+//! whole. `web` reads only this.
+//!
+//! A body (one format in one encoding) is made when it is first asked for, and from then on with each snapshot for as
+//! long as it is asked for. When a reading falls stale, the first scrape after that has the bodies made anew, once for
+//! all that wait.
+
+use std::{
+    panic::resume_unwind,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::SystemTime,
+};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use tokio::{
+    sync::{Mutex, OnceCell},
+    task::spawn_blocking,
+};
+
+use crate::{
+    catalog::Catalog,
+    exposition::{Encoding, Filter, Format, View, gzip},
+    snapshot::{Snapshot, UnixTime},
+};
+
+/// A body that nobody has asked for during this many snapshots is not made ahead any more.
+const KEPT_AHEAD: u32 = 5;
+
+/// Every kind of body, in the order of [`Published::bodies`].
+const KINDS: [(Format, Encoding); 4] = [
+    (Format::Text, Encoding::Identity),
+    (Format::Text, Encoding::Gzip),
+    (Format::OpenMetrics, Encoding::Identity),
+    (Format::OpenMetrics, Encoding::Gzip),
+];
+
+/// What scrapes are answered with.
+pub struct Publisher {
+    current: ArcSwap<Published>,
+    /// For how many snapshots more each kind of body is made ahead.
+    wanted: [AtomicU32; 4],
+    /// Held while bodies are made anew, so that it happens once.
+    renewing: Mutex<()>,
+}
+
+/// One snapshot as it is at one moment, with its bodies.
+pub struct Published {
+    /// What is shown.
+    pub snapshot: Arc<Snapshot>,
+    /// How it is shown.
+    pub catalog: Arc<Catalog>,
+    made_at: UnixTime,
+    valid_until: UnixTime,
+    bodies: [OnceCell<Prefix>; 4],
+}
+
+/// The part of a body that is the same for every scrape of one snapshot; the exporter's own families follow it.
+#[derive(Debug, Clone)]
+pub enum Prefix {
+    /// As text.
+    Identity(Bytes),
+    /// As the beginning of a gzip member.
+    Gzip(gzip::Prefix),
+}
+
+impl Publisher {
+    /// Shows `snapshot` until the first one is published.
+    pub fn new(snapshot: Snapshot, catalog: Arc<Catalog>) -> Self {
+        let published = Published::new(Arc::new(snapshot), catalog, unix_now(), [false; 4]);
+        Self {
+            current: ArcSwap::from_pointee(published),
+            wanted: Default::default(),
+            renewing: Mutex::new(()),
+        }
+    }
+
+    /// Makes the bodies that are in demand, then swaps the snapshot in.
+    pub async fn publish(&self, snapshot: Snapshot) {
+        let _renewing = self.renewing.lock().await;
+        let catalog = self.current.load().catalog.clone();
+        let wanted = self.wanted.each_ref().map(take_one);
+        self.swap_in(Arc::new(snapshot), catalog, unix_now(), wanted)
+            .await;
+    }
+
+    /// What is to be shown now.
+    pub async fn current(&self) -> Arc<Published> {
+        let current = self.current.load_full();
+        if unix_now() <= current.valid_until {
+            return current;
+        }
+        let _renewing = self.renewing.lock().await;
+        let current = self.current.load_full();
+        let now = unix_now();
+        if now <= current.valid_until {
+            return current;
+        }
+        let wanted = self
+            .wanted
+            .each_ref()
+            .map(|left| left.load(Ordering::Relaxed) > 0);
+        self.swap_in(
+            current.snapshot.clone(),
+            current.catalog.clone(),
+            now,
+            wanted,
+        )
+        .await;
+        self.current.load_full()
+    }
+
+    /// The beginning of the body of `published` in this format and encoding.
+    pub async fn prefix(
+        &self,
+        published: &Arc<Published>,
+        format: Format,
+        encoding: Encoding,
+    ) -> Prefix {
+        let kind = usize::from(format == Format::OpenMetrics) * 2
+            + usize::from(encoding == Encoding::Gzip);
+        self.wanted[kind].store(KEPT_AHEAD, Ordering::Relaxed);
+        let make = || published.clone().make(format, encoding, Filter::default());
+        published.bodies[kind].get_or_init(make).await.clone()
+    }
+
+    async fn swap_in(
+        &self,
+        snapshot: Arc<Snapshot>,
+        catalog: Arc<Catalog>,
+        now: UnixTime,
+        wanted: [bool; 4],
+    ) {
+        let published =
+            off_the_serving_threads(move || Published::new(snapshot, catalog, now, wanted)).await;
+        self.current.store(Arc::new(published));
+    }
+}
+
+impl Published {
+    fn new(
+        snapshot: Arc<Snapshot>,
+        catalog: Arc<Catalog>,
+        now: UnixTime,
+        wanted: [bool; 4],
+    ) -> Self {
+        let view = View::new(&snapshot, &catalog, now);
+        let valid_until = view.valid_until;
+        let mut bodies = <[OnceCell<Prefix>; 4]>::default();
+        for ((body, (format, encoding)), wanted) in bodies.iter_mut().zip(KINDS).zip(wanted) {
+            if wanted {
+                *body = OnceCell::new_with(Some(Prefix::of(
+                    &view,
+                    format,
+                    encoding,
+                    &Filter::default(),
+                )));
+            }
+        }
+        Self {
+            snapshot,
+            catalog,
+            made_at: now,
+            valid_until,
+            bodies,
+        }
+    }
+
+    /// What is shown, as of the moment this was made.
+    pub fn view(&self) -> View<'_> {
+        View::new(&self.snapshot, &self.catalog, self.made_at)
+    }
+
+    /// The beginning of a body with the families that `filter` lets through, made for this one scrape.
+    pub async fn make(
+        self: Arc<Self>,
+        format: Format,
+        encoding: Encoding,
+        filter: Filter,
+    ) -> Prefix {
+        off_the_serving_threads(move || Prefix::of(&self.view(), format, encoding, &filter)).await
+    }
+}
+
+impl Prefix {
+    fn of(view: &View<'_>, format: Format, encoding: Encoding, filter: &Filter) -> Self {
+        let mut text = Vec::new();
+        view.render(format, filter, &mut text);
+        match encoding {
+            Encoding::Identity => Self::Identity(text.into()),
+            Encoding::Gzip => Self::Gzip(gzip::Prefix::new(&text)),
+        }
+    }
+}
+
+/// Whether there was one left.
+fn take_one(left: &AtomicU32) -> bool {
+    left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+        left.checked_sub(1)
+    })
+    .is_ok()
+}
+
+async fn off_the_serving_threads<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    // Blocking work that has begun is never cancelled, so an error is a panic.
+    spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| resume_unwind(error.into_panic()))
+}
+
+fn unix_now() -> UnixTime {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0.0, |since| since.as_secs_f64())
+}

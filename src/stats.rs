@@ -43,7 +43,7 @@ impl Route {
 }
 
 /// Why a request failed: label `reason`, named by what an operator does about it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reason {
     /// No whole answer within `api.timeout`, or within the collection.
     Timeout,
@@ -164,10 +164,7 @@ impl Stats {
             "Version of the exporter and of what built it, always 1",
             &[
                 ("version", env!("CARGO_PKG_VERSION")),
-                (
-                    "revision",
-                    option_env!("LIGHTFI_EXPORTER_REVISION").unwrap_or("unknown"),
-                ),
+                ("revision", env!("LIGHTFI_EXPORTER_REVISION")),
                 ("rustc", env!("LIGHTFI_EXPORTER_RUSTC")),
             ],
         );

@@ -1,1 +1,66 @@
-//! (being built)
+//! The log: on standard error, in logfmt or JSON, one line an event.
+//!
+//! Only this crate's own events follow `log.level`. Libraries tell of warnings at most: below that they write what goes
+//! over the wire, and that holds secrets.
+
+use std::io;
+
+use tracing::{Level, Subscriber, level_filters::LevelFilter};
+use tracing_logfmt::{EventsFormatter, FieldsFormatter};
+use tracing_subscriber::{
+    Layer, Registry,
+    filter::Targets,
+    fmt::{self, time::UtcTime},
+    layer::SubscriberExt,
+    registry::LookupSpan,
+    reload,
+    util::SubscriberInitExt,
+};
+
+use crate::config::LogFormat;
+
+/// Changes what is logged while the process runs.
+#[derive(Clone)]
+pub struct Telemetry(reload::Handle<Targets, Registry>);
+
+impl Telemetry {
+    /// Installs the log for the whole process; once.
+    pub fn install(level: Level, format: LogFormat) -> Self {
+        let (filter, handle) = reload::Layer::new(targets(level));
+        tracing_subscriber::registry()
+            .with(filter)
+            .with(layer(format))
+            .init();
+        Self(handle)
+    }
+
+    /// From now on events of this level and above are written.
+    pub fn set_level(&self, level: Level) {
+        // Fails only once the subscriber is gone, and then nothing is written anyway.
+        let _ = self.0.reload(targets(level));
+    }
+}
+
+fn targets(level: Level) -> Targets {
+    let libraries = LevelFilter::WARN.min(level.into());
+    Targets::new()
+        .with_default(libraries)
+        .with_target(env!("CARGO_CRATE_NAME"), level)
+}
+
+fn layer<S: Subscriber + for<'a> LookupSpan<'a>>(
+    format: LogFormat,
+) -> Box<dyn Layer<S> + Send + Sync> {
+    let lines = fmt::layer().with_writer(io::stderr);
+    match format {
+        LogFormat::Logfmt => lines
+            .event_format(EventsFormatter::default())
+            .fmt_fields(FieldsFormatter::default())
+            .boxed(),
+        LogFormat::Json => lines
+            .json()
+            .flatten_event(true)
+            .with_timer(UtcTime::rfc_3339())
+            .boxed(),
+    }
+}

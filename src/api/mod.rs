@@ -1,1 +1,12 @@
-//! (being built)
+//! The vendor's API: one method per route, one request per call.
+//!
+//! What belongs here: the wire as it is ([`model`]), and what one request may do ([`client`]: bearer, one retry after a
+//! 401, the pause after a 429, classification of failures). What does not: when to ask, whom, and how often to try
+//! again; that is `collector`'s.
+
+mod client;
+mod gate;
+mod model;
+
+pub use client::{Client, Failure, Session};
+pub use model::{Found, Item, LocationReply, SensorReply};

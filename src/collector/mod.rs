@@ -1,1 +1,564 @@
-//! (being built)
+//! When to collect, whom to ask in which order, and what is then known: yields one snapshot per collection.
+//!
+//! The policies are pure and stand by themselves: [`schedule`] (when), [`plan`] (order, pace, retries), [`survey`] (what
+//! locations contain), [`readings`] and [`ledger`] (what is kept). This file is the loop around them: it waits, asks
+//! `api`, and hands each snapshot to whoever publishes it. A scrape meets it only through [`Handle`].
+
+mod ledger;
+mod plan;
+mod readings;
+mod schedule;
+mod survey;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{sleep_until, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use self::{
+    ledger::{Direct, Ledger},
+    plan::{Attempt, Job, Next, Plan, Unanswered},
+    schedule::{Course, Schedule},
+    survey::Survey,
+};
+use crate::{
+    api::{Client, Failure, LocationReply, SensorReply, Session},
+    config::{Config, Location, Mode, Sensor},
+    oauth::TokenSource,
+    snapshot::{Snapshot, Summary, UnixTime},
+    stats::Reason,
+};
+
+/// Scrapes that may wait for one collection; more are answered with what there is.
+const MAX_WAITING: usize = 1024;
+
+/// Asks for the configured sensors and locations for as long as it runs.
+pub struct Collector {
+    client: Client,
+    tokens: Arc<TokenSource>,
+    sensors: Vec<Sensor>,
+    locations: Vec<Location>,
+    slots: usize,
+    interval: Duration,
+    schedule: Schedule,
+    ledger: Ledger,
+    unanswered: HashMap<Job, Unanswered>,
+    last_success: Option<UnixTime>,
+    /// Reasons of the last collection's failures: the log tells of changes only.
+    failing: BTreeMap<&'static str, usize>,
+    asked: mpsc::Receiver<oneshot::Sender<()>>,
+    shared: Arc<Shared>,
+}
+
+/// What a scrape may know of the collector.
+struct Shared {
+    mode: Mode,
+    alive: AtomicBool,
+    ended_once: AtomicBool,
+    /// Scrape mode: until when no scrape needs a collection.
+    fresh_until: Mutex<Option<Instant>>,
+}
+
+/// The scrapes' side of a collector.
+#[derive(Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+    ask: mpsc::Sender<oneshot::Sender<()>>,
+}
+
+impl Handle {
+    /// Waits for the collection that a scrape at this moment must wait for, if there is one, but not past `deadline`:
+    /// the first one, and in scrape mode the one that is due or under way.
+    pub async fn settled(&self, deadline: Instant) {
+        if !self.must_wait(Instant::now()) {
+            return;
+        }
+        let (done, wait) = oneshot::channel();
+        if self.ask.try_send(done).is_ok() {
+            let _ = timeout_at(deadline.into(), wait).await;
+        }
+    }
+
+    fn must_wait(&self, now: Instant) -> bool {
+        match self.shared.mode {
+            Mode::Interval => !self.has_ended_once(),
+            Mode::Scrape => self.shared.fresh_until().is_none_or(|until| now >= until),
+        }
+    }
+
+    /// Whether a first collection has ended, well or badly.
+    pub fn has_ended_once(&self) -> bool {
+        self.shared.ended_once.load(Ordering::Acquire)
+    }
+
+    /// Whether collections are still being made.
+    pub fn is_alive(&self) -> bool {
+        self.shared.alive.load(Ordering::Acquire)
+    }
+
+    /// When collections are made.
+    pub fn mode(&self) -> Mode {
+        self.shared.mode
+    }
+}
+
+impl Shared {
+    fn fresh_until(&self) -> Option<Instant> {
+        *self
+            .fresh_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Marks the collector dead however its task ends.
+struct Alive(Arc<Shared>);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.alive.store(false, Ordering::Release);
+    }
+}
+
+impl Collector {
+    /// A collector of what `config` lists, that has not started.
+    pub fn new(config: &Config, client: Client, tokens: Arc<TokenSource>) -> (Self, Handle) {
+        let interval = config.effective_interval();
+        let mode = config.collect.mode;
+        let shared = Arc::new(Shared {
+            mode,
+            alive: AtomicBool::new(true),
+            ended_once: AtomicBool::new(false),
+            fresh_until: Mutex::new(None),
+        });
+        let (ask, asked) = mpsc::channel(MAX_WAITING);
+        let collector = Self {
+            client,
+            tokens,
+            sensors: config.sensors.clone(),
+            locations: config.locations.clone(),
+            slots: config.api.max_concurrency,
+            interval,
+            schedule: Schedule::new(mode, interval),
+            ledger: Ledger::default(),
+            unanswered: HashMap::new(),
+            last_success: None,
+            failing: BTreeMap::new(),
+            asked,
+            shared: shared.clone(),
+        };
+        (collector, Handle { shared, ask })
+    }
+
+    /// What is shown before the first collection has ended: nothing of any sensor.
+    pub fn before_the_first(&self) -> Snapshot {
+        Snapshot {
+            sensors: Vec::new(),
+            summary: Summary {
+                interval: self.interval,
+                ..Summary::default()
+            },
+        }
+    }
+
+    /// Collects until `shutdown`. Each snapshot is given to `publish`; scrapes that waited go on once it has returned.
+    pub async fn run<F: Future<Output = ()>>(
+        mut self,
+        publish: impl Fn(Snapshot) -> F,
+        shutdown: CancellationToken,
+    ) {
+        let _alive = Alive(self.shared.clone());
+        let mut recovered = self.tokens.recovered();
+        let mut waiting = Vec::new();
+        loop {
+            let next = self.schedule.next_start(Instant::now());
+            let start = tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = sleep_until_some(next) => true,
+                // Readings need not wait for the next turn when a token can be had again.
+                Ok(()) = recovered.changed(), if next.is_some() => true,
+                scrape = self.asked.recv() => match scrape {
+                    None => return,
+                    Some(scrape) if self.schedule.is_due(Instant::now()) => { waiting.push(scrape); true }
+                    // Nothing to wait for: dropping the sender answers.
+                    Some(_) => false,
+                },
+            };
+            if !start {
+                continue;
+            }
+            let snapshot = tokio::select! {
+                () = shutdown.cancelled() => return,
+                snapshot = self.collect(&mut waiting) => snapshot,
+            };
+            publish(snapshot).await;
+            if self.shared.mode == Mode::Scrape {
+                let fresh_until = self.schedule.fresh_until();
+                *self
+                    .shared
+                    .fresh_until
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner) = fresh_until;
+            }
+            self.shared.ended_once.store(true, Ordering::Release);
+            waiting.clear();
+        }
+    }
+
+    /// One collection, from its start to its snapshot. Scrapes that come meanwhile join `waiting`.
+    async fn collect(&mut self, waiting: &mut Vec<oneshot::Sender<()>>) -> Snapshot {
+        let start = Instant::now();
+        let course = self.schedule.started(start, fastrand::f64());
+        let mut round = Round {
+            client: &self.client,
+            sensors: &self.sensors,
+            session: Arc::new(Session::until(course.deadline)),
+            plan: Plan::new(self.slots, course.deadline),
+            survey: Survey::new(&self.locations, std::mem::take(&mut self.ledger.locations)),
+            ledger: &mut self.ledger,
+            direct: Direct::new(),
+            sensors_wait: false,
+            failures: BTreeMap::new(),
+            no_token: 0,
+            unanswered: std::mem::take(&mut self.unanswered),
+        };
+        round.run(start, course, &mut self.asked, waiting).await;
+
+        let Round {
+            survey,
+            direct,
+            failures,
+            no_token,
+            unanswered,
+            ..
+        } = round;
+        self.unanswered = unanswered;
+        let now = unix_now();
+        let (locations_failed, locations_good) = survey.tally();
+        let succeeded = locations_good > 0 || direct.values().any(Option::is_some);
+        let up = succeeded || (self.sensors.is_empty() && self.locations.is_empty());
+        let sensors_failed = self.ledger.close(&self.sensors, direct, survey, now);
+        if up {
+            self.last_success = Some(now);
+        }
+        let duration = start.elapsed();
+        let summary = Summary {
+            up,
+            duration,
+            last_success: self.last_success,
+            sensors_failed,
+            locations_failed,
+            interval: self.interval,
+        };
+        let snapshot = self.ledger.snapshot(summary);
+        self.log(&snapshot, failures, no_token);
+        snapshot
+    }
+
+    /// One line when failures begin or become others, one when they end.
+    fn log(&mut self, snapshot: &Snapshot, failures: BTreeMap<Reason, Failed>, no_token: usize) {
+        let Summary {
+            sensors_failed,
+            locations_failed,
+            duration,
+            ..
+        } = snapshot.summary;
+        let sensors = snapshot.sensors.len();
+        let now: BTreeMap<_, _> = failures
+            .iter()
+            .map(|(reason, failed)| (reason.as_str(), failed.count))
+            .collect();
+        debug!(
+            sensors,
+            sensors_failed,
+            locations_failed,
+            ?duration,
+            "collection ended"
+        );
+        if now.keys().eq(self.failing.keys()) {
+            return;
+        }
+        if now.is_empty() {
+            info!(
+                sensors,
+                "collection is whole again: every request succeeded"
+            );
+        }
+        for (
+            reason,
+            Failed {
+                count,
+                example,
+                what,
+            },
+        ) in &failures
+        {
+            if self.failing.contains_key(reason.as_str()) || no_token == *count {
+                continue;
+            }
+            warn!(
+                reason = reason.as_str(),
+                failed = count,
+                example,
+                error = what,
+                "requests to the API fail; last readings are kept until they are stale"
+            );
+        }
+        self.failing = now;
+    }
+}
+
+/// Failures of one reason in one collection.
+struct Failed {
+    count: usize,
+    example: String,
+    what: String,
+}
+
+/// One collection under way.
+struct Round<'a, 'l> {
+    client: &'a Client,
+    sensors: &'a [Sensor],
+    session: Arc<Session>,
+    plan: Plan,
+    survey: Survey<'a>,
+    ledger: &'l mut Ledger,
+    direct: Direct,
+    /// Listed sensors that locations may cover are not in the plan yet.
+    sensors_wait: bool,
+    failures: BTreeMap<Reason, Failed>,
+    /// Failures for want of a token, which `oauth` has told of already.
+    no_token: usize,
+    unanswered: HashMap<Job, Unanswered>,
+}
+
+type Flight<'a> = Pin<Box<dyn Future<Output = (Attempt, Result<Reply, Failure>)> + Send + 'a>>;
+
+enum Reply {
+    Sensor(SensorReply),
+    Location(LocationReply),
+}
+
+impl<'a> Round<'a, '_> {
+    async fn run(
+        &mut self,
+        start: Instant,
+        course: Course,
+        asked: &mut mpsc::Receiver<oneshot::Sender<()>>,
+        waiting: &mut Vec<oneshot::Sender<()>>,
+    ) {
+        self.begin(start, course);
+        let mut in_flight = FuturesUnordered::<Flight<'a>>::new();
+        let mut out = HashMap::<Job, bool>::new();
+        loop {
+            let now = Instant::now();
+            let wake = loop {
+                match self.plan.next(now) {
+                    Next::Send(attempt) => {
+                        out.insert(attempt.job.clone(), attempt.is_first());
+                        in_flight.push(ask(self.client, self.session.clone(), attempt));
+                    }
+                    Next::Wait(at) => break Some(at),
+                    Next::Nothing => break None,
+                }
+            };
+            let location_is_new =
+                |(job, first): (&Job, &bool)| *first && !matches!(job, Job::Sensor(_));
+            if self.sensors_wait
+                && self.plan.only_retries_of_locations()
+                && !out.iter().any(location_is_new)
+            {
+                self.add_sensors_not_covered(now);
+                continue;
+            }
+            if in_flight.is_empty() && wake.is_none() {
+                break;
+            }
+            tokio::select! {
+                () = sleep_until(course.deadline.into()) => break,
+                Some((attempt, result)) = in_flight.next() => {
+                    out.remove(&attempt.job);
+                    self.ended(attempt, result);
+                }
+                () = sleep_until_some(wake) => {}
+                Some(scrape) = asked.recv() => waiting.push(scrape),
+            }
+        }
+        self.give_up_on(out.into_keys().collect());
+    }
+
+    /// Puts into the plan what can be asked for before anything is answered.
+    fn begin(&mut self, start: Instant, course: Course) {
+        let (base, locations) = self.survey.begin();
+        let locations: Vec<_> = base
+            .then_some(Job::Base)
+            .into_iter()
+            .chain(locations.into_iter().map(Job::Location))
+            .collect();
+        self.sensors_wait = !locations.is_empty();
+        let ledger = &*self.ledger;
+        let at_once = self
+            .sensors
+            .iter()
+            .filter(|sensor| !self.sensors_wait || ledger.was_asked_directly(&sensor.id));
+        let sensors = at_once.map(|sensor| Job::Sensor(sensor.id.as_str().into()));
+        let jobs = locations.into_iter().chain(sensors).collect();
+        self.add(jobs, start, course.spread);
+    }
+
+    /// Once the locations have told what they contain: the listed sensors that none of them covers.
+    fn add_sensors_not_covered(&mut self, now: Instant) {
+        self.sensors_wait = false;
+        let jobs = self.not_covered().map(Job::Sensor).collect();
+        self.add(jobs, now, Duration::ZERO);
+    }
+
+    fn not_covered(&self) -> impl Iterator<Item = Arc<str>> {
+        let (seen, ledger, survey) = (self.survey.seen(), &*self.ledger, &self.survey);
+        let late = self
+            .sensors
+            .iter()
+            .filter(|sensor| !ledger.was_asked_directly(&sensor.id));
+        late.filter(move |sensor| ledger.asks_directly(&sensor.id, survey, &seen))
+            .map(|sensor| sensor.id.as_str().into())
+    }
+
+    fn add(&mut self, jobs: Vec<Job>, start: Instant, spread: Duration) {
+        let jobs = jobs.into_iter().map(|job| {
+            let unanswered = self.unanswered.remove(&job);
+            (job, unanswered)
+        });
+        self.plan.add(jobs.collect(), start, spread, fastrand::f64);
+    }
+
+    fn ended(&mut self, attempt: Attempt, result: Result<Reply, Failure>) {
+        match result {
+            Ok(reply) => {
+                self.plan.ended(&attempt);
+                self.answered(&attempt.job, Some(reply));
+            }
+            Err(failure) => {
+                let timed_out = failure.reason == Reason::Timeout;
+                if !failure.again {
+                    self.plan.ended(&attempt);
+                } else if self.plan.try_again(
+                    attempt.clone(),
+                    timed_out,
+                    Instant::now(),
+                    fastrand::f64(),
+                ) {
+                    debug!(job = %attempt.job, error = %failure, "request failed, will be sent again");
+                    return;
+                }
+                self.failed(&attempt.job, &failure);
+                self.answered(&attempt.job, None);
+            }
+        }
+    }
+
+    /// A job has its result; `None` = it failed for good.
+    fn answered(&mut self, job: &Job, reply: Option<Reply>) {
+        let now = unix_now();
+        let names = &mut self.ledger.names;
+        let further = match (job, reply) {
+            (Job::Sensor(id), Some(Reply::Sensor(reply))) => {
+                let settled = self.ledger.settle(reply, now);
+                self.direct.insert(id.clone(), Some(settled));
+                Vec::new()
+            }
+            (Job::Sensor(id), _) => {
+                self.direct.insert(id.clone(), None);
+                Vec::new()
+            }
+            (Job::Base, Some(Reply::Location(reply))) => {
+                self.survey.base_answered(Some(reply), now, names)
+            }
+            (Job::Base, _) => self.survey.base_answered(None, now, names),
+            (Job::Location(id), Some(Reply::Location(reply))) => {
+                self.survey.answered(id, Some(reply), now, names)
+            }
+            (Job::Location(id), _) => self.survey.answered(id, None, now, names),
+        };
+        self.add(
+            further.into_iter().map(Job::Location).collect(),
+            Instant::now(),
+            Duration::ZERO,
+        );
+    }
+
+    fn failed(&mut self, job: &Job, failure: &Failure) {
+        debug!(%job, error = %failure, "request failed");
+        self.no_token += usize::from(failure.no_token);
+        let first = || Failed {
+            count: 0,
+            example: job.to_string(),
+            what: failure.to_string(),
+        };
+        self.failures
+            .entry(failure.reason)
+            .or_insert_with(first)
+            .count += 1;
+    }
+
+    /// The end has come: what is `out` hangs, what waits was never sent, and both go first next time.
+    fn give_up_on(&mut self, out: Vec<Job>) {
+        let mut unanswered: HashMap<Job, Unanswered> = self
+            .plan
+            .unsent()
+            .map(|(job, how)| (job.clone(), how))
+            .collect();
+        unanswered.extend(out.into_iter().map(|job| (job, Unanswered::Hung)));
+        if self.sensors_wait {
+            unanswered.extend(
+                self.not_covered()
+                    .map(|id| (Job::Sensor(id), Unanswered::Unsent)),
+            );
+        }
+        for job in unanswered.keys() {
+            self.failed(job, &Failure::out_of_time());
+            if let Job::Sensor(id) = job {
+                self.direct.insert(id.clone(), None);
+            }
+        }
+        self.unanswered = unanswered;
+    }
+}
+
+fn ask<'a>(client: &'a Client, session: Arc<Session>, attempt: Attempt) -> Flight<'a> {
+    Box::pin(async move {
+        let result = match &attempt.job {
+            Job::Base => client.base_location(&session).await.map(Reply::Location),
+            Job::Location(id) => client.location(&session, id).await.map(Reply::Location),
+            Job::Sensor(id) => client.sensor(&session, id).await.map(Reply::Sensor),
+        };
+        (attempt, result)
+    })
+}
+
+async fn sleep_until_some(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn unix_now() -> UnixTime {
+    // A clock before 1970 makes every reading one of the future, which is then said.
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0.0, |since| since.as_secs_f64())
+}

@@ -1,3 +1,14 @@
-//! Everything that is tested from outside the crate, in one binary.
+//! What users and their tools see, tried on the real binary, the simulated cloud and the real tools.
 
+#![allow(unreachable_pub, clippy::panic, clippy::unwrap_used)] // nobody but this binary uses it; a panic is a test's word
+
+mod architecture;
+mod cloud;
+mod collection;
+mod demo;
+mod exporter;
 mod exposition;
+mod lifecycle;
+mod readme;
+mod tokens;
+mod tools;

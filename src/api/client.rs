@@ -1,0 +1,323 @@
+//! One request to the API: admitted by the gate, with a bearer, counted, bounded, and its failure named.
+//!
+//! Called by `collector` and by the commands that ask the API themselves. Redirects are not followed, so the bearer
+//! goes to the configured scheme, host and port only.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::{Duration, Instant, SystemTime},
+};
+
+use reqwest::{
+    Response, StatusCode,
+    header::{AUTHORIZATION, DATE, RETRY_AFTER},
+};
+use url::Url;
+
+use super::{
+    gate::{Gate, Pass, retry_after},
+    model::{self, LocationReply, Malformed, SensorReply},
+};
+use crate::{
+    config,
+    oauth::{AccessToken, TokenError, TokenSource, http},
+    stats::{Reason, Route, Stats},
+};
+
+/// The API under one configuration.
+pub struct Client {
+    http: reqwest::Client,
+    base: Url,
+    timeout: Duration,
+    max_response_bytes: usize,
+    tokens: Arc<TokenSource>,
+    stats: Arc<Stats>,
+    gate: Mutex<Gate>,
+}
+
+/// What the requests of one collection share: its end, and the one refresh it may force.
+pub struct Session {
+    deadline: Instant,
+    forced: OnceLock<Arc<AccessToken>>,
+}
+
+impl Session {
+    /// Nothing is waited for past `deadline`.
+    pub fn until(deadline: Instant) -> Self {
+        Self {
+            deadline,
+            forced: OnceLock::new(),
+        }
+    }
+}
+
+/// Why there is no reply.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{what}")]
+pub struct Failure {
+    /// For the counters and the log.
+    pub reason: Reason,
+    /// For a person; no secret, no body.
+    pub what: String,
+    /// Whether asking again may help.
+    pub again: bool,
+    /// Whether it failed for want of a token, so that nothing was sent.
+    pub no_token: bool,
+}
+
+impl Failure {
+    fn new(reason: Reason, what: impl Into<String>) -> Self {
+        let again = matches!(
+            reason,
+            Reason::Timeout | Reason::Connect | Reason::ServerError | Reason::RateLimited
+        );
+        Self {
+            reason,
+            what: what.into(),
+            again,
+            no_token: false,
+        }
+    }
+
+    /// Nothing came before the collection's end.
+    pub fn out_of_time() -> Self {
+        Self::new(
+            Reason::Timeout,
+            "no answer before the end of the collection",
+        )
+    }
+}
+
+impl From<TokenError> for Failure {
+    fn from(error: TokenError) -> Self {
+        let what = format!("no access token: {error}");
+        Self {
+            reason: Reason::Unauthorized,
+            what,
+            again: false,
+            no_token: true,
+        }
+    }
+}
+
+impl Client {
+    /// `http` carries the time-out, the CA file and the redirect policy of `api`.
+    pub fn new(
+        api: &config::Api,
+        http: reqwest::Client,
+        tokens: Arc<TokenSource>,
+        stats: Arc<Stats>,
+    ) -> Self {
+        Self {
+            http,
+            base: api.url.clone(),
+            timeout: api.timeout,
+            max_response_bytes: api.max_response_bytes,
+            tokens,
+            stats,
+            gate: Mutex::new(Gate::new(api.requests_per_second)),
+        }
+    }
+
+    /// `GET /sensors/{id}?project=latest&project=value`
+    pub async fn sensor(&self, session: &Session, id: &str) -> Result<SensorReply, Failure> {
+        let mut url = self.url(&["sensors", id]);
+        url.query_pairs_mut()
+            .append_pair("project", "latest")
+            .append_pair("project", "value");
+        self.get(session, Route::Sensor, url, model::sensor).await
+    }
+
+    /// `GET /locations/{id}/`
+    pub async fn location(&self, session: &Session, id: &str) -> Result<LocationReply, Failure> {
+        self.get(
+            session,
+            Route::Location,
+            self.url(&["locations", id, ""]),
+            model::location,
+        )
+        .await
+    }
+
+    /// `GET /locations`
+    pub async fn base_location(&self, session: &Session) -> Result<LocationReply, Failure> {
+        self.get(
+            session,
+            Route::BaseLocation,
+            self.url(&["locations"]),
+            model::base_location,
+        )
+        .await
+    }
+
+    fn url(&self, segments: &[&str]) -> Url {
+        let mut url = self.base.clone();
+        // An http(s) URL always has a path; `config` lets no other through.
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend(segments);
+        }
+        url
+    }
+
+    async fn get<T>(
+        &self,
+        session: &Session,
+        route: Route,
+        url: Url,
+        decode: fn(&[u8]) -> Result<T, Malformed>,
+    ) -> Result<T, Failure> {
+        self.admit(session).await?;
+        let token = self.tokens.token().await?;
+        match self.send(route, url.clone(), &token, decode).await {
+            Err(failure) if failure.reason == Reason::Unauthorized => {
+                let Some(fresh) = self.fresher_than(&token, session).await? else {
+                    return Err(failure);
+                };
+                self.admit(session).await?;
+                self.send(route, url, &fresh, decode).await
+            }
+            result => result,
+        }
+    }
+
+    /// Waits for the gate. Fails at once if a pause lasts past the end of the collection.
+    async fn admit(&self, session: &Session) -> Result<(), Failure> {
+        loop {
+            let now = Instant::now();
+            let pass = self.gate().ask(now);
+            match pass {
+                Pass::Now => return Ok(()),
+                Pass::At(at) => {
+                    tokio::time::sleep_until(at.into()).await;
+                    if self.gate().paused(Instant::now()).is_none() {
+                        return Ok(());
+                    }
+                }
+                Pass::Paused(until) if until >= session.deadline => {
+                    let left = (until - now).as_secs();
+                    let what =
+                        format!("not sent: the API asked for a pause that lasts {left} s more");
+                    return Err(Failure {
+                        again: false,
+                        ..Failure::new(Reason::RateLimited, what)
+                    });
+                }
+                Pass::Paused(until) => tokio::time::sleep_until(until.into()).await,
+            }
+        }
+    }
+
+    /// A token other than the one that was refused: somebody's newer one, or one that is forced now, once a session.
+    async fn fresher_than(
+        &self,
+        refused: &Arc<AccessToken>,
+        session: &Session,
+    ) -> Result<Option<Arc<AccessToken>>, Failure> {
+        if Arc::ptr_eq(session.forced.get_or_init(|| refused.clone()), refused) {
+            self.tokens.reject(refused).await;
+        }
+        let token = self.tokens.token().await?;
+        Ok((!Arc::ptr_eq(&token, refused)).then_some(token))
+    }
+
+    async fn send<T>(
+        &self,
+        route: Route,
+        url: Url,
+        token: &AccessToken,
+        decode: fn(&[u8]) -> Result<T, Malformed>,
+    ) -> Result<T, Failure> {
+        let count = Count {
+            stats: &self.stats,
+            route,
+            sent: Instant::now(),
+            ended: false,
+        };
+        let result = self.exchange(url, token, decode).await;
+        count.end(result.as_ref().err().map(|failure| failure.reason));
+        result
+    }
+
+    async fn exchange<T>(
+        &self,
+        url: Url,
+        token: &AccessToken,
+        decode: fn(&[u8]) -> Result<T, Malformed>,
+    ) -> Result<T, Failure> {
+        let request = self.http.get(url).header(AUTHORIZATION, token.bearer());
+        let response = request
+            .send()
+            .await
+            .map_err(|error| self.broken(error.into()))?;
+        self.heed(&response);
+        if let Some(reason) = Reason::of_status(response.status().as_u16()) {
+            return Err(Failure::new(
+                reason,
+                format!("HTTP {}", response.status().as_u16()),
+            ));
+        }
+        let body = http::read_limited(response, self.max_response_bytes)
+            .await
+            .map_err(|error| self.broken(error))?;
+        decode(&body).map_err(|malformed| Failure::new(Reason::Malformed, malformed.to_string()))
+    }
+
+    /// Takes a pause from any answer that asks for one.
+    fn heed(&self, response: &Response) {
+        let header = |name| {
+            response
+                .headers()
+                .get(name)
+                .and_then(|value| value.to_str().ok())
+        };
+        let asked = header(RETRY_AFTER)
+            .and_then(|value| retry_after(value, header(DATE), SystemTime::now()));
+        let refused = response.status() == StatusCode::TOO_MANY_REQUESTS;
+        let mut gate = self.gate();
+        if refused || response.headers().contains_key(RETRY_AFTER) {
+            gate.pause(Instant::now(), asked, fastrand::f64());
+        }
+        if !refused {
+            gate.answered();
+        }
+    }
+
+    fn broken(&self, error: http::BodyError) -> Failure {
+        match error.reason() {
+            Reason::Timeout => Failure::new(
+                Reason::Timeout,
+                format!("no whole answer within {:?}", self.timeout),
+            ),
+            reason => Failure::new(reason, error.to_string()),
+        }
+    }
+
+    fn gate(&self) -> MutexGuard<'_, Gate> {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counts one request however it ends: one that is dropped at the end of a collection has timed out.
+struct Count<'a> {
+    stats: &'a Stats,
+    route: Route,
+    sent: Instant,
+    ended: bool,
+}
+
+impl Count<'_> {
+    fn end(mut self, failure: Option<Reason>) {
+        self.ended = true;
+        self.stats
+            .api_request(self.route, self.sent.elapsed(), failure);
+    }
+}
+
+impl Drop for Count<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.stats
+                .api_request(self.route, self.sent.elapsed(), Some(Reason::Timeout));
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! When the next request may be sent: the rate limit and the pause that a 429 or a `Retry-After` asks for. Pure: takes
+//! `now`, does not wait.
+
+use std::time::{Duration, Instant, SystemTime};
+
+/// However long the API asks us to wait, one hour later it is asked again.
+const MAX_PAUSE: Duration = Duration::from_secs(3600);
+/// First pause after a 429 that does not say for how long; doubles with each further one.
+const FIRST_BACKOFF: Duration = Duration::from_secs(1);
+/// Longest pause that nobody asked for.
+const MAX_BACKOFF: Duration = Duration::from_secs(60);
+
+/// One API's gate, for as long as the process lives.
+#[derive(Debug)]
+pub(super) struct Gate {
+    spacing: Duration,
+    next: Option<Instant>,
+    paused_until: Option<Instant>,
+    /// 429s in a row without a usable `Retry-After`.
+    strikes: u32,
+}
+
+/// What the gate says to one request.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Pass {
+    /// Send it now.
+    Now,
+    /// Send it then, unless a pause has begun meanwhile.
+    At(Instant),
+    /// All requests pause; ask again then.
+    Paused(Instant),
+}
+
+impl Gate {
+    /// 0 requests per second = no limit.
+    pub(super) fn new(requests_per_second: f64) -> Self {
+        let spacing = if requests_per_second > 0.0 {
+            1.0 / requests_per_second
+        } else {
+            0.0
+        };
+        let spacing = Duration::try_from_secs_f64(spacing).unwrap_or(Duration::MAX);
+        Self {
+            spacing,
+            next: None,
+            paused_until: None,
+            strikes: 0,
+        }
+    }
+
+    /// Takes the next place in the line, unless there is a pause.
+    pub(super) fn ask(&mut self, now: Instant) -> Pass {
+        if let Some(until) = self.paused(now) {
+            return Pass::Paused(until);
+        }
+        let at = self.next.map_or(now, |next| next.max(now));
+        self.next = Some(at.checked_add(self.spacing).unwrap_or(at + MAX_PAUSE));
+        if at > now { Pass::At(at) } else { Pass::Now }
+    }
+
+    /// The end of the pause that holds now.
+    pub(super) fn paused(&self, now: Instant) -> Option<Instant> {
+        self.paused_until.filter(|until| *until > now)
+    }
+
+    /// An answer came that was no 429.
+    pub(super) fn answered(&mut self) {
+        self.strikes = 0;
+    }
+
+    /// An answer asks for a pause: `retry_after` as it was said, or `None` where it was missing or nonsense.
+    /// `jitter` is 0 to 1. A shorter pause never ends a longer one.
+    pub(super) fn pause(&mut self, now: Instant, retry_after: Option<Duration>, jitter: f64) {
+        let pause = retry_after.unwrap_or_else(|| {
+            let backoff = FIRST_BACKOFF
+                .saturating_mul(1 << self.strikes.min(6))
+                .min(MAX_BACKOFF);
+            self.strikes = self.strikes.saturating_add(1);
+            backoff.mul_f64(1.0 + jitter / 2.0)
+        });
+        let until = now + pause.min(MAX_PAUSE);
+        self.paused_until = Some(self.paused_until.map_or(until, |held| held.max(until)));
+    }
+}
+
+/// `Retry-After`: seconds, or an HTTP date, which is read against the answer's own `Date` where there is one: the
+/// server's clock may be wrong, its difference is not. `None` for nonsense.
+pub(super) fn retry_after(value: &str, date: Option<&str>, now: SystemTime) -> Option<Duration> {
+    let value = value.trim();
+    if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
+        return Some(
+            value
+                .parse()
+                .map_or(MAX_PAUSE, Duration::from_secs)
+                .min(MAX_PAUSE),
+        );
+    }
+    let at = httpdate::parse_http_date(value).ok()?;
+    let from = date
+        .and_then(|date| httpdate::parse_http_date(date).ok())
+        .unwrap_or(now);
+    Some(at.duration_since(from).unwrap_or_default().min(MAX_PAUSE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn requests_are_spaced_by_the_rate() {
+        let start = Instant::now();
+        let mut gate = Gate::new(4.0);
+        assert_eq!(gate.ask(start), Pass::Now);
+        assert_eq!(gate.ask(start), Pass::At(start + SECOND / 4));
+        assert_eq!(gate.ask(start), Pass::At(start + SECOND / 2));
+        assert_eq!(gate.ask(start + 10 * SECOND), Pass::Now);
+    }
+
+    #[test]
+    fn no_rate_is_no_limit() {
+        let start = Instant::now();
+        let mut gate = Gate::new(0.0);
+        assert!((0..1000).all(|_| gate.ask(start) == Pass::Now));
+    }
+
+    #[test]
+    fn a_pause_holds_everyone_and_a_shorter_one_does_not_end_it() {
+        let start = Instant::now();
+        let mut gate = Gate::new(0.0);
+        gate.pause(start, Some(10 * SECOND), 0.0);
+        gate.pause(start, Some(SECOND), 0.0);
+        assert_eq!(
+            gate.ask(start + 9 * SECOND),
+            Pass::Paused(start + 10 * SECOND)
+        );
+        assert_eq!(gate.ask(start + 10 * SECOND), Pass::Now);
+    }
+
+    #[test]
+    fn nobody_pauses_us_for_more_than_an_hour() {
+        let start = Instant::now();
+        let mut gate = Gate::new(0.0);
+        gate.pause(start, Some(Duration::from_secs(u64::MAX)), 0.0);
+        assert_eq!(gate.paused(start), Some(start + MAX_PAUSE));
+    }
+
+    #[test]
+    fn refusals_without_a_time_back_off_further_each_until_an_answer_comes() {
+        let start = Instant::now();
+        let mut gate = Gate::new(0.0);
+        let mut pauses = Vec::new();
+        let mut now = start;
+        for _ in 0..8 {
+            gate.pause(now, None, 0.0);
+            let until = gate.paused(now).unwrap_or(now);
+            pauses.push((until - now).as_secs());
+            now = until;
+        }
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
+        gate.answered();
+        gate.pause(now, None, 1.0);
+        assert_eq!(gate.paused(now), Some(now + SECOND * 3 / 2));
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date_by_the_servers_own_clock() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        let hour_ahead = Some("Sun, 06 Nov 1994 09:49:37 GMT");
+        let cases = [
+            ("120", None, Some(120)),
+            (" 7 ", None, Some(7)),
+            ("0", None, Some(0)),
+            ("99999999999999999999999", None, Some(3600)),
+            ("Sun, 06 Nov 1994 08:50:07 GMT", None, Some(30)),
+            ("Sun, 06 Nov 1994 09:50:07 GMT", hour_ahead, Some(30)),
+            ("Sun, 06 Nov 1994 08:00:00 GMT", None, Some(0)),
+            ("Sun, 06 Nov 2094 08:00:00 GMT", None, Some(3600)),
+            ("soon", None, None),
+            ("-5", None, None),
+            ("1.5", None, None),
+            ("", None, None),
+        ];
+        for (value, date, seconds) in cases {
+            assert_eq!(
+                retry_after(value, date, now).map(|d| d.as_secs()),
+                seconds,
+                "{value}"
+            );
+        }
+    }
+}

@@ -1,0 +1,696 @@
+//! The bodies of the API's replies, decoded by shape.
+//!
+//! Only the sensor route's body is documented, and by an example; the location routes' are inferred. So nothing here
+//! relies on the place of a thing: JSON is walked, and what looks like a sensor or a child location is one. Text is
+//! looked at where it stands in the body; no tree of values is built.
+
+use std::borrow::Cow;
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, SeqAccess, Visitor},
+};
+use serde_json::value::RawValue;
+
+use crate::snapshot::Skip;
+
+/// Deeper nesting is no building's: deeper parts are not looked at.
+const MAX_DEPTH: usize = 32;
+/// How many top-level keys an error names, and how much of each.
+const SHOWN_KEYS: usize = 12;
+const SHOWN_KEY_CHARS: usize = 40;
+
+/// One element of a `data` array. Numbers may be infinite: JSON has no bound, and what to do is not decided here.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Item {
+    /// A reading with a time and a value.
+    Reading {
+        /// As the API spells it.
+        var_name: String,
+        /// Unix seconds.
+        time: f64,
+        /// In the vendor's unit.
+        value: f64,
+    },
+    /// No reading, and why.
+    Skipped(Skip),
+}
+
+/// Body of `GET /sensors/{id}`.
+#[derive(Debug, PartialEq)]
+pub struct SensorReply {
+    /// For display, where the API sends one.
+    pub name: Option<String>,
+    /// Elements of `data`; none where it is null or missing.
+    pub items: Vec<Item>,
+}
+
+/// Body of `GET /locations/{id}/` and `GET /locations`.
+#[derive(Debug, Default, PartialEq)]
+pub struct LocationReply {
+    /// The location's own id.
+    pub id: Option<String>,
+    /// The location's own name.
+    pub name: Option<String>,
+    /// Every sensor in the body, at any depth.
+    pub sensors: Vec<Found>,
+    /// Every child location in the body, at any depth; `items` is empty.
+    pub children: Vec<Found>,
+}
+
+/// A sensor or child location in a [`LocationReply`].
+#[derive(Debug, PartialEq)]
+pub struct Found {
+    /// The API's id.
+    pub id: String,
+    /// The API's name.
+    pub name: Option<String>,
+    /// Names of the child locations it stands under, from the top; its own name not included.
+    pub path: Vec<String>,
+    /// Id of the child location it stands under; `None` directly in the reply's own location.
+    pub parent: Option<String>,
+    /// Of a sensor: elements of `data`, or `None` where `data` is not of the known shape.
+    pub items: Option<Vec<Item>>,
+}
+
+/// A body that is not of the known shape: what was seen instead, cut short; never a value.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Malformed(String);
+
+/// Decodes the body of `GET /sensors/{id}`: an object whose `data` is an array, null or missing.
+pub(super) fn sensor(body: &[u8]) -> Result<SensorReply, Malformed> {
+    let fields = Fields::of(parse(body)?)
+        .ok_or_else(|| Malformed("the reply is no JSON object".to_owned()))?;
+    match fields.items() {
+        Some(items) => Ok(SensorReply {
+            name: fields.name(),
+            items,
+        }),
+        None => Err(Malformed(format!(
+            "`data` is no array; top-level keys: {}",
+            fields.shown_keys()
+        ))),
+    }
+}
+
+/// Decodes the body of a location route. An error unless a sensor or child location is recognised, or at least the key
+/// that would hold some.
+pub(super) fn location(body: &[u8]) -> Result<LocationReply, Malformed> {
+    let root = parse(body)?;
+    let mut walk = Walk::default();
+    if let Some(fields) = own_object(root) {
+        walk.reply.id = fields.text("id").or_else(|| fields.text("location_id"));
+        walk.reply.name = fields.name();
+    }
+    walk.visit(root, Place::Elsewhere, None, 0);
+    if walk.recognised || !walk.reply.sensors.is_empty() || !walk.reply.children.is_empty() {
+        return Ok(walk.reply);
+    }
+    let keys = Fields::of(root).map_or("none, it is no object".to_owned(), |fields| {
+        fields.shown_keys()
+    });
+    Err(Malformed(format!(
+        "no sensor and no child location recognised; top-level keys: {keys}"
+    )))
+}
+
+/// Decodes the body of `GET /locations`: the base location's properties, in which an id is enough.
+pub(super) fn base_location(body: &[u8]) -> Result<LocationReply, Malformed> {
+    location(body).or_else(|malformed| {
+        let fields = parse(body)
+            .ok()
+            .and_then(own_object)
+            .ok_or_else(|| malformed.clone())?;
+        let id = fields
+            .text("id")
+            .or_else(|| fields.text("location_id"))
+            .ok_or(malformed)?;
+        Ok(LocationReply {
+            id: Some(id),
+            name: fields.name(),
+            ..LocationReply::default()
+        })
+    })
+}
+
+/// The object that describes the location itself: the body, or its only element.
+fn own_object(root: &RawValue) -> Option<Fields<'_>> {
+    Fields::of(root).or_else(|| match elements(root)?.as_slice() {
+        [only] => Fields::of(only),
+        _ => None,
+    })
+}
+
+fn parse(body: &[u8]) -> Result<&RawValue, Malformed> {
+    serde_json::from_slice(body).map_err(|error| {
+        let what = if error.is_eof() {
+            "the JSON ends early"
+        } else {
+            "the reply is no JSON"
+        };
+        Malformed(format!(
+            "{what} (line {} column {})",
+            error.line(),
+            error.column()
+        ))
+    })
+}
+
+/// Where an object stands, which tells what it may be.
+#[derive(Clone, Copy)]
+enum Place<'a> {
+    /// In the array or object under `sensors`.
+    Sensors,
+    /// Under its id in an object under `sensors`.
+    SensorUnder(&'a str),
+    /// In the array or object under `locations`, `children` or `sub_locations`.
+    Children,
+    /// Under its id in such an object.
+    ChildUnder(&'a str),
+    Elsewhere,
+}
+
+impl<'a> Place<'a> {
+    fn under(key: &str) -> Self {
+        match key {
+            "sensors" => Self::Sensors,
+            "locations" | "children" | "sub_locations" => Self::Children,
+            _ => Self::Elsewhere,
+        }
+    }
+
+    /// The key that may be an id.
+    fn key(self) -> Option<&'a str> {
+        match self {
+            Self::SensorUnder(key) | Self::ChildUnder(key) => Some(key),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Default)]
+struct Walk {
+    reply: LocationReply,
+    recognised: bool,
+}
+
+impl Walk {
+    /// `inside` is the index of the child location we are in.
+    fn visit(&mut self, value: &RawValue, place: Place<'_>, inside: Option<usize>, depth: usize) {
+        if depth > MAX_DEPTH {
+            return;
+        }
+        if let Some(elements) = elements(value) {
+            for element in elements {
+                self.visit(element, place, inside, depth + 1);
+            }
+        } else if let Some(fields) = Fields::of(value) {
+            self.visit_object(&fields, place, inside, depth);
+        }
+    }
+
+    fn visit_object(
+        &mut self,
+        fields: &Fields<'_>,
+        place: Place<'_>,
+        inside: Option<usize>,
+        depth: usize,
+    ) {
+        let in_sensors = matches!(place, Place::Sensors | Place::SensorUnder(_));
+        let in_children = matches!(place, Place::Children | Place::ChildUnder(_));
+        let sensor_id = fields
+            .sensor_id()
+            .or_else(|| place.key().map(str::to_owned));
+        let is_sensor =
+            fields.has_readings() || (in_sensors && (fields.has_id() || place.key().is_some()));
+        let mut now_inside = inside;
+        if let (true, Some(id)) = (is_sensor, sensor_id) {
+            let (path, parent) = self.place_of(inside);
+            self.reply.sensors.push(Found {
+                id,
+                name: fields.name(),
+                path,
+                parent,
+                items: fields.items(),
+            });
+        } else if in_children {
+            let id = fields.text("id").or_else(|| fields.text("location_id"));
+            let id = id.or_else(|| place.key().map(str::to_owned));
+            if let (Some(id), Some(name)) = (id, fields.name()) {
+                let (path, parent) = self.place_of(inside);
+                self.reply.children.push(Found {
+                    id,
+                    name: Some(name),
+                    path,
+                    parent,
+                    items: None,
+                });
+                now_inside = Some(self.reply.children.len() - 1);
+            }
+        }
+        // An object under `sensors` or `children` that is neither holds them by id.
+        let holds_by_id = !is_sensor && now_inside == inside && place.key().is_none();
+        for (key, value) in &fields.0 {
+            if is_sensor && key == "data" {
+                continue;
+            }
+            let below = match (Place::under(key), place) {
+                (Place::Elsewhere, Place::Sensors) if holds_by_id => Place::SensorUnder(key),
+                (Place::Elsewhere, Place::Children) if holds_by_id => Place::ChildUnder(key),
+                (below, _) => below,
+            };
+            let holds = matches!(value.get().as_bytes().first(), Some(b'[' | b'{' | b'n'));
+            self.recognised |= holds && !matches!(Place::under(key), Place::Elsewhere);
+            self.visit(value, below, now_inside, depth + 1);
+        }
+    }
+
+    /// Path and parent id of what stands in child `inside`.
+    fn place_of(&self, inside: Option<usize>) -> (Vec<String>, Option<String>) {
+        let Some(child) = inside.map(|index| &self.reply.children[index]) else {
+            return (Vec::new(), None);
+        };
+        let mut path = child.path.clone();
+        path.extend(child.name.clone().filter(|name| !name.is_empty()));
+        (path, Some(child.id.clone()))
+    }
+}
+
+/// An object's fields in their order.
+struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'a> Fields<'a> {
+    fn of(value: &'a RawValue) -> Option<Self> {
+        if !value.get().starts_with('{') {
+            return None;
+        }
+        serde_json::from_str(value.get()).ok()
+    }
+
+    /// The last one of that name, as JSON readers agree to.
+    fn get(&self, key: &str) -> Option<&'a RawValue> {
+        self.0
+            .iter()
+            .rev()
+            .find(|(name, _)| name == key)
+            .map(|(_, value)| *value)
+    }
+
+    /// A text or a number as text; empty counts as none.
+    fn text(&self, key: &str) -> Option<String> {
+        let raw = self.get(key)?.get();
+        match raw.as_bytes().first()? {
+            b'"' => string(raw).filter(|text| !text.is_empty()),
+            b'-' | b'0'..=b'9' => Some(raw.to_owned()),
+            _ => None,
+        }
+    }
+
+    fn name(&self) -> Option<String> {
+        self.get("name").and_then(|raw| string(raw.get()))
+    }
+
+    fn has_id(&self) -> bool {
+        self.sensor_id().is_some()
+    }
+
+    /// Where both keys are there, the one that is a text is the sensor's: the other is some table's number.
+    fn sensor_id(&self) -> Option<String> {
+        let is_text = |key: &&str| self.get(key).is_some_and(|raw| raw.get().starts_with('"'));
+        let keys = ["sensor_id", "id"];
+        keys.iter()
+            .copied()
+            .find(is_text)
+            .and_then(|key| self.text(key))
+            .or_else(|| keys.iter().find_map(|key| self.text(key)))
+    }
+
+    /// Whether `data` is an array in which an element has a `var_name`: the one sure mark of a sensor.
+    fn has_readings(&self) -> bool {
+        let data = self.get("data").and_then(elements).unwrap_or_default();
+        data.iter()
+            .any(|element| Fields::of(element).is_some_and(|item| item.get("var_name").is_some()))
+    }
+
+    /// Elements of `data`; empty where it is null or missing, `None` where it is something else.
+    fn items(&self) -> Option<Vec<Item>> {
+        match self.get("data") {
+            None => Some(Vec::new()),
+            Some(data) if data.get() == "null" => Some(Vec::new()),
+            Some(data) => elements(data).map(|elements| elements.into_iter().map(item).collect()),
+        }
+    }
+
+    fn shown_keys(&self) -> String {
+        let clean = |key: &str| -> String {
+            key.chars()
+                .filter(|c| !c.is_control())
+                .take(SHOWN_KEY_CHARS)
+                .collect()
+        };
+        let mut keys: Vec<String> = self
+            .0
+            .iter()
+            .take(SHOWN_KEYS)
+            .map(|(key, _)| clean(key))
+            .collect();
+        if self.0.len() > SHOWN_KEYS {
+            keys.push("…".to_owned());
+        }
+        if keys.is_empty() {
+            "none".to_owned()
+        } else {
+            keys.join(", ")
+        }
+    }
+}
+
+fn item(element: &RawValue) -> Item {
+    let Some(fields) = Fields::of(element) else {
+        return Item::Skipped(Skip::Malformed);
+    };
+    let Some(var_name) = fields
+        .get("var_name")
+        .and_then(|raw| string(raw.get()))
+        .filter(|name| !name.is_empty())
+    else {
+        return Item::Skipped(Skip::Malformed);
+    };
+    match (number(fields.get("time")), number(fields.get("value"))) {
+        (Ok(Some(time)), Ok(Some(value))) => Item::Reading {
+            var_name,
+            time,
+            value,
+        },
+        (Err(()), _) | (_, Err(())) => Item::Skipped(Skip::Malformed),
+        _ => Item::Skipped(Skip::Null),
+    }
+}
+
+/// `Ok(None)` for null and missing, `Err` for what is no number. A number too large for a double is infinite.
+fn number(raw: Option<&RawValue>) -> Result<Option<f64>, ()> {
+    match raw.map(RawValue::get) {
+        None | Some("null") => Ok(None),
+        Some(text) => text.parse().map(Some).map_err(|_| ()),
+    }
+}
+
+fn string(raw: &str) -> Option<String> {
+    serde_json::from_str(raw).ok()
+}
+
+fn elements(value: &RawValue) -> Option<Vec<&RawValue>> {
+    struct Elements;
+    impl<'de> Visitor<'de> for Elements {
+        type Value = Vec<&'de RawValue>;
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("an array")
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+            let mut elements = Vec::new();
+            while let Some(element) = seq.next_element()? {
+                elements.push(element);
+            }
+            Ok(elements)
+        }
+    }
+    if !value.get().starts_with('[') {
+        return None;
+    }
+    serde_json::Deserializer::from_str(value.get())
+        .deserialize_seq(Elements)
+        .ok()
+}
+
+impl<'de> Deserialize<'de> for Fields<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Fields<'de>;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut fields = Vec::new();
+                while let Some(Key(key)) = map.next_key()? {
+                    fields.push((key, map.next_value()?));
+                }
+                Ok(Fields(fields))
+            }
+        }
+        deserializer.deserialize_map(Object)
+    }
+}
+
+/// A key, borrowed where it holds no escape.
+struct Key<'a>(Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Key<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl<'de> Visitor<'de> for Text {
+            type Value = Key<'de>;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a key")
+            }
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Key(Cow::Borrowed(text)))
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Key(Cow::Owned(text.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(Text)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn reading(var_name: &str, time: f64, value: f64) -> Item {
+        Item::Reading {
+            var_name: var_name.to_owned(),
+            time,
+            value,
+        }
+    }
+
+    #[test]
+    fn the_vendors_example_is_understood() {
+        let body = br#"{"data": [{"var_name": "CO2ppm", "time": 1716301234.5, "value": 612.0},
+                                 {"var_name": "temperatureC", "time": 1716301234, "value": 21.4}], "name": "Boardroom", "id": 7}"#;
+        let reply = sensor(body).unwrap();
+        assert_eq!(reply.name.as_deref(), Some("Boardroom"));
+        let expected = [
+            reading("CO2ppm", 1716301234.5, 612.0),
+            reading("temperatureC", 1716301234.0, 21.4),
+        ];
+        assert_eq!(reply.items, expected);
+    }
+
+    #[test]
+    fn no_data_is_no_readings_and_no_error() {
+        for body in ["{}", r#"{"data":null}"#, r#"{"data":[]}"#, r#"{"name":5}"#] {
+            assert_eq!(
+                sensor(body.as_bytes()),
+                Ok(SensorReply {
+                    name: None,
+                    items: vec![]
+                }),
+                "{body}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_body_of_another_shape_is_refused_with_what_was_seen() {
+        let cases = [
+            ("", "the JSON ends early (line 1 column 0)"),
+            ("<html>", "the reply is no JSON (line 1 column 1)"),
+            (
+                r#"{"data":[{"var_name":"a","time":1,"value":NaN}]}"#,
+                "the reply is no JSON (line 1 column 43)",
+            ),
+            ("[]", "the reply is no JSON object"),
+            (
+                r#"{"data":{},"x":1}"#,
+                "`data` is no array; top-level keys: data, x",
+            ),
+            (
+                r#"{"data":"text"}"#,
+                "`data` is no array; top-level keys: data",
+            ),
+        ];
+        for (body, message) in cases {
+            assert_eq!(
+                sensor(body.as_bytes()).unwrap_err().to_string(),
+                message,
+                "{body}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_item_that_is_no_reading_does_not_touch_the_others() {
+        let cases = [
+            (r#"{"var_name":"a","time":null,"value":1}"#, Skip::Null),
+            (r#"{"var_name":"a","value":1}"#, Skip::Null),
+            (r#"{"var_name":"a","time":1,"value":null}"#, Skip::Null),
+            (
+                r#"{"var_name":"a","time":1,"value":"21.5"}"#,
+                Skip::Malformed,
+            ),
+            (
+                r#"{"var_name":"a","time":true,"value":null}"#,
+                Skip::Malformed,
+            ),
+            (r#"{"var_name":7,"time":1,"value":1}"#, Skip::Malformed),
+            (r#"{"time":1,"value":1}"#, Skip::Malformed),
+            (r#"["a",1,1]"#, Skip::Malformed),
+            ("7", Skip::Malformed),
+            ("null", Skip::Malformed),
+        ];
+        for (bad, skip) in cases {
+            let body = format!(r#"{{"data":[{bad},{{"var_name":"b","time":1,"value":2}}]}}"#);
+            let items = sensor(body.as_bytes()).unwrap().items;
+            assert_eq!(
+                items,
+                [Item::Skipped(skip), reading("b", 1.0, 2.0)],
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_number_beyond_a_double_is_infinite_and_no_error() {
+        let body = br#"{"data":[{"var_name":"a","time":1,"value":1e999}]}"#;
+        assert_eq!(
+            sensor(body).unwrap().items,
+            [reading("a", 1.0, f64::INFINITY)]
+        );
+    }
+
+    #[test]
+    fn a_floor_with_sensors_and_child_locations_is_recognised() {
+        let body = br#"{"id": 12, "name": "Floor 3", "sensors": [
+                {"id": "AQ2-1", "name": "East", "data": [{"var_name":"CO2ppm","time":1,"value":2}]},
+                {"sensor_id": "MS1-2", "data": null}],
+            "children": [{"id": "13", "name": "Wing", "sensors": {"LF5-3": {"name": "Lab", "data": []}},
+                "sub_locations": [{"id": "14", "name": "Room", "sensors": [{"id":"AMP-4"}]}]}]}"#;
+        let reply = location(body).unwrap();
+        assert_eq!(
+            (reply.id.as_deref(), reply.name.as_deref()),
+            (Some("12"), Some("Floor 3"))
+        );
+        let seen: Vec<_> = reply
+            .sensors
+            .iter()
+            .map(|s| (s.id.as_str(), s.path.join("/"), s.parent.as_deref()))
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                ("AQ2-1", String::new(), None),
+                ("MS1-2", String::new(), None),
+                ("LF5-3", "Wing".to_owned(), Some("13")),
+                ("AMP-4", "Wing/Room".to_owned(), Some("14")),
+            ]
+        );
+        assert_eq!(
+            reply.sensors[0].items.as_deref(),
+            Some([reading("CO2ppm", 1.0, 2.0)].as_slice())
+        );
+        let children: Vec<_> = reply
+            .children
+            .iter()
+            .map(|c| (c.id.as_str(), c.path.join("/")))
+            .collect();
+        assert_eq!(children, [("13", String::new()), ("14", "Wing".to_owned())]);
+    }
+
+    #[test]
+    fn sensors_are_found_wherever_they_stand() {
+        let data = r#""data":[{"var_name":"x","time":1,"value":1}]"#;
+        let bodies = [
+            format!(r#"[{{"id":"A",{data}}}]"#),
+            format!(r#"{{"result":{{"items":[{{"sensor_id":"A",{data}}}]}}}}"#),
+            format!(r#"{{"data":[{{"id":"A",{data}}}]}}"#),
+            format!(r#"{{"sensors":{{"A":{{{data}}}}}}}"#),
+            format!(r#"{{"locations":{{"9":{{"name":"F","sensors":[{{"id":"A",{data}}}]}}}}}}"#),
+            format!(r#"{{"sensors":[{{"id":17,"sensor_id":"A",{data}}}]}}"#),
+        ];
+        for body in bodies {
+            let ids: Vec<_> = location(body.as_bytes())
+                .unwrap()
+                .sensors
+                .into_iter()
+                .map(|s| s.id)
+                .collect();
+            assert_eq!(ids, ["A"], "{body}");
+        }
+    }
+
+    #[test]
+    fn a_sensor_whose_data_cannot_be_placed_is_known_but_unread() {
+        let reply = location(br#"{"sensors":[{"id":"A","data":"gone"}]}"#).unwrap();
+        assert_eq!(reply.sensors[0].items, None);
+    }
+
+    #[test]
+    fn recognised_but_empty_is_no_error_and_unrecognised_is_never_an_empty_success() {
+        for body in [
+            r#"{"sensors":[]}"#,
+            r#"{"children":null}"#,
+            r#"{"x":{"sub_locations":{}}}"#,
+        ] {
+            assert_eq!(
+                location(body.as_bytes()),
+                Ok(LocationReply::default()),
+                "{body}"
+            );
+        }
+        let error = location(br#"{"detail":"x","sensors":3}"#)
+            .unwrap_err()
+            .to_string();
+        assert_eq!(
+            error,
+            "no sensor and no child location recognised; top-level keys: detail, sensors"
+        );
+        assert!(location(b"[]").is_err());
+    }
+
+    #[test]
+    fn the_base_location_needs_only_its_id() {
+        let base = base_location(br#"{"id": 1, "name": "HQ"}"#).unwrap();
+        assert_eq!(
+            (base.id.as_deref(), base.name.as_deref()),
+            (Some("1"), Some("HQ"))
+        );
+        assert!(base_location(br#"{"name": "HQ"}"#).is_err());
+    }
+
+    #[test]
+    fn nesting_without_end_is_survived() {
+        let body = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+        assert!(location(body.as_bytes()).is_err());
+        let body = format!("{}1{}", r#"{"children":"#.repeat(5_000), "}".repeat(5_000));
+        assert_eq!(location(body.as_bytes()), Ok(LocationReply::default()));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_decoded_or_refused(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = (sensor(&body), location(&body), base_location(&body));
+        }
+
+        #[test]
+        fn any_json_like_text_is_decoded_or_refused(body in r#"[\[\]{}:,"a-z0-9 .-]{0,80}"#) {
+            let _ = (sensor(body.as_bytes()), location(body.as_bytes()), base_location(body.as_bytes()));
+        }
+    }
+}

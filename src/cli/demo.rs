@@ -1,0 +1,107 @@
+//! `demo`: the simulated building and an exporter against it, over the real path.
+
+use std::{
+    io::{self, Write},
+    time::SystemTime,
+};
+
+use anyhow::Context;
+use clap::Args;
+use tokio::net::TcpListener;
+
+use super::{Failure, serve::Exporter};
+use crate::{
+    config::{self, Credential},
+    oauth::store::Store,
+    shutdown,
+    simulator::{Options, Simulator},
+    telemetry::Telemetry,
+};
+
+/// People look at a demo for minutes: fresher than the default.
+const INTERVAL: &str = "15s";
+
+/// The building to show.
+#[derive(Debug, Args)]
+pub(super) struct Building {
+    /// How many sensors the building has
+    #[arg(long, default_value_t = 40, value_name = "N")]
+    sensors: usize,
+    /// Another seed is another building
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    seed: u64,
+}
+
+/// Starts both, says where to look, and runs until it is told to stop.
+pub(super) async fn run(flags: config::Flags, building: Building) -> Result<(), Failure> {
+    let options = Options {
+        sensors: building.sensors,
+        seed: building.seed,
+        ..Options::default()
+    };
+    let simulator =
+        Simulator::new(options).map_err(|error| Failure::Configuration(error.into()))?;
+    let cloud = TcpListener::bind("127.0.0.1:0")
+        .await
+        .context("cannot listen on loopback")?;
+    let yaml = simulator.config_yaml(&format!("http://{}", cloud.local_addr()?));
+
+    // The configuration goes the way of everybody's, and the token store is as `login` leaves it.
+    let directory =
+        tempfile::tempdir().context("cannot make a directory for the demo's token store")?;
+    let store = directory.path().join("token.json");
+    let environment = [
+        ("OAUTH__TOKEN_STORE", store.display().to_string()),
+        ("COLLECT__INTERVAL", INTERVAL.to_owned()),
+    ];
+    let environment = environment
+        .into_iter()
+        .map(|(key, value)| (format!("LIGHTFI_{key}"), value));
+    let config = config::load_text("demo", &yaml, &flags, environment, config::Purpose::Serve)
+        .map_err(|errors| Failure::Configuration(errors.into()))?
+        .config;
+    Telemetry::install(config.log.level, config.log.format);
+    if let Some(Credential::Inline(token)) = &config.oauth.refresh_token {
+        let now = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)?
+            .as_secs_f64();
+        Store::create(&store, token, Some(token), now)?;
+    }
+
+    let shutdown = shutdown::on_signal()?;
+    tokio::spawn(simulator.serve(cloud, shutdown.clone().cancelled_owned()));
+    let path = config.web.telemetry_path.clone();
+    let exporter = Exporter::new(config).await?;
+    exporter
+        .serve(
+            |listeners| announce(listeners, &path, building.sensors),
+            shutdown,
+        )
+        .await
+}
+
+fn announce(listeners: &[TcpListener], path: &str, sensors: usize) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "A simulated building with {sensors} sensors. Open:")?;
+    for listener in listeners {
+        let address = listener.local_addr()?;
+        // "All addresses" is none that a browser can open.
+        let host = if address.ip().is_unspecified() {
+            "localhost".to_owned()
+        } else {
+            host(address)
+        };
+        writeln!(out, "  http://{host}:{}/", address.port())?;
+        writeln!(out, "  http://{host}:{}{path}", address.port())?;
+    }
+    writeln!(out, "Stop with Ctrl-C.")?;
+    out.flush()?;
+    Ok(())
+}
+
+fn host(address: std::net::SocketAddr) -> String {
+    match address.ip() {
+        std::net::IpAddr::V6(ip) => format!("[{ip}]"),
+        std::net::IpAddr::V4(ip) => ip.to_string(),
+    }
+}

@@ -1,0 +1,116 @@
+//! `serve`: the composition root. Everything the exporter is made of is made here, top to bottom.
+
+use std::{sync::Arc, time::SystemTime};
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::Failure;
+use crate::{
+    api::Client,
+    catalog::Catalog,
+    collector::Collector,
+    config::{self, Config},
+    oauth::{TokenSource, http::http_client},
+    publisher::Publisher,
+    shutdown,
+    stats::Stats,
+    telemetry::Telemetry,
+    web::{self, App},
+};
+
+/// Runs the exporter until it is told to stop.
+pub(super) async fn run(
+    flags: &config::Flags,
+    environment: Vec<(String, String)>,
+) -> Result<(), Failure> {
+    let loaded = config::load(flags, environment.into_iter(), config::Purpose::Serve)
+        .map_err(|errors| Failure::Configuration(errors.into()))?;
+    Telemetry::install(loaded.config.log.level, loaded.config.log.format);
+    for warning in &loaded.warnings {
+        warn!("{warning}");
+    }
+    let shutdown = shutdown::on_signal()?;
+    let exporter = Exporter::new(loaded.config).await?;
+    exporter.serve(|_| Ok(()), shutdown).await
+}
+
+/// An exporter that is ready to bind its addresses.
+pub(super) struct Exporter {
+    config: Config,
+    stats: Arc<Stats>,
+    tokens: Arc<TokenSource>,
+    api: Client,
+    catalog: Arc<Catalog>,
+}
+
+impl Exporter {
+    /// Makes what needs no port: a configuration that cannot work fails here.
+    pub(super) async fn new(config: Config) -> Result<Self, Failure> {
+        let now = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)?
+            .as_secs_f64();
+        let stats = Arc::new(Stats::new(now));
+        let http =
+            http_client(&config.api).map_err(|error| Failure::Configuration(error.into()))?;
+        let tokens = TokenSource::new(&config.oauth, http.clone(), stats.clone())
+            .await
+            .map_err(|error| Failure::Configuration(error.into()))?;
+        let api = Client::new(&config.api, http, tokens.clone(), stats.clone());
+        let metrics = &config.metrics;
+        let catalog = Arc::new(Catalog::new(
+            &metrics.variables,
+            config.collect.stale_after,
+            metrics.reading_timestamps,
+        ));
+        Ok(Self {
+            config,
+            stats,
+            tokens,
+            api,
+            catalog,
+        })
+    }
+
+    /// Binds, tells `bound`, collects and serves until `shutdown`.
+    pub(super) async fn serve(
+        self,
+        bound: impl FnOnce(&[TcpListener]) -> anyhow::Result<()>,
+        shutdown: CancellationToken,
+    ) -> Result<(), Failure> {
+        let Self {
+            config,
+            stats,
+            tokens,
+            api,
+            catalog,
+        } = self;
+        let mut listeners = Vec::new();
+        for address in &config.web.listen_address {
+            let bound = web::server::bind(address).await;
+            listeners.extend(
+                bound
+                    .with_context(|| format!("cannot listen on {address} (web.listen_address)"))?,
+            );
+        }
+        let (collector, handle) = Collector::new(&config, api, tokens.clone());
+        let publisher = Arc::new(Publisher::new(collector.before_the_first(), catalog));
+        let app = App::new(&config.web, publisher.clone(), handle, stats);
+
+        tokio::spawn(tokens.run(shutdown.clone()));
+        let publish = move |snapshot| {
+            let publisher = publisher.clone();
+            async move { publisher.publish(snapshot).await }
+        };
+        tokio::spawn(collector.run(publish, shutdown.clone()));
+        for listener in &listeners {
+            info!(address = %listener.local_addr()?, version = env!("CARGO_PKG_VERSION"), "listening");
+        }
+        bound(&listeners)?;
+        web::server::serve(listeners, app.router(), shutdown).await;
+        info!("ended");
+        Ok(())
+    }
+}

@@ -1,0 +1,460 @@
+//! What is known of every sensor from one collection to the next. Pure: results and `now` come in, snapshots go out.
+//!
+//! A sensor that fails keeps what it had; one that a good reply no longer holds leaves; names and paths once seen stay
+//! until others come.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
+
+use super::{
+    readings::{Settled, VarNames},
+    survey::{Finding, Memory, Survey},
+};
+use crate::{
+    api::SensorReply,
+    config,
+    snapshot::{Identity, Reading, Sensor, Skipped, Snapshot, Summary, UnixTime},
+};
+
+/// All that outlives a collection.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    pub(super) names: VarNames,
+    pub(super) locations: Memory,
+    sensors: BTreeMap<Arc<str>, Held>,
+}
+
+/// One sensor's page.
+#[derive(Debug)]
+struct Held {
+    /// The API's name, last seen.
+    name: Option<String>,
+    /// Where it was found last.
+    path: Option<String>,
+    location_id: Option<String>,
+    /// The location requests whose replies held it last.
+    sources: BTreeSet<Arc<str>>,
+    readings: Arc<[Reading]>,
+    skipped: Skipped,
+    read: Option<bool>,
+    last_success: Option<UnixTime>,
+    identity: Arc<Identity>,
+}
+
+/// The result of asking for one sensor by itself; `None` = it failed.
+pub(super) type Direct = HashMap<Arc<str>, Option<(Option<String>, Settled)>>;
+
+impl Ledger {
+    /// Sorts out a sensor's own reply.
+    pub(super) fn settle(
+        &mut self,
+        reply: SensorReply,
+        now: UnixTime,
+    ) -> (Option<String>, Settled) {
+        (
+            reply.name,
+            Settled::from_items(reply.items, now, &mut self.names),
+        )
+    }
+
+    /// Whether the listed sensor `id` is asked for by itself: not where a location's request covers it, be it a failed
+    /// one. `seen` are the sensors that good replies hold.
+    pub(super) fn asks_directly(
+        &self,
+        id: &str,
+        survey: &Survey<'_>,
+        seen: &HashSet<&str>,
+    ) -> bool {
+        let held = self.sensors.get(id);
+        let covered_by_failed =
+            held.is_some_and(|held| held.sources.iter().any(|source| survey.has_failed(source)));
+        !seen.contains(id) && !covered_by_failed
+    }
+
+    /// Whether the last collection found the sensor in no location, so that it can be asked for before they answer.
+    pub(super) fn was_asked_directly(&self, id: &str) -> bool {
+        self.sensors
+            .get(id)
+            .is_some_and(|held| held.read.is_some() && held.sources.is_empty())
+    }
+
+    /// Closes a collection that ended at `now`.
+    pub(super) fn close(
+        &mut self,
+        listed: &[config::Sensor],
+        mut direct: Direct,
+        survey: Survey<'_>,
+        now: UnixTime,
+    ) -> usize {
+        let failed_sources: BTreeSet<Arc<str>> = self
+            .sensors
+            .values()
+            .flat_map(|held| &held.sources)
+            .filter(|source| survey.has_failed(source))
+            .cloned()
+            .collect();
+        let (mut findings, memory) = survey.conclude();
+        self.locations = memory;
+        let listed: HashMap<&str, &config::Sensor> = listed
+            .iter()
+            .map(|sensor| (sensor.id.as_str(), sensor))
+            .collect();
+        let ids = self
+            .sensors
+            .keys()
+            .chain(findings.keys())
+            .map(|id| &**id)
+            .chain(listed.keys().copied());
+        let ids: BTreeSet<Arc<str>> = ids.map(Arc::from).collect();
+        let mut before = std::mem::take(&mut self.sensors);
+        let mut failed = 0;
+        for id in ids {
+            let held = before.remove(&id);
+            let finding = findings.remove(&id);
+            let own = direct.remove(&id);
+            let is_listed = listed.get(&*id).copied();
+            let covered_by_failed = held
+                .as_ref()
+                .is_some_and(|held| !held.sources.is_disjoint(&failed_sources));
+            if finding.is_none() && is_listed.is_none() && !covered_by_failed {
+                continue;
+            }
+            let page = Held::turn(&id, held, finding, own, covered_by_failed, is_listed, now);
+            failed += usize::from(page.read == Some(false));
+            self.sensors.insert(id, page);
+        }
+        self.names.forget_unused();
+        failed
+    }
+
+    /// Everything that is known now.
+    pub(super) fn snapshot(&self, summary: Summary) -> Snapshot {
+        let sensors = self.sensors.values().map(|held| Sensor {
+            identity: held.identity.clone(),
+            readings: held.readings.clone(),
+            skipped: held.skipped,
+            read: held.read,
+            last_success: held.last_success,
+        });
+        Snapshot {
+            sensors: sensors.collect(),
+            summary,
+        }
+    }
+}
+
+impl Held {
+    /// The page after a collection.
+    fn turn(
+        id: &Arc<str>,
+        held: Option<Self>,
+        finding: Option<Finding>,
+        own: Option<Option<(Option<String>, Settled)>>,
+        covered_by_failed: bool,
+        listed: Option<&config::Sensor>,
+        now: UnixTime,
+    ) -> Self {
+        let was_read = finding.is_some() || own.is_some() || covered_by_failed;
+        let mut page = held.unwrap_or_else(|| Self {
+            name: None,
+            path: None,
+            location_id: None,
+            sources: BTreeSet::new(),
+            readings: Arc::default(),
+            skipped: Skipped::default(),
+            read: None,
+            last_success: None,
+            identity: Arc::new(Identity::new(
+                String::new(),
+                None,
+                None,
+                None,
+                BTreeMap::new(),
+            )),
+        });
+        let mut settled: Option<Settled> = None;
+        if let Some(finding) = finding {
+            replace_known(&mut page.name, finding.name);
+            replace_known(&mut page.path, finding.path);
+            replace_known(&mut page.location_id, finding.location_id);
+            page.sources = finding.sources;
+            settled = finding.settled;
+        } else if !covered_by_failed {
+            page.sources.clear();
+        }
+        if let Some((name, own)) = own.flatten() {
+            replace_known(&mut page.name, name);
+            settled.get_or_insert_default().merge(own);
+        }
+        if was_read {
+            page.read = Some(settled.is_some());
+        }
+        if let Some(mut settled) = settled {
+            settled.keep_counters_from(&page.readings);
+            page.skipped = settled.skipped;
+            page.last_success = Some(now);
+            if *page.readings != *settled.readings {
+                page.readings = settled.readings.into();
+            }
+        }
+        page.identify(id, listed);
+        page
+    }
+
+    /// Makes the labels anew where anything of them has changed.
+    fn identify(&mut self, id: &str, listed: Option<&config::Sensor>) {
+        let name = listed
+            .and_then(|sensor| sensor.name.as_ref())
+            .or(self.name.as_ref());
+        let location = listed
+            .and_then(|sensor| sensor.location.as_ref())
+            .or(self.path.as_ref());
+        let none = BTreeMap::new();
+        let labels = listed.map_or(&none, |sensor| &sensor.labels);
+        let known = &*self.identity;
+        let same = known.id == id
+            && known.name.as_ref() == name
+            && known.location.as_ref() == location
+            && known.location_id == self.location_id
+            && known.labels == *labels;
+        if !same {
+            let [name, location] = [name, location].map(|text| text.cloned());
+            let location_id = self.location_id.clone();
+            self.identity = Arc::new(Identity::new(
+                id.to_owned(),
+                name,
+                location,
+                location_id,
+                labels.clone(),
+            ));
+        }
+    }
+}
+
+/// An empty text is none, and what was seen once stays until something else is.
+fn replace_known(known: &mut Option<String>, seen: Option<String>) {
+    if let Some(seen) = seen.filter(|seen| !seen.is_empty()) {
+        *known = Some(seen);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use super::*;
+    use crate::api::{Found, Item, LocationReply};
+
+    const NOW: f64 = 1_716_301_234.0;
+
+    fn listed(id: &str) -> config::Sensor {
+        config::Sensor {
+            id: id.to_owned(),
+            ..config::Sensor::default()
+        }
+    }
+
+    fn items(value: f64) -> Vec<Item> {
+        vec![Item::Reading {
+            var_name: "CO2ppm".to_owned(),
+            time: NOW,
+            value,
+        }]
+    }
+
+    fn good(ledger: &mut Ledger, name: &str, value: f64) -> Option<(Option<String>, Settled)> {
+        Some(ledger.settle(
+            SensorReply {
+                name: Some(name.to_owned()),
+                items: items(value),
+            },
+            NOW,
+        ))
+    }
+
+    /// Closes a collection of listed sensors only.
+    fn close(ledger: &mut Ledger, sensors: &[config::Sensor], direct: Direct) -> Snapshot {
+        let survey = Survey::new(&[], std::mem::take(&mut ledger.locations));
+        ledger.close(sensors, direct, survey, NOW);
+        ledger.snapshot(Summary::default())
+    }
+
+    /// Closes a collection in which location 1 holds these sensors; `None` = it failed.
+    fn close_location(
+        ledger: &mut Ledger,
+        sensors: &[config::Sensor],
+        found: Option<&[&str]>,
+    ) -> Snapshot {
+        let roots = [config::Location {
+            id: "1".to_owned(),
+            name: Some("HQ".to_owned()),
+            recursive: true,
+        }];
+        let mut survey = Survey::new(&roots, std::mem::take(&mut ledger.locations));
+        survey.begin();
+        let found = found.map(|ids| LocationReply {
+            sensors: ids
+                .iter()
+                .map(|id| Found {
+                    id: (*id).to_owned(),
+                    name: None,
+                    path: vec![],
+                    parent: None,
+                    items: Some(items(700.0)),
+                })
+                .collect(),
+            ..LocationReply::default()
+        });
+        survey.answered("1", found, NOW, &mut ledger.names);
+        ledger.close(sensors, Direct::new(), survey, NOW);
+        ledger.snapshot(Summary::default())
+    }
+
+    fn shown(snapshot: &Snapshot) -> Vec<(&str, Option<bool>, Vec<f64>)> {
+        let sensors = snapshot.sensors.iter();
+        let values = |sensor: &Sensor| {
+            sensor
+                .readings
+                .iter()
+                .map(|reading| reading.value)
+                .collect()
+        };
+        sensors
+            .map(|sensor| (sensor.identity.id.as_str(), sensor.read, values(sensor)))
+            .collect()
+    }
+
+    #[test]
+    fn a_sensor_that_fails_keeps_its_readings_and_does_not_touch_others() {
+        let mut ledger = Ledger::default();
+        let sensors = [listed("A"), listed("B")];
+        let direct = Direct::from([
+            ("A".into(), good(&mut ledger, "", 500.0)),
+            ("B".into(), good(&mut ledger, "", 600.0)),
+        ]);
+        close(&mut ledger, &sensors, direct);
+        let direct = Direct::from([
+            ("A".into(), None),
+            ("B".into(), good(&mut ledger, "", 610.0)),
+        ]);
+        let snapshot = close(&mut ledger, &sensors, direct);
+        assert_eq!(
+            shown(&snapshot),
+            [
+                ("A", Some(false), vec![500.0]),
+                ("B", Some(true), vec![610.0])
+            ]
+        );
+    }
+
+    #[test]
+    fn what_a_good_reply_no_longer_holds_leaves() {
+        let mut ledger = Ledger::default();
+        let sensors = [listed("A")];
+        let direct = Direct::from([("A".into(), good(&mut ledger, "", 500.0))]);
+        close(&mut ledger, &sensors, direct);
+        let empty = ledger.settle(
+            SensorReply {
+                name: None,
+                items: vec![],
+            },
+            NOW,
+        );
+        let snapshot = close(
+            &mut ledger,
+            &sensors,
+            Direct::from([("A".into(), Some(empty))]),
+        );
+        assert_eq!(shown(&snapshot), [("A", Some(true), vec![])]);
+    }
+
+    #[test]
+    fn a_name_once_seen_stays_until_another_comes_and_the_configured_one_wins() {
+        let mut ledger = Ledger::default();
+        let mut sensors = [listed("A")];
+        let mut names = Vec::new();
+        for name in ["East", "", "West"] {
+            let direct = Direct::from([("A".into(), good(&mut ledger, name, 500.0))]);
+            names.push(
+                close(&mut ledger, &sensors, direct).sensors[0]
+                    .identity
+                    .name
+                    .clone()
+                    .unwrap(),
+            );
+        }
+        assert_eq!(names, ["East", "East", "West"]);
+        sensors[0].name = Some("Boardroom".to_owned());
+        let direct = Direct::from([("A".into(), good(&mut ledger, "North", 500.0))]);
+        assert_eq!(
+            close(&mut ledger, &sensors, direct).sensors[0]
+                .identity
+                .name
+                .as_deref(),
+            Some("Boardroom")
+        );
+    }
+
+    #[test]
+    fn labels_are_kept_while_nothing_of_them_changes() {
+        let mut ledger = Ledger::default();
+        let sensors = [listed("A")];
+        let identities: Vec<_> = [500.0, 510.0]
+            .into_iter()
+            .map(|value| {
+                let direct = Direct::from([("A".into(), good(&mut ledger, "East", value))]);
+                close(&mut ledger, &sensors, direct).sensors[0]
+                    .identity
+                    .clone()
+            })
+            .collect();
+        assert!(Arc::ptr_eq(&identities[0], &identities[1]));
+    }
+
+    #[test]
+    fn a_location_that_fails_keeps_its_sensors_and_a_good_one_lets_go_of_those_that_left() {
+        let mut ledger = Ledger::default();
+        let first = close_location(&mut ledger, &[], Some(&["A", "B"]));
+        assert_eq!(first.sensors[0].identity.location.as_deref(), Some("HQ"));
+        let failed = close_location(&mut ledger, &[], None);
+        assert_eq!(
+            shown(&failed),
+            [
+                ("A", Some(false), vec![700.0]),
+                ("B", Some(false), vec![700.0])
+            ]
+        );
+        let good = close_location(&mut ledger, &[], Some(&["B"]));
+        assert_eq!(shown(&good), [("B", Some(true), vec![700.0])]);
+    }
+
+    #[test]
+    fn a_listed_sensor_is_asked_for_by_itself_only_where_no_location_covers_it() {
+        let mut ledger = Ledger::default();
+        let sensors = [listed("A"), listed("C")];
+        close_location(&mut ledger, &sensors, Some(&["A"]));
+        let roots = [config::Location {
+            id: "1".to_owned(),
+            name: None,
+            recursive: true,
+        }];
+        let mut survey = Survey::new(&roots, std::mem::take(&mut ledger.locations));
+        survey.begin();
+        survey.answered("1", None, NOW, &mut ledger.names);
+        let seen = HashSet::new();
+        assert!(
+            !ledger.asks_directly("A", &survey, &seen),
+            "its location failed, and answers for it"
+        );
+        assert!(ledger.asks_directly("C", &survey, &seen));
+        assert!(!ledger.asks_directly("C", &survey, &HashSet::from(["C"])));
+    }
+
+    #[test]
+    fn a_listed_sensor_without_an_attempt_has_not_been_read() {
+        let mut ledger = Ledger::default();
+        let snapshot = close(&mut ledger, &[listed("A")], Direct::new());
+        assert_eq!(shown(&snapshot), [("A", None, vec![])]);
+    }
+}

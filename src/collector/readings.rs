@@ -1,0 +1,202 @@
+//! From items as the API sent them to the readings that are kept. Pure.
+
+use std::{collections::HashSet, sync::Arc};
+
+use crate::{
+    api::Item,
+    catalog,
+    snapshot::{Reading, Skip, Skipped, UnixTime},
+};
+
+/// A reading further ahead of this machine's clock than this is no reading: clocks differ, but not by that.
+const MAX_AHEAD: f64 = 3600.0;
+
+/// Every `var_name` once, shared by all readings.
+#[derive(Debug, Default)]
+pub(super) struct VarNames(HashSet<Arc<str>>);
+
+impl VarNames {
+    fn share(&mut self, var_name: &str) -> Arc<str> {
+        let var_name = catalog::canonical(var_name);
+        if let Some(shared) = self.0.get(var_name) {
+            return shared.clone();
+        }
+        let shared: Arc<str> = var_name.into();
+        self.0.insert(shared.clone());
+        shared
+    }
+
+    /// Forgets the names that no reading uses any more.
+    pub(super) fn forget_unused(&mut self) {
+        self.0.retain(|name| Arc::strong_count(name) > 1);
+    }
+}
+
+/// What one reply, or several of one collection, tell of a sensor: at most one reading per variable, by name.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Settled {
+    pub(super) readings: Vec<Reading>,
+    pub(super) skipped: Skipped,
+}
+
+impl Settled {
+    /// Sorts out the items of one reply: what is no reading is counted, of several readings of one variable the newest
+    /// stays.
+    pub(super) fn from_items(items: Vec<Item>, now: UnixTime, names: &mut VarNames) -> Self {
+        let mut settled = Self::default();
+        for item in items {
+            match item {
+                Item::Skipped(skip) => settled.skipped.count(skip),
+                Item::Reading {
+                    var_name,
+                    time,
+                    value,
+                } => match reason_to_skip(&var_name, time, value, now) {
+                    Some(skip) => settled.skipped.count(skip),
+                    None => settled.readings.push(Reading {
+                        var_name: names.share(&var_name),
+                        time,
+                        value,
+                    }),
+                },
+            }
+        }
+        settled.keep_newest();
+        settled
+    }
+
+    /// Adds what another reply of the same collection tells of the same sensor.
+    pub(super) fn merge(&mut self, other: Self) {
+        self.readings.extend(other.readings);
+        self.skipped.add(&other.skipped);
+        self.keep_newest();
+    }
+
+    /// A counter never goes back to an older reading than the one `held`.
+    pub(super) fn keep_counters_from(&mut self, held: &[Reading]) {
+        for reading in self
+            .readings
+            .iter_mut()
+            .filter(|reading| catalog::is_counter(&reading.var_name))
+        {
+            let newer = held
+                .iter()
+                .find(|held| held.var_name == reading.var_name && held.time > reading.time);
+            if let Some(newer) = newer {
+                *reading = newer.clone();
+                self.skipped.count(Skip::Older);
+            }
+        }
+    }
+
+    /// By name, and of one name the newest; of the same time the later in the reply.
+    fn keep_newest(&mut self) {
+        self.readings.reverse();
+        self.readings
+            .sort_by(|a, b| a.var_name.cmp(&b.var_name).then(b.time.total_cmp(&a.time)));
+        self.readings
+            .dedup_by(|later, first| later.var_name == first.var_name);
+    }
+}
+
+fn reason_to_skip(var_name: &str, time: f64, value: f64, now: UnixTime) -> Option<Skip> {
+    if !time.is_finite() || !value.is_finite() {
+        Some(Skip::NonFinite)
+    } else if time > now + MAX_AHEAD {
+        Some(Skip::Future)
+    } else if value < 0.0 && catalog::is_counter(catalog::canonical(var_name)) {
+        // A meter below zero is no meter reading, and Prometheus would take it for a reset.
+        Some(Skip::Malformed)
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    const NOW: f64 = 1_716_301_234.0;
+
+    fn settle(items: &[(&str, f64, f64)]) -> Settled {
+        let items = items.iter().map(|(name, time, value)| Item::Reading {
+            var_name: (*name).to_owned(),
+            time: *time,
+            value: *value,
+        });
+        Settled::from_items(items.collect(), NOW, &mut VarNames::default())
+    }
+
+    fn shown(settled: &Settled) -> Vec<(&str, f64, f64)> {
+        settled
+            .readings
+            .iter()
+            .map(|r| (&*r.var_name, r.time, r.value))
+            .collect()
+    }
+
+    #[test]
+    fn the_newest_of_one_variable_wins_whatever_the_order() {
+        let settled = settle(&[
+            ("a", 2.0, 20.0),
+            ("b", 1.0, 5.0),
+            ("a", 3.0, 30.0),
+            ("a", 1.0, 10.0),
+        ]);
+        assert_eq!(shown(&settled), [("a", 3.0, 30.0), ("b", 1.0, 5.0)]);
+        assert_eq!(
+            shown(&settle(&[("a", 1.0, 1.0), ("a", 1.0, 2.0)])),
+            [("a", 1.0, 2.0)]
+        );
+    }
+
+    #[test]
+    fn the_old_name_of_a_variable_is_the_same_variable() {
+        let settled = settle(&[("irSignatures", 2.0, 4.0), ("occSignatures", 1.0, 3.0)]);
+        assert_eq!(shown(&settled), [("occSignatures", 2.0, 4.0)]);
+    }
+
+    #[test]
+    fn what_cannot_be_is_counted_and_not_kept() {
+        let settled = settle(&[
+            ("a", NOW + 3601.0, 1.0),
+            ("b", NOW + 3600.0, 1.0),
+            ("c", NOW, f64::INFINITY),
+            ("d", f64::NEG_INFINITY, 1.0),
+            ("energyInkWh", NOW, -0.5),
+            ("temperatureC", NOW, -0.5),
+        ]);
+        assert_eq!(
+            shown(&settled),
+            [("b", NOW + 3600.0, 1.0), ("temperatureC", NOW, -0.5)]
+        );
+        let counts = Skip::ALL.map(|skip| settled.skipped.of(skip));
+        assert_eq!(counts, [0, 1, 2, 1, 0]);
+    }
+
+    #[test]
+    fn a_counter_keeps_the_newer_reading_and_shows_a_real_reset() {
+        let held = settle(&[("energyInkWh", 10.0, 500.0), ("temperatureC", 10.0, 20.0)]);
+        let mut older = settle(&[("energyInkWh", 9.0, 499.0), ("temperatureC", 9.0, 19.0)]);
+        older.keep_counters_from(&held.readings);
+        assert_eq!(
+            shown(&older),
+            [("energyInkWh", 10.0, 500.0), ("temperatureC", 9.0, 19.0)]
+        );
+        assert_eq!(older.skipped.of(Skip::Older), 1);
+        let mut reset = settle(&[("energyInkWh", 11.0, 0.5)]);
+        reset.keep_counters_from(&held.readings);
+        assert_eq!(shown(&reset), [("energyInkWh", 11.0, 0.5)]);
+    }
+
+    #[test]
+    fn names_are_shared_and_forgotten() {
+        let mut names = VarNames::default();
+        let kept = names.share("a");
+        assert!(Arc::ptr_eq(&kept, &names.share("a")));
+        drop(names.share("b"));
+        names.forget_unused();
+        assert_eq!(names.0.len(), 1);
+    }
+}

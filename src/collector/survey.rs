@@ -1,0 +1,692 @@
+//! What the configured locations contain: which locations to ask for, and where each sensor was found. Pure.
+//!
+//! Each location is asked for once, however many ways lead to it. Where a sensor stands is worked out at the end, from
+//! all replies together, so that it never depends on the order in which they came.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
+
+use super::readings::{Settled, VarNames};
+use crate::{
+    api::{Found, LocationReply},
+    config,
+    snapshot::UnixTime,
+};
+
+/// `locations: [{id: base}]`: the account's base location, whose id the API tells.
+const BASE: &str = "base";
+
+/// What is remembered of a location from its last good reply, for the time when it fails.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Outline {
+    name: Option<String>,
+    children: Vec<Child>,
+}
+
+#[derive(Debug, Clone)]
+struct Child {
+    id: Arc<str>,
+    path: Vec<String>,
+    name: Option<String>,
+}
+
+/// What is known of locations between collections.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    outlines: HashMap<Arc<str>, Outline>,
+    base: Option<Arc<str>>,
+}
+
+/// A location's request in this collection.
+#[derive(Debug)]
+struct Visit {
+    /// Its children are asked for too.
+    recursive: bool,
+    answer: Answer,
+}
+
+#[derive(Debug)]
+enum Answer {
+    Awaited,
+    Failed,
+    Good(Outline, Vec<Sighting>),
+}
+
+/// A sensor in one reply.
+#[derive(Debug)]
+struct Sighting {
+    id: Arc<str>,
+    name: Option<String>,
+    path: Vec<String>,
+    /// The child location it is nested in.
+    parent: Option<Arc<str>>,
+    settled: Option<Settled>,
+}
+
+/// Where and how a sensor was found.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Finding {
+    /// The API's name, by the best place that tells one.
+    pub(super) name: Option<String>,
+    /// The path of the best place that has one.
+    pub(super) path: Option<String>,
+    /// The best place's id.
+    pub(super) location_id: Option<String>,
+    /// The requests whose replies hold it.
+    pub(super) sources: BTreeSet<Arc<str>>,
+    /// `None` if no reply holds readings of the known shape.
+    pub(super) settled: Option<Settled>,
+}
+
+/// The survey of one collection.
+#[derive(Debug)]
+pub(super) struct Survey<'a> {
+    roots: &'a [config::Location],
+    memory: Memory,
+    visits: BTreeMap<Arc<str>, Visit>,
+    /// The reply of `GET /locations`, which counts as one of the base location's own.
+    base_reply: Answer,
+    base: Option<Arc<str>>,
+}
+
+impl<'a> Survey<'a> {
+    pub(super) fn new(roots: &'a [config::Location], memory: Memory) -> Self {
+        Self {
+            roots,
+            memory,
+            visits: BTreeMap::new(),
+            base_reply: Answer::Awaited,
+            base: None,
+        }
+    }
+
+    /// Whether `GET /locations` is needed, and the locations to ask for first.
+    pub(super) fn begin(&mut self) -> (bool, Vec<Arc<str>>) {
+        let mut first = Vec::new();
+        let roots = self.roots;
+        for root in roots.iter().filter(|root| root.id != BASE) {
+            self.reach(root.id.as_str().into(), root.recursive, &mut first);
+        }
+        (roots.iter().any(|root| root.id == BASE), first)
+    }
+
+    /// `GET /locations` has been answered, or has failed for good. Yields further locations to ask for.
+    pub(super) fn base_answered(
+        &mut self,
+        reply: Option<LocationReply>,
+        now: UnixTime,
+        names: &mut VarNames,
+    ) -> Vec<Arc<str>> {
+        let id = reply
+            .as_ref()
+            .and_then(|reply| reply.id.as_deref().map(Arc::from));
+        self.base = id.or_else(|| self.memory.base.clone());
+        self.base_reply = reply.map_or(Answer::Failed, |reply| Answer::good(reply, now, names));
+        let recursive = self
+            .roots
+            .iter()
+            .any(|root| root.id == BASE && root.recursive);
+        let mut further = Vec::new();
+        if let Some(base) = self.base.clone() {
+            self.reach(base, recursive, &mut further);
+        }
+        if recursive {
+            self.descend(BASE, &mut further);
+        }
+        further
+    }
+
+    /// A location has been answered, or has failed for good. Yields further locations to ask for.
+    pub(super) fn answered(
+        &mut self,
+        id: &str,
+        reply: Option<LocationReply>,
+        now: UnixTime,
+        names: &mut VarNames,
+    ) -> Vec<Arc<str>> {
+        let mut further = Vec::new();
+        if let Some(visit) = self.visits.get_mut(id) {
+            visit.answer = reply.map_or(Answer::Failed, |reply| Answer::good(reply, now, names));
+            if visit.recursive {
+                self.descend(id, &mut further);
+            }
+        }
+        further
+    }
+
+    fn reach(&mut self, id: Arc<str>, recursive: bool, further: &mut Vec<Arc<str>>) {
+        match self.visits.get_mut(&id) {
+            None => {
+                self.visits.insert(
+                    id.clone(),
+                    Visit {
+                        recursive,
+                        answer: Answer::Awaited,
+                    },
+                );
+                further.push(id);
+            }
+            Some(visit) if recursive && !visit.recursive => {
+                visit.recursive = true;
+                self.descend(&id, further);
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Asks for the children of a location that was answered; of one that failed, for those it had.
+    fn descend(&mut self, id: &str, further: &mut Vec<Arc<str>>) {
+        if matches!(self.answer(id), Answer::Awaited) {
+            return;
+        }
+        let children: Vec<_> = self
+            .outline(id)
+            .into_iter()
+            .flat_map(|outline| &outline.children)
+            .map(|child| child.id.clone())
+            .collect();
+        for child in children {
+            self.reach(child, true, further);
+        }
+    }
+
+    /// How a request ended; the base reply goes by the name [`BASE`].
+    fn answer(&self, source: &str) -> &Answer {
+        match self.visits.get(source) {
+            Some(visit) => &visit.answer,
+            None if source == BASE => &self.base_reply,
+            None => &Answer::Failed,
+        }
+    }
+
+    /// What is known of a location: from this collection, else from the last good reply.
+    fn outline(&self, source: &str) -> Option<&Outline> {
+        match self.answer(source) {
+            Answer::Good(outline, _) => Some(outline),
+            Answer::Awaited | Answer::Failed => self.memory.outlines.get(source),
+        }
+    }
+
+    /// The sensors that good replies of this collection hold.
+    pub(super) fn seen(&self) -> HashSet<&str> {
+        let answers = self
+            .visits
+            .values()
+            .map(|visit| &visit.answer)
+            .chain([&self.base_reply]);
+        answers
+            .flat_map(Answer::sightings)
+            .map(|sighting| &*sighting.id)
+            .collect()
+    }
+
+    /// Whether this request was made and failed, or was not answered.
+    pub(super) fn has_failed(&self, source: &str) -> bool {
+        let made = source == BASE || self.visits.contains_key(source);
+        made && matches!(self.answer(source), Answer::Failed | Answer::Awaited)
+    }
+
+    /// How many locations failed or were not answered, and how many requests were good.
+    pub(super) fn tally(&self) -> (usize, usize) {
+        let asked_base = self.roots.iter().any(|root| root.id == BASE);
+        let base: Arc<str> = self.base.clone().unwrap_or_else(|| BASE.into());
+        let base_reply = asked_base.then_some((&base, &self.base_reply));
+        let answers = self
+            .visits
+            .iter()
+            .map(|(id, visit)| (id, &visit.answer))
+            .chain(base_reply);
+        let (good, failed): (Vec<_>, Vec<_>) =
+            answers.partition(|(_, answer)| matches!(answer, Answer::Good(..)));
+        (
+            failed
+                .into_iter()
+                .map(|(id, _)| id)
+                .collect::<HashSet<_>>()
+                .len(),
+            good.len(),
+        )
+    }
+
+    /// Every sensor that was found, and what to remember for the next collection.
+    pub(super) fn conclude(mut self) -> (BTreeMap<Arc<str>, Finding>, Memory) {
+        let mut findings: BTreeMap<_, _> = self
+            .places()
+            .into_iter()
+            .map(|(sensor, places)| (sensor, Finding::at_best_of(places)))
+            .collect();
+        let mut memory = Memory {
+            base: self.base.take(),
+            ..Memory::default()
+        };
+        let visits = std::mem::take(&mut self.visits)
+            .into_iter()
+            .map(|(id, visit)| (id, visit.answer));
+        for (id, answer) in visits.chain([(BASE.into(), self.base_reply)]) {
+            let outline = match answer {
+                Answer::Good(outline, sightings) => {
+                    for sighting in sightings {
+                        let finding = findings
+                            .get_mut(&sighting.id)
+                            .filter(|finding| finding.sources.contains(&id));
+                        if let (Some(finding), Some(settled)) = (finding, sighting.settled) {
+                            finding.settled.get_or_insert_default().merge(settled);
+                        }
+                    }
+                    Some(outline)
+                }
+                Answer::Failed | Answer::Awaited => self.memory.outlines.remove(&id),
+            };
+            memory.outlines.extend(outline.map(|outline| (id, outline)));
+        }
+        (findings, memory)
+    }
+
+    /// Every place of every sensor, walking down from each root.
+    fn places(&self) -> BTreeMap<Arc<str>, Vec<Place>> {
+        let mut places = BTreeMap::<Arc<str>, Vec<Place>>::new();
+        for (order, root) in self.roots.iter().enumerate() {
+            for (source, way) in self.ways_from(root) {
+                let direct_or_nested =
+                    |sighting: &&Sighting| root.recursive || sighting.parent.is_none();
+                for sighting in self.answer(&source).sightings().filter(direct_or_nested) {
+                    let path: Vec<String> =
+                        way.names.iter().chain(&sighting.path).cloned().collect();
+                    places.entry(sighting.id.clone()).or_default().push(Place {
+                        depth: depth(&path),
+                        path,
+                        root: order,
+                        location_id: sighting.parent.clone().or_else(|| way.location.clone()),
+                        name: sighting.name.clone().filter(|name| !name.is_empty()),
+                        source: source.clone(),
+                    });
+                }
+            }
+        }
+        places
+    }
+
+    /// The location that each request reached from `root` asks for, with the longest way to it.
+    fn ways_from(&self, root: &config::Location) -> BTreeMap<Arc<str>, Way> {
+        let is_base = root.id == BASE;
+        let location: Option<Arc<str>> = if is_base {
+            self.base.clone()
+        } else {
+            Some(root.id.as_str().into())
+        };
+        let sources: Vec<Arc<str>> = location
+            .iter()
+            .cloned()
+            .chain(is_base.then(|| BASE.into()))
+            .collect();
+        let told = sources.iter().find_map(|source| {
+            self.outline(source)?
+                .name
+                .clone()
+                .filter(|name| !name.is_empty())
+        });
+        let names: Vec<String> = root.name.clone().or(told).into_iter().collect();
+        let mut ways = BTreeMap::<Arc<str>, Way>::new();
+        let start = Way {
+            names,
+            location,
+            through: Vec::new(),
+        };
+        let mut ahead: Vec<(Arc<str>, Way)> = sources
+            .into_iter()
+            .map(|source| (source, start.clone()))
+            .collect();
+        while let Some((source, way)) = ahead.pop() {
+            let known = ways.get(&source).map(|way| way.through.len());
+            // A location below itself is a loop in the API's tree.
+            let is_loop = way.through.contains(&source) || way.through.len() > MAX_DEPTH;
+            if is_loop || known.is_some_and(|known| known >= way.through.len()) {
+                continue;
+            }
+            if let Some(outline) = self.outline(&source).filter(|_| root.recursive) {
+                for child in &outline.children {
+                    let mut below = way.clone();
+                    below.names.extend(
+                        child
+                            .path
+                            .iter()
+                            .chain(&child.name)
+                            .filter(|name| !name.is_empty())
+                            .cloned(),
+                    );
+                    below.location = Some(child.id.clone());
+                    below.through.push(source.clone());
+                    ahead.push((child.id.clone(), below));
+                }
+            }
+            ways.insert(source, way);
+        }
+        ways
+    }
+}
+
+/// How a location is reached.
+#[derive(Debug, Clone)]
+struct Way {
+    names: Vec<String>,
+    location: Option<Arc<str>>,
+    through: Vec<Arc<str>>,
+}
+
+impl Finding {
+    /// Deepest path first, then the order in `locations:`, then the smaller id.
+    fn at_best_of(mut places: Vec<Place>) -> Self {
+        places.sort_by(|a, b| {
+            let by_depth = b.depth.cmp(&a.depth).then(a.root.cmp(&b.root));
+            by_depth.then_with(|| by_number(&a.location_id, &b.location_id))
+        });
+        Self {
+            name: places.iter().find_map(|place| place.name.clone()),
+            path: places
+                .iter()
+                .find(|place| !place.path.is_empty())
+                .map(|place| place.path.join(" / ")),
+            location_id: places
+                .first()
+                .and_then(|place| place.location_id.as_deref().map(str::to_owned)),
+            sources: places.into_iter().map(|place| place.source).collect(),
+            settled: None,
+        }
+    }
+}
+
+/// A deeper building is a loop in the API's tree.
+const MAX_DEPTH: usize = 32;
+
+/// One place of one sensor.
+struct Place {
+    path: Vec<String>,
+    depth: usize,
+    root: usize,
+    location_id: Option<Arc<str>>,
+    name: Option<String>,
+    source: Arc<str>,
+}
+
+/// A configured name may itself be a path.
+fn depth(path: &[String]) -> usize {
+    path.iter()
+        .map(|name| name.matches(" / ").count() + 1)
+        .sum()
+}
+
+/// Numbers by value, before texts by letter.
+fn by_number(a: &Option<Arc<str>>, b: &Option<Arc<str>>) -> std::cmp::Ordering {
+    let key = |id: &Option<Arc<str>>| {
+        let id = id.as_deref().unwrap_or_default();
+        (id.parse::<u64>().unwrap_or(u64::MAX), id.to_owned())
+    };
+    key(a).cmp(&key(b))
+}
+
+impl Answer {
+    fn sightings(&self) -> impl Iterator<Item = &Sighting> {
+        match self {
+            Self::Good(_, sightings) => sightings.iter(),
+            Self::Awaited | Self::Failed => [].iter(),
+        }
+    }
+
+    fn good(reply: LocationReply, now: UnixTime, names: &mut VarNames) -> Self {
+        let children = reply
+            .children
+            .into_iter()
+            .map(|Found { id, name, path, .. }| Child {
+                id: id.into(),
+                path,
+                name,
+            });
+        let outline = Outline {
+            name: reply.name,
+            children: children.collect(),
+        };
+        let sightings = reply.sensors.into_iter().map(
+            |Found {
+                 id,
+                 name,
+                 path,
+                 parent,
+                 items,
+             }| Sighting {
+                id: id.into(),
+                name,
+                path,
+                parent: parent.map(Arc::from),
+                settled: items.map(|items| Settled::from_items(items, now, names)),
+            },
+        );
+        Self::Good(outline, sightings.collect())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use super::*;
+    use crate::api::Item;
+
+    const NOW: f64 = 1_716_301_234.0;
+
+    fn root(id: &str, name: Option<&str>, recursive: bool) -> config::Location {
+        config::Location {
+            id: id.to_owned(),
+            name: name.map(str::to_owned),
+            recursive,
+        }
+    }
+
+    fn sensor(id: &str, value: f64, under: &[&str], parent: Option<&str>) -> Found {
+        let reading = Item::Reading {
+            var_name: "CO2ppm".to_owned(),
+            time: NOW,
+            value,
+        };
+        let path = under.iter().map(|name| (*name).to_owned()).collect();
+        let parent = parent.map(str::to_owned);
+        Found {
+            id: id.to_owned(),
+            name: Some(format!("name of {id}")),
+            path,
+            parent,
+            items: Some(vec![reading]),
+        }
+    }
+
+    fn child(id: &str, name: &str) -> Found {
+        Found {
+            id: id.to_owned(),
+            name: Some(name.to_owned()),
+            path: vec![],
+            parent: None,
+            items: None,
+        }
+    }
+
+    fn reply(name: &str, sensors: Vec<Found>, children: Vec<Found>) -> LocationReply {
+        LocationReply {
+            id: None,
+            name: Some(name.to_owned()),
+            sensors,
+            children,
+        }
+    }
+
+    /// What was found, what is remembered, how many failed and were good, and what was asked for.
+    type Walked = (
+        BTreeMap<Arc<str>, Finding>,
+        Memory,
+        (usize, usize),
+        Vec<String>,
+    );
+
+    /// Answers every request from `world` (what is not there fails), in the order of `pick`.
+    fn walk(
+        roots: &[config::Location],
+        memory: Memory,
+        world: &dyn Fn(&str) -> Option<LocationReply>,
+        mut pick: impl FnMut(usize) -> usize,
+    ) -> Walked {
+        let mut names = VarNames::default();
+        let mut survey = Survey::new(roots, memory);
+        let (base, mut ahead) = survey.begin();
+        if base {
+            ahead.push(BASE.into());
+        }
+        let mut asked = Vec::new();
+        while !ahead.is_empty() {
+            let id = ahead.remove(pick(ahead.len()));
+            asked.push(id.to_string());
+            let further = match &*id {
+                BASE => survey.base_answered(world(&id), NOW, &mut names),
+                id => survey.answered(id, world(id), NOW, &mut names),
+            };
+            ahead.extend(further);
+        }
+        let tally = survey.tally();
+        let (findings, memory) = survey.conclude();
+        asked.sort();
+        (findings, memory, tally, asked)
+    }
+
+    fn building(id: &str) -> Option<LocationReply> {
+        Some(match id {
+            "1" => reply(
+                "HQ",
+                vec![sensor("A", 1.0, &[], None)],
+                vec![child("2", "Floor 2"), child("3", "Floor 3")],
+            ),
+            "2" => reply("Floor 2", vec![sensor("B", 2.0, &[], None)], vec![]),
+            "3" => reply(
+                "Floor 3",
+                vec![sensor("C", 3.0, &["Lab"], Some("9"))],
+                vec![child("9", "Lab")],
+            ),
+            "9" => reply(
+                "Lab",
+                vec![sensor("C", 3.0, &[], None)],
+                vec![child("3", "a loop")],
+            ),
+            _ => return None,
+        })
+    }
+
+    fn paths(findings: &BTreeMap<Arc<str>, Finding>) -> Vec<(&str, Option<&str>, Option<&str>)> {
+        let places = findings.iter();
+        places
+            .map(|(id, found)| (&**id, found.path.as_deref(), found.location_id.as_deref()))
+            .collect()
+    }
+
+    #[test]
+    fn a_tree_is_walked_once_whatever_the_order_of_answers() {
+        let roots = [root("1", None, true), root("3", Some("Third"), true)];
+        let expected = [
+            ("A", Some("HQ"), Some("1")),
+            ("B", Some("HQ / Floor 2"), Some("2")),
+            ("C", Some("HQ / Floor 3 / Lab"), Some("9")),
+        ];
+        for order in 0..6 {
+            let (findings, _, tally, asked) =
+                walk(&roots, Memory::default(), &building, |waiting| {
+                    order % waiting
+                });
+            assert_eq!(paths(&findings), expected, "order {order}");
+            assert_eq!(asked, ["1", "2", "3", "9"]);
+            assert_eq!(tally, (0, 4));
+            let readings = &findings["C"].settled.as_ref().unwrap().readings;
+            assert_eq!((readings.len(), readings[0].value), (1, 3.0));
+        }
+    }
+
+    #[test]
+    fn without_recursion_nothing_below_counts() {
+        let (findings, _, _, asked) = walk(
+            &[root("3", Some("Third"), false)],
+            Memory::default(),
+            &building,
+            |_| 0,
+        );
+        assert_eq!(paths(&findings), []);
+        assert_eq!(asked, ["3"]);
+        let (findings, ..) = walk(
+            &[root("1", Some("A / B"), false)],
+            Memory::default(),
+            &building,
+            |_| 0,
+        );
+        assert_eq!(paths(&findings), [("A", Some("A / B"), Some("1"))]);
+    }
+
+    #[test]
+    fn the_deepest_path_wins_then_the_order_of_roots_then_the_smaller_id() {
+        let same = |_: &str| Some(reply("", vec![sensor("A", 1.0, &[], None)], vec![]));
+        let roots = [
+            root("10", Some("First"), true),
+            root("9", Some("Second / Deep"), true),
+        ];
+        let (findings, ..) = walk(&roots, Memory::default(), &same, |_| 0);
+        assert_eq!(paths(&findings), [("A", Some("Second / Deep"), Some("9"))]);
+        let roots = [
+            root("10", Some("First"), true),
+            root("9", Some("Second"), true),
+        ];
+        let (findings, ..) = walk(&roots, Memory::default(), &same, |_| 0);
+        assert_eq!(paths(&findings), [("A", Some("First"), Some("10"))]);
+        let twins = |id: &str| match id {
+            "1" => Some(reply(
+                "",
+                vec![],
+                vec![child("10", "Twin"), child("9", "Twin")],
+            )),
+            id => same(id),
+        };
+        let (findings, ..) = walk(&[root("1", None, true)], Memory::default(), &twins, |_| 0);
+        assert_eq!(paths(&findings), [("A", Some("Twin"), Some("9"))]);
+    }
+
+    #[test]
+    fn the_base_location_is_found_and_walked() {
+        let world = |id: &str| match id {
+            BASE => Some(LocationReply {
+                id: Some("1".to_owned()),
+                ..reply("Account", vec![], vec![])
+            }),
+            id => building(id),
+        };
+        let (findings, memory, tally, asked) =
+            walk(&[root(BASE, None, true)], Memory::default(), &world, |_| 0);
+        assert_eq!(asked, ["1", "2", "3", "9", "base"]);
+        assert_eq!(tally, (0, 5));
+        assert_eq!(
+            paths(&findings)[2],
+            ("C", Some("HQ / Floor 3 / Lab"), Some("9"))
+        );
+        // Its id is remembered when the account's route fails.
+        let (findings, _, tally, _) = walk(&[root(BASE, None, true)], memory, &building, |_| 0);
+        assert_eq!(findings.len(), 3);
+        assert_eq!(tally, (1, 4));
+    }
+
+    #[test]
+    fn a_location_that_fails_keeps_its_children_and_its_name() {
+        let roots = [root("1", None, true)];
+        let (_, memory, ..) = walk(&roots, Memory::default(), &building, |_| 0);
+        let without_root = |id: &str| building(id).filter(|_| id != "1");
+        let (findings, memory, tally, _) = walk(&roots, memory, &without_root, |_| 0);
+        assert_eq!(tally, (1, 3));
+        assert_eq!(paths(&findings)[0], ("B", Some("HQ / Floor 2"), Some("2")));
+        let (findings, ..) = walk(&roots, memory, &without_root, |_| 0);
+        assert_eq!(
+            findings.len(),
+            2,
+            "it is remembered for longer than one collection"
+        );
+    }
+}

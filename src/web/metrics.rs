@@ -1,0 +1,129 @@
+//! `/metrics`: a scrape. Waits for the collector if it must, then joins what the publisher holds with the exporter's own
+//! families.
+
+use std::time::{Duration, Instant};
+
+use axum::{
+    body::Body,
+    extract::State,
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+
+use super::{App, chunks::Chunks};
+use crate::{
+    exposition::{Encoding, Filter, gzip, negotiate, render_own},
+    publisher::Prefix,
+};
+
+/// What Prometheus tells of its patience.
+const SCRAPE_TIMEOUT: HeaderName = HeaderName::from_static("x-prometheus-scrape-timeout-seconds");
+/// Patience of a client that does not tell: Prometheus' default.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+/// What is left of it for rendering and the way back.
+const TIMEOUT_MARGIN: Duration = Duration::from_millis(500);
+
+/// Answers one scrape: 200 whatever the state of the API; 503 only where too many come at once.
+pub(super) async fn scrape(State(app): State<App>, uri: Uri, headers: HeaderMap) -> Response {
+    let permit = match app
+        .scrapes
+        .clone()
+        .map(|scrapes| scrapes.try_acquire_owned())
+        .transpose()
+    {
+        Ok(permit) => permit,
+        Err(_) => {
+            return (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too many scrapes at once (web.max_requests)\n",
+            )
+                .into_response();
+        }
+    };
+    app.collector
+        .settled(Instant::now() + patience(&headers))
+        .await;
+
+    let values = |name| headers.get_all(name).into_iter().map(HeaderValue::as_bytes);
+    let format = negotiate::format(values(header::ACCEPT));
+    let encoding = negotiate::encoding(values(header::ACCEPT_ENCODING));
+    let filter = filter(uri.query().unwrap_or_default());
+    let published = app.publisher.current().await;
+    let mut tail = Vec::new();
+    render_own(&app.stats.gather(), format, &filter, &mut tail);
+    let prefix = if filter.is_everything() {
+        app.publisher.prefix(&published, format, encoding).await
+    } else {
+        published.make(format, encoding, filter).await
+    };
+    let pieces: Vec<Bytes> = match prefix {
+        Prefix::Identity(text) => vec![text, tail.into()],
+        Prefix::Gzip(prefix) => gzip::join(&prefix, &gzip::Tail::new(&tail)).into(),
+    };
+    let mut response = Response::new(Body::new(Chunks::new(pieces, permit)));
+    let answer = response.headers_mut();
+    answer.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static(format.content_type()),
+    );
+    answer.insert(
+        header::VARY,
+        HeaderValue::from_static("Accept, Accept-Encoding"),
+    );
+    if encoding == Encoding::Gzip {
+        answer.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    response
+}
+
+/// `?name[]=…`, repeatable.
+fn filter(query: &str) -> Filter {
+    let pairs = url::form_urlencoded::parse(query.as_bytes());
+    pairs
+        .filter(|(key, _)| key == "name[]")
+        .map(|(_, name)| name.into_owned())
+        .collect()
+}
+
+/// How long this scrape may wait.
+fn patience(headers: &HeaderMap) -> Duration {
+    let told = headers
+        .get(SCRAPE_TIMEOUT)
+        .and_then(|value| value.to_str().ok()?.trim().parse::<f64>().ok());
+    let told = told.filter(|seconds| seconds.is_finite() && *seconds >= 0.0);
+    let timeout = told
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .unwrap_or(DEFAULT_TIMEOUT);
+    timeout.saturating_sub(TIMEOUT_MARGIN).min(MAX_PATIENCE)
+}
+
+/// Nobody waits longer than an hour, and `Instant` cannot count to what some would tell.
+const MAX_PATIENCE: Duration = Duration::from_secs(3600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patience_is_what_the_scraper_tells_less_half_a_second() {
+        let cases = [
+            (Some("15"), 14.5),
+            (Some("2.5"), 2.0),
+            (Some("0.5"), 0.0),
+            (Some("0.1"), 0.0),
+            (Some("0"), 0.0),
+            (None, 9.5),
+            (Some("soon"), 9.5),
+            (Some("-1"), 9.5),
+            (Some("NaN"), 9.5),
+            (Some("inf"), 9.5),
+            (Some("1e300"), 9.5),
+            (Some("1e9"), 3600.0),
+        ];
+        for (told, seconds) in cases {
+            let told = told.map(|told| (SCRAPE_TIMEOUT, HeaderValue::from_static(told)));
+            assert_eq!(patience(&told.into_iter().collect()).as_secs_f64(), seconds);
+        }
+    }
+}

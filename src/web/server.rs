@@ -1,0 +1,130 @@
+//! Listeners and connections: bound, bounded, timed, and ended in good order.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
+    service::TowerToHyperService,
+};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::{net::TcpListener, sync::Semaphore};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+/// A request's head must have come by then.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// A request's head may be this long.
+const MAX_HEAD_BYTES: usize = 64 * 1024;
+/// Connections at once, so that no crowd takes all file descriptors.
+const MAX_CONNECTIONS: usize = 512;
+/// Scrapes in flight at the end have this long; the contract is 5 s from the signal to the exit.
+const GRACE: Duration = Duration::from_secs(4);
+/// After a failed accept (no descriptors left, mostly), so that the loop does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Connections the kernel holds until they are accepted.
+const BACKLOG: i32 = 1024;
+
+/// Binds one `web.listen_address`; without a host on all addresses, IPv6 and IPv4.
+pub async fn bind(address: &str) -> io::Result<Vec<TcpListener>> {
+    if let Some(port) = address.strip_prefix(':') {
+        let port = port
+            .parse()
+            .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "not a port"))?;
+        let listener =
+            listen((Ipv6Addr::UNSPECIFIED, port).into()).or_else(|error| match error.kind() {
+                io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied => Err(error),
+                // A machine without IPv6.
+                _ => listen((Ipv4Addr::UNSPECIFIED, port).into()),
+            });
+        return Ok(vec![listener?]);
+    }
+    tokio::net::lookup_host(address)
+        .await?
+        .map(listen)
+        .collect()
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    if address.is_ipv6() {
+        // "all addresses" means both families; one named IPv6 address is only that.
+        socket.set_only_v6(address.ip() != IpAddr::V6(Ipv6Addr::UNSPECIFIED))?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Serves until `shutdown`, then takes no new connections and lets requests in flight end.
+pub async fn serve(listeners: Vec<TcpListener>, router: Router, shutdown: CancellationToken) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let graceful = GracefulShutdown::new();
+    // No detection of HTTP/2 on plain text: it waits for a first byte without a time-out.
+    let mut server = http1::Builder::new();
+    server
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(MAX_HEAD_BYTES);
+    let accepting = listeners
+        .iter()
+        .map(|listener| accept(listener, &places, &graceful, &server, &router));
+    tokio::select! {
+        _ = futures_util::future::join_all(accepting) => {}
+        () = shutdown.cancelled() => {}
+    }
+    drop(listeners);
+    if tokio::time::timeout(GRACE, graceful.shutdown())
+        .await
+        .is_err()
+    {
+        warn!("requests still in flight are cut off");
+    }
+}
+
+/// Takes connections from one listener for ever.
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+    graceful: &GracefulShutdown,
+    server: &http1::Builder,
+    router: &Router,
+) {
+    loop {
+        // The semaphore is never closed.
+        let Ok(place) = places.clone().acquire_owned().await else {
+            return;
+        };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        // Without it the tail of an answer may wait for the client's acknowledgement.
+        let _ = stream.set_nodelay(true);
+        let service = TowerToHyperService::new(router.clone());
+        let connection = graceful.watch(server.serve_connection(TokioIo::new(stream), service));
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                debug!(%error, "connection ended badly");
+            }
+            drop(place);
+        });
+    }
+}

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Installs what the checks need beyond Rust, where it is missing: promtool and a real Prometheus, VictoriaMetrics as a
+# second scraper, and prometheus_client's strict OpenMetrics parser. On Debian and its kin; elsewhere it says what to
+# install by hand.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+missing=()
+need() { command -v "$1" >/dev/null 2>&1 || missing+=("$2"); }
+need promtool prometheus
+need prometheus prometheus
+need victoria-metrics victoria-metrics
+need python3 python3
+python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+
+if [ ${#missing[@]} -gt 0 ]; then
+  if ! command -v apt-get >/dev/null 2>&1; then
+    echo "install these by hand, then run this again: ${missing[*]}" >&2
+    exit 1
+  fi
+  sudo=
+  [ "$(id -u)" -eq 0 ] || sudo=sudo
+  $sudo apt-get update -q
+  # The services that come with the packages are not wanted, only the programs.
+  $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
+fi
+
+if ! .tools/venv/bin/python -c 'import prometheus_client.openmetrics.parser' 2>/dev/null; then
+  python3 -m venv --clear .tools/venv
+  .tools/venv/bin/pip install --quiet --disable-pip-version-check 'prometheus_client==0.26.0'
+fi

@@ -1,0 +1,141 @@
+//! `demo` as a newcomer meets it.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    exporter::{Exporter, Scrape},
+    tools,
+};
+
+/// Every family the contract asks of `demo`, by its name in the text format.
+pub const FAMILIES: [&str; 46] = [
+    "lightfi_temperature_celsius",
+    "lightfi_humidity_ratio",
+    "lightfi_co2_ppm",
+    "lightfi_voc_ppb",
+    "lightfi_pm2_5_ugm3",
+    "lightfi_pressure_pascals",
+    "lightfi_illuminance",
+    "lightfi_battery_ratio",
+    "lightfi_energy_joules_total",
+    "lightfi_wifi_clients",
+    "lightfi_ble_clients",
+    "lightfi_occupants",
+    "lightfi_bacnet_reads",
+    "lightfi_motion_activity",
+    "lightfi_motion_last_event_timestamp_seconds",
+    "lightfi_sensor_status",
+    "lightfi_reading",
+    "lightfi_sensor_info",
+    "lightfi_sensor_read_success",
+    "lightfi_sensor_stale_readings",
+    "lightfi_sensor_last_reading_timestamp_seconds",
+    "lightfi_up",
+    "lightfi_collect_duration_seconds",
+    "lightfi_collect_last_success_timestamp_seconds",
+    "lightfi_collect_sensors",
+    "lightfi_collect_sensors_failed",
+    "lightfi_collect_locations_failed",
+    "lightfi_collect_interval_seconds",
+    "lightfi_collect_readings_skipped",
+    "lightfi_exporter_build_info",
+    "lightfi_exporter_api_requests_total",
+    "lightfi_exporter_api_request_failures_total",
+    "lightfi_exporter_api_request_duration_seconds",
+    "lightfi_exporter_token_refreshes_total",
+    "lightfi_exporter_token_refresh_failures_total",
+    "lightfi_exporter_access_token_expiry_timestamp_seconds",
+    "lightfi_exporter_refresh_token_valid",
+    "lightfi_exporter_unmapped_variables",
+    "lightfi_exporter_config_last_reload_successful",
+    "lightfi_exporter_config_last_reload_success_timestamp_seconds",
+    "lightfi_exporter_web_config_last_reload_successful",
+    "lightfi_exporter_web_config_last_reload_success_timestamp_seconds",
+    "lightfi_exporter_refresh_token_obtained_timestamp_seconds",
+    "process_cpu_seconds_total",
+    "process_resident_memory_bytes",
+    "process_start_time_seconds",
+];
+
+#[tokio::test]
+async fn the_first_scrape_holds_every_family_and_both_formats_satisfy_the_real_parsers() {
+    let demo = Exporter::demo(&[]);
+    let text = demo.scrape().await;
+    let families: BTreeSet<&str> = text.families().into_iter().collect();
+    let missing: Vec<_> = FAMILIES
+        .iter()
+        .filter(|family| !families.contains(*family))
+        .collect();
+    assert!(missing.is_empty(), "missing: {missing:?} in\n{}", text.body);
+    let unknown: Vec<_> = families
+        .iter()
+        .filter(|family| !family.starts_with("process_"))
+        .collect();
+    let unknown: Vec<_> = unknown
+        .into_iter()
+        .filter(|family| !FAMILIES.contains(family))
+        .collect();
+    assert!(unknown.is_empty(), "not in the contract: {unknown:?}");
+    tools::promtool_is_content(&text.body);
+
+    let openmetrics = openmetrics(&demo).await;
+    let samples = tools::openmetrics_samples(&openmetrics.body.clone());
+    assert_eq!(samples, openmetrics.samples.len());
+    let names = |scrape: &Scrape| -> BTreeSet<String> {
+        scrape.samples.keys().map(|series| plain(series)).collect()
+    };
+    assert_eq!(
+        names(&openmetrics),
+        names(&text),
+        "the same series in both formats"
+    );
+}
+
+async fn openmetrics(demo: &Exporter) -> Scrape {
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .build()
+        .expect("a client");
+    let request = client.get(format!("{}/metrics", demo.url));
+    let response = request
+        .header("Accept", "application/openmetrics-text")
+        .send()
+        .await
+        .expect("it answers");
+    assert_eq!(
+        response.headers()["content-type"],
+        "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    );
+    assert_eq!(response.headers()["vary"], "Accept, Accept-Encoding");
+    let body = response.text().await.expect("a whole body");
+    assert!(body.ends_with("# EOF\n"));
+    Scrape::parse(body)
+}
+
+/// The formats differ in how bounds of buckets are written.
+fn plain(series: &str) -> String {
+    series.replace(".0\"}", "\"}")
+}
+
+#[tokio::test]
+async fn a_building_of_ten_covers_every_variable() {
+    let demo = Exporter::demo(&["--sensors=10", "--seed=7"]);
+    let scrape = demo.scrape().await;
+    let families = scrape.families();
+    assert!(
+        FAMILIES.iter().all(|family| families.contains(family)),
+        "{families:?}"
+    );
+    assert_eq!(scrape.value("lightfi_collect_sensors"), Some(10.0));
+}
+
+#[tokio::test]
+async fn it_says_where_to_look() {
+    let demo = Exporter::demo(&["--web.telemetry-path=/probe"]);
+    let said = demo.output();
+    assert!(said.contains(&format!("{}/probe", demo.url)), "{said}");
+    assert_eq!(demo.get("/probe").await.status(), 200);
+    assert_eq!(demo.get("/metrics").await.status(), 404);
+    let page = demo.get("/").await.text().await.expect("a page");
+    assert!(page.contains("href=\"/probe\""), "{page}");
+}

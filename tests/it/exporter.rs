@@ -1,0 +1,247 @@
+//! The real binary, run as a user runs it.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader},
+    process::{Child, Command, Output, Stdio},
+    sync::{Arc, Mutex},
+    thread,
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+/// A debug binary on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lightfi-exporter"));
+    command.env_clear();
+    command
+}
+
+/// Runs the binary to its end.
+pub fn run(arguments: &[&str]) -> Output {
+    command()
+        .args(arguments)
+        .output()
+        .expect("the binary starts")
+}
+
+pub struct Exporter {
+    child: Child,
+    /// `http://127.0.0.1:PORT`
+    pub url: String,
+    output: Arc<Mutex<Vec<String>>>,
+    /// Holds the configuration for as long as it runs.
+    _directory: TempDir,
+}
+
+/// One scrape, by series.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scrape {
+    pub body: String,
+    pub samples: BTreeMap<String, f64>,
+}
+
+impl Exporter {
+    /// Serves under this configuration on a free port.
+    pub fn serve(config: &str) -> Self {
+        Self::serve_with(config, &[])
+    }
+
+    pub fn serve_with(config: &str, flags: &[&str]) -> Self {
+        let directory = TempDir::new().expect("a temporary directory");
+        let file = directory.path().join("lightfi-exporter.yaml");
+        std::fs::write(&file, config).expect("the configuration is written");
+        let mut command = command();
+        command
+            .arg("--config.file")
+            .arg(file)
+            .arg("--web.listen-address=127.0.0.1:0")
+            .args(flags);
+        Self::spawn(command, directory)
+    }
+
+    pub fn demo(flags: &[&str]) -> Self {
+        let mut command = command();
+        command
+            .args(["demo", "--web.listen-address=127.0.0.1:0"])
+            .args(flags);
+        Self::spawn(command, TempDir::new().expect("a temporary directory"))
+    }
+
+    pub fn spawn(mut command: Command, directory: TempDir) -> Self {
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let output = Arc::new(Mutex::new(Vec::new()));
+        let streams: [Box<dyn std::io::Read + Send>; 2] = [
+            Box::new(child.stdout.take().expect("standard output is piped")),
+            Box::new(child.stderr.take().expect("standard error is piped")),
+        ];
+        for stream in streams {
+            let output = output.clone();
+            thread::spawn(move || {
+                for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                    output.lock().expect("no thread panics with it").push(line);
+                }
+            });
+        }
+        let mut exporter = Self {
+            child,
+            url: String::new(),
+            output,
+            _directory: directory,
+        };
+        let start = Instant::now();
+        while exporter.url.is_empty() {
+            let listening = exporter.output().lines().find_map(|line| {
+                let (_, address) = line.split_once("address=")?;
+                line.contains("listening")
+                    .then(|| address.split_whitespace().next().map(str::to_owned))?
+            });
+            if let Some(address) = listening {
+                exporter.url = format!("http://{}", address.trim_matches('"'));
+            }
+            let ended = exporter
+                .child
+                .try_wait()
+                .expect("a child can be waited for");
+            assert!(
+                ended.is_none() && start.elapsed() < PATIENCE,
+                "it does not listen:\n{}",
+                exporter.output()
+            );
+            thread::sleep(Duration::from_millis(5));
+        }
+        exporter
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// All it wrote so far, on both streams.
+    pub fn output(&self) -> String {
+        self.output
+            .lock()
+            .expect("no thread panics with it")
+            .join("\n")
+    }
+
+    pub async fn get(&self, path: &str) -> reqwest::Response {
+        let url = format!("{}{path}", self.url);
+        reqwest::Client::builder()
+            .no_proxy()
+            .build()
+            .expect("a client")
+            .get(url)
+            .send()
+            .await
+            .expect("it answers")
+    }
+
+    pub async fn scrape(&self) -> Scrape {
+        let response = self.get("/metrics").await;
+        assert_eq!(response.status(), 200);
+        Scrape::parse(response.text().await.expect("a whole body"))
+    }
+
+    /// Scrapes until `wanted` holds; its words are what is missed otherwise.
+    pub async fn scrape_until(&self, words: &str, wanted: impl Fn(&Scrape) -> bool) -> Scrape {
+        let start = Instant::now();
+        loop {
+            let scrape = self.scrape().await;
+            if wanted(&scrape) {
+                return scrape;
+            }
+            assert!(
+                start.elapsed() < PATIENCE,
+                "{words}: not so in\n{}\n{}",
+                scrape.body,
+                self.output()
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill")
+            .args([&format!("-{name}"), &self.pid().to_string()])
+            .status();
+        assert!(status.expect("kill runs").success());
+    }
+
+    /// Waits for its end; the exit code.
+    pub fn wait(&mut self, patience: Duration) -> Option<i32> {
+        let start = Instant::now();
+        while start.elapsed() < patience {
+            if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
+                return status.code();
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        None
+    }
+}
+
+impl Drop for Exporter {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Scrape {
+    pub fn parse(body: String) -> Self {
+        let samples = body
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .map(|line| {
+                let (series, value) = line.rsplit_once(' ').expect("a sample has a value");
+                (
+                    series.to_owned(),
+                    value.parse().expect("a value is a number"),
+                )
+            });
+        let samples: Vec<_> = samples.collect();
+        let series = samples.len();
+        let samples: BTreeMap<_, _> = samples.into_iter().collect();
+        assert_eq!(samples.len(), series, "duplicate series in\n{body}");
+        Self { body, samples }
+    }
+
+    /// The value of one series, as it is written.
+    pub fn value(&self, series: &str) -> Option<f64> {
+        self.samples.get(series).copied()
+    }
+
+    /// Series of one metric.
+    pub fn series_of(&self, metric: &str) -> BTreeMap<&str, f64> {
+        let of = |series: &str| {
+            series
+                .strip_prefix(metric)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('{'))
+        };
+        self.samples
+            .iter()
+            .filter(|(series, _)| of(series))
+            .map(|(series, value)| (series.as_str(), *value))
+            .collect()
+    }
+
+    pub fn sum(&self, metric: &str) -> f64 {
+        self.series_of(metric).values().sum()
+    }
+
+    /// Names of the families, from the TYPE lines.
+    pub fn families(&self) -> Vec<&str> {
+        self.body
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
+            .collect()
+    }
+}

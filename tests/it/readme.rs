@@ -1,0 +1,76 @@
+//! What the README says of metrics is what the code does.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use lightfi_exporter::catalog::{Catalog, Form, Kind, MOTION_TIME, ROWS, UNMAPPED};
+
+const README: &str = include_str!("../../README.md");
+
+fn cells(line: &str) -> Vec<String> {
+    line.trim_matches('|')
+        .split('|')
+        .map(|cell| cell.trim().trim_matches('`').to_owned())
+        .collect()
+}
+
+#[test]
+fn the_metric_table_is_the_catalogue() {
+    let table = README
+        .split("<!-- checked against src/catalog.rs")
+        .nth(1)
+        .expect("the table is marked");
+    let told: Vec<_> = table
+        .lines()
+        .skip(3)
+        .take_while(|line| line.starts_with('|'))
+        .map(cells)
+        .collect();
+    let row = |metric: &str, kind: Kind, var_name: &str, stale_after: Option<Duration>| {
+        let kind = if kind == Kind::Counter {
+            "counter"
+        } else {
+            "gauge"
+        };
+        let days = stale_after.map_or(String::new(), |after| {
+            format!("{}d", after.as_secs() / 86_400)
+        });
+        vec![
+            metric.to_owned(),
+            kind.to_owned(),
+            var_name.to_owned(),
+            days,
+        ]
+    };
+    let mut known = Vec::new();
+    for of in ROWS {
+        known.push(row(of.metric, of.kind, of.var_name, of.stale_after));
+        if of.form == Form::Motion {
+            known.push(row(MOTION_TIME.0, Kind::Gauge, of.var_name, of.stale_after));
+        }
+    }
+    known.push(row(UNMAPPED.0, Kind::Gauge, "", None));
+    assert_eq!(told, known);
+}
+
+#[test]
+fn every_metric_it_names_exists() {
+    let catalog = Catalog::new(&BTreeMap::new(), Duration::from_secs(3600), true);
+    let mut known: Vec<String> = catalog
+        .families()
+        .iter()
+        .map(|family| family.name.clone().into_owned())
+        .collect();
+    known.extend(
+        crate::demo::FAMILIES
+            .iter()
+            .map(|family| (*family).to_owned()),
+    );
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let words = README
+        .split(|c: char| !is_part(c))
+        .filter(|word| word.starts_with("lightfi_"));
+    let unknown: Vec<_> = words
+        .filter(|word| !word.ends_with('_') && !known.iter().any(|name| name == word))
+        .collect();
+    assert!(unknown.is_empty(), "{unknown:?}");
+}

@@ -1,0 +1,247 @@
+//! The token over the real path: one refresh for a crowd, renewal ahead of time, clocks that are wrong, revocation.
+
+use std::time::Duration;
+
+use lightfi_exporter::simulator::{ClockSkew, Listing, Options};
+
+use crate::{
+    cloud::Cloud,
+    exporter::{Exporter, Scrape},
+};
+
+fn crowd() -> Options {
+    Options {
+        sensors: 200,
+        listing: Listing::Sensors,
+        ..Options::default()
+    }
+}
+
+fn api_failures(scrape: &Scrape) -> f64 {
+    scrape.sum("lightfi_exporter_api_request_failures_total")
+}
+
+#[tokio::test]
+async fn two_hundred_sensors_without_a_token_make_one_refresh() {
+    let cloud = Cloud::start(crowd()).await;
+    let exporter = Exporter::serve(&cloud.config("").replacen(
+        "api:\n",
+        "api:\n  max_concurrency: 200\n",
+        1,
+    ));
+    let scrape = exporter.scrape().await;
+    assert_eq!(scrape.sum("lightfi_sensor_read_success"), 200.0);
+    let requests = cloud.simulator.requests();
+    assert_eq!((requests.token_granted, requests.token_refused), (1, 0));
+}
+
+#[tokio::test]
+async fn a_token_the_server_no_longer_takes_is_replaced_once_for_all() {
+    let cloud = Cloud::start(crowd()).await;
+    cloud.fault("token-expires", true);
+    let config = cloud.config("collect: {mode: scrape, interval: 4s}\n");
+    let exporter = Exporter::serve(&config.replacen("api:\n", "api:\n  max_concurrency: 200\n", 1));
+    exporter.scrape().await;
+    // The server refuses the first token after 2 s; the client believes in it for hours.
+    tokio::time::sleep(Duration::from_millis(4500)).await;
+    let scrape = exporter.scrape().await;
+    assert_eq!(
+        scrape.sum("lightfi_sensor_read_success"),
+        200.0,
+        "every request was repeated with the new token"
+    );
+    assert_eq!(cloud.simulator.requests().token_granted, 2);
+}
+
+#[tokio::test]
+async fn a_refused_token_is_refreshed_once_a_collection_and_no_more() {
+    let cloud = Cloud::start(crowd()).await;
+    cloud.fault("unauthorized", true);
+    let exporter = Exporter::serve(&cloud.config("collect: {interval: 60s}\n"));
+    let scrape = exporter.scrape().await;
+    assert_eq!(scrape.sum("lightfi_sensor_read_success"), 0.0);
+    assert_eq!(scrape.value("lightfi_collect_sensors_failed"), Some(200.0));
+    assert_eq!(cloud.simulator.requests().token_granted, 2);
+    assert_eq!(
+        scrape.value("lightfi_exporter_refresh_token_valid"),
+        Some(1.0)
+    );
+}
+
+#[tokio::test]
+async fn a_server_whose_clock_is_wrong_by_an_hour_changes_nothing() {
+    for skew in [
+        ClockSkew::Ahead(Duration::from_secs(3600)),
+        ClockSkew::Behind(Duration::from_secs(3600)),
+    ] {
+        let cloud = Cloud::start(Options {
+            clock_skew: skew,
+            ..crowd()
+        })
+        .await;
+        let exporter = Exporter::serve(&cloud.config("collect: {interval: 1s}\n"));
+        let twice = |scrape: &Scrape| {
+            scrape
+                .value("lightfi_exporter_api_requests_total{route=\"sensor\"}")
+                .is_some_and(|sent| sent > 400.0)
+        };
+        let scrape = exporter.scrape_until("a few collections", twice).await;
+        assert_eq!(api_failures(&scrape), 0.0, "{skew:?}");
+        assert_eq!(cloud.simulator.requests().token_granted, 1, "{skew:?}");
+        let expiry = scrape
+            .value("lightfi_exporter_access_token_expiry_timestamp_seconds")
+            .expect("it is known");
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .expect("after 1970");
+        let left = expiry - now.as_secs_f64();
+        assert!((14_000.0..=14_400.0).contains(&left), "{skew:?}: {left} s");
+    }
+}
+
+async fn short_lived_tokens_fail_no_request_for(time: Duration) {
+    let options = Options {
+        sensors: 20,
+        listing: Listing::Sensors,
+        token_lifetime: Duration::from_secs(3),
+        ..Options::default()
+    };
+    let cloud = Cloud::start(options).await;
+    let exporter = Exporter::serve(&cloud.config("collect: {interval: 1s}\n"));
+    tokio::time::sleep(time).await;
+    let scrape = exporter.scrape().await;
+    assert_eq!(api_failures(&scrape), 0.0, "{}", exporter.output());
+    assert_eq!(cloud.simulator.requests().unauthorized, 0);
+    assert_eq!(
+        scrape.sum("lightfi_exporter_token_refresh_failures_total"),
+        0.0
+    );
+    let refreshes = scrape
+        .value("lightfi_exporter_token_refreshes_total")
+        .expect("it is counted");
+    let expected = time.as_secs_f64() / 1.5;
+    assert!(
+        refreshes > expected * 0.6 && refreshes < expected * 1.5,
+        "{refreshes} refreshes in {time:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_token_of_three_seconds_is_renewed_without_one_failed_request() {
+    short_lived_tokens_fail_no_request_for(Duration::from_secs(9)).await;
+}
+
+#[tokio::test]
+#[ignore = "takes over a minute: make test-long"]
+async fn a_token_of_three_seconds_is_renewed_for_a_minute_without_one_failed_request() {
+    short_lived_tokens_fail_no_request_for(Duration::from_secs(65)).await;
+}
+
+#[tokio::test]
+async fn a_revoked_token_is_told_kept_through_and_recovered_from_when_the_file_changes() {
+    let cloud = Cloud::start(Options {
+        sensors: 10,
+        listing: Listing::Sensors,
+        ..Options::default()
+    })
+    .await;
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let file = directory.path().join("token");
+    std::fs::write(&file, "a token that nobody granted").expect("written");
+    let yaml = cloud.config("collect: {interval: 60s}\n");
+    let yaml: Vec<_> = yaml
+        .lines()
+        .map(
+            |line| match line.trim_start().starts_with("refresh_token:") {
+                true => format!("  refresh_token_file: \"{}\"", file.display()),
+                false => line.to_owned(),
+            },
+        )
+        .collect();
+    let exporter = Exporter::serve(&(yaml.join("\n") + "\n"));
+    let scrape = exporter.scrape().await;
+    assert_eq!(
+        scrape.value("lightfi_exporter_refresh_token_valid"),
+        Some(0.0)
+    );
+    assert_eq!(scrape.value("lightfi_up"), Some(0.0));
+    let refused = "lightfi_exporter_token_refresh_failures_total{reason=\"invalid_grant\"}";
+    assert!(
+        scrape
+            .value(refused)
+            .is_some_and(|refused| (1.0..=2.0).contains(&refused))
+    );
+    assert_eq!(exporter.get("/-/healthy").await.status(), 200);
+
+    std::fs::write(&file, cloud.simulator.replace_refresh_token() + "\n").expect("written");
+    let start = std::time::Instant::now();
+    let scrape = exporter
+        .scrape_until("recovery", |scrape| scrape.value("lightfi_up") == Some(1.0))
+        .await;
+    assert!(
+        start.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        start.elapsed()
+    );
+    assert_eq!(
+        scrape.value("lightfi_exporter_refresh_token_valid"),
+        Some(1.0)
+    );
+    assert_eq!(scrape.sum("lightfi_sensor_read_success"), 10.0);
+}
+
+#[tokio::test]
+async fn no_secret_is_ever_written() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let options = Options {
+        sensors: 10,
+        rotate_refresh_tokens: true,
+        token_lifetime: Duration::from_secs(2),
+        ..Options::default()
+    };
+    let cloud = Cloud::start(options).await;
+    let yaml = cloud.config("collect: {interval: 1s}\n");
+    let secret = |key: &str| {
+        let line = yaml
+            .lines()
+            .find(|line| line.trim_start().starts_with(&format!("{key}:")))
+            .expect("it is there");
+        line.split_once(": ")
+            .expect("a value")
+            .1
+            .trim_matches('"')
+            .to_owned()
+    };
+    let secrets = [secret("client_secret"), secret("refresh_token")];
+    let store = directory.path().join("store.json");
+    let with_store = yaml.replacen(
+        "oauth:\n",
+        &format!("oauth:\n  token_store: \"{}\"\n", store.display()),
+        1,
+    );
+    let exporter = Exporter::serve_with(&with_store, &["--log.level=trace"]);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    for fault in ["unauthorized", "malformed", "token-revoked"] {
+        cloud.fault(fault, true);
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        cloud.fault(fault, false);
+    }
+    let mut seen = exporter.output();
+    for path in ["/metrics", "/", "/-/healthy", "/-/ready", "/nothing"] {
+        seen += &exporter.get(path).await.text().await.expect("a whole body");
+    }
+    seen += &std::fs::read_to_string(format!("/proc/{}/cmdline", exporter.pid())).expect("it runs");
+    let kept = std::fs::read_to_string(&store).expect("rotation writes the store");
+    let kept: serde_json::Value = serde_json::from_str(&kept).expect("it is JSON");
+    let rotated = kept["refresh_token"]
+        .as_str()
+        .expect("it holds a token")
+        .to_owned();
+    for secret in secrets.into_iter().chain([rotated]) {
+        assert!(
+            secret.len() >= 8 && !seen.contains(&secret),
+            "a secret was written:\n{seen}"
+        );
+    }
+    assert!(!seen.contains("eyJ"), "a JWT was written:\n{seen}");
+}
