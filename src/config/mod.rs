@@ -1,14 +1,229 @@
-//! The configuration: its sections as plain values. How they are read, layered and checked is in `load` and
-//! `validate`; a [`Config`] that exists has passed both.
+//! The configuration: its sections as plain values, and [`load`], which makes them from defaults, file, environment and
+//! flags. A [`Config`] that exists has passed every check. Called by `cli`, at the start and for a reload.
+//!
+//! `yaml` keeps the text of the file, `layers` merges, `read` gives types and checks with the rules of `naming`,
+//! `listen` and [`duration`]; `effective` writes the result. Nothing here reads a credential's file: `oauth` does, again
+//! whenever it changes. No error quotes a value of section `oauth` or a URL.
 
+pub mod duration;
+mod effective;
+mod layers;
+mod listen;
+mod naming;
+mod problem;
+mod read;
 mod secret;
+mod yaml;
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
+pub use effective::to_yaml;
+pub use listen::{ListenAddress, parse_listen_address};
+pub use problem::Errors;
 pub use secret::Secret;
 use url::Url;
 
+use layers::{Layers, Source};
+use problem::Problem;
+
 use crate::catalog::Override;
+
+/// The exporter's port where none is configured; `default.yaml` says the same.
+pub const DEFAULT_PORT: u16 = 10420;
+
+/// The file that is read where `--config.file` names no other.
+pub const DEFAULT_FILE: &str = "lightfi-exporter.yaml";
+
+/// A larger file is no configuration: 100,000 sensors with names take a tenth of it.
+const LARGEST_FILE: u64 = 128 << 20;
+
+/// Room that a collection leaves at a limited rate, for the last request to be answered within the interval.
+const RATE_MARGIN: f64 = 1.1;
+
+/// What the command line says; what is not given is absent, so that it leaves file and environment in force.
+#[derive(Debug, Clone, Default)]
+pub struct Flags {
+    /// `--config.file`
+    pub config_file: Option<PathBuf>,
+    /// `--web.listen-address`, repeatable
+    pub listen_address: Vec<String>,
+    /// `--web.telemetry-path`
+    pub telemetry_path: Option<String>,
+    /// `--web.config.file`
+    pub web_config_file: Option<PathBuf>,
+    /// `--web.max-requests`
+    pub max_requests: Option<usize>,
+    /// `--web.enable-lifecycle`
+    pub enable_lifecycle: bool,
+    /// `--log.level`
+    pub log_level: Option<String>,
+    /// `--log.format`
+    pub log_format: Option<String>,
+}
+
+/// What a configuration is for, and so what it must hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To collect: it must say where a refresh token is, and what to collect.
+    Serve,
+    /// To log in for the first refresh token: neither is needed yet.
+    Login,
+}
+
+/// A good configuration.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// What its writer should know, one sentence each, for the log.
+    pub warnings: Vec<String>,
+}
+
+/// Loads the configuration from its four layers; a problem is exit code 2.
+pub fn load(
+    flags: &Flags,
+    environment: impl Iterator<Item = (String, String)>,
+    purpose: Purpose,
+) -> Result<Loaded, Errors> {
+    let path = flags
+        .config_file
+        .as_deref()
+        .unwrap_or(Path::new(DEFAULT_FILE));
+    let name = path.to_string_lossy();
+    match read_file(path) {
+        Ok(text) => {
+            let source = Source {
+                name: &name,
+                text: &text,
+            };
+            from_layers(Some(source), flags, environment, purpose)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound && flags.config_file.is_none() => {
+            from_layers(None, flags, environment, purpose)
+        }
+        Err(error) => Err(Errors::new(vec![Problem {
+            origin: name.into_owned(),
+            line: None,
+            message: format!("cannot be read: {error}"),
+        }])),
+    }
+}
+
+/// Loads from a text in place of a file, which messages call `name`.
+pub fn load_text(
+    name: &str,
+    text: &str,
+    flags: &Flags,
+    environment: impl Iterator<Item = (String, String)>,
+    purpose: Purpose,
+) -> Result<Loaded, Errors> {
+    from_layers(Some(Source { name, text }), flags, environment, purpose)
+}
+
+fn from_layers(
+    source: Option<Source<'_>>,
+    flags: &Flags,
+    environment: impl Iterator<Item = (String, String)>,
+    purpose: Purpose,
+) -> Result<Loaded, Errors> {
+    let layers = Layers::new(source, environment, flags);
+    if !layers.is_whole {
+        return Err(Errors::new(layers.problems));
+    }
+    if source.is_none()
+        && purpose == Purpose::Serve
+        && layers.problems.is_empty()
+        && !layers.names_a_target()
+    {
+        return Err(Errors::new(vec![Problem {
+            origin: DEFAULT_FILE.to_owned(),
+            line: None,
+            message:
+                "no such file here: write one, name another with --config.file, or list sensors in \
+                      LIGHTFI_SENSORS; `lightfi-exporter demo` runs without any"
+                    .to_owned(),
+        }]));
+    }
+    let (config, mut warnings) = read::read(layers, purpose)?;
+    if purpose == Purpose::Serve {
+        warnings.extend(warnings_of(&config));
+    }
+    Ok(Loaded { config, warnings })
+}
+
+/// What is allowed but hardly meant.
+fn warnings_of(config: &Config) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let requests = config.requests_per_collection();
+    if requests == 0 {
+        warnings.push("nothing to collect: list ids under `sensors` or `locations`".to_owned());
+    }
+    let interval = config.collect.interval;
+    let effective = config.effective_interval();
+    if effective > interval {
+        let effective = effective.as_secs_f64().ceil();
+        warnings.push(format!(
+            "{requests} requests do not fit into collect.interval ({}) at api.requests_per_second {}: the interval \
+             stretches to {effective}s; raise the rate or the interval, or list locations instead of sensors",
+            duration::format(interval),
+            config.api.requests_per_second,
+        ));
+        let stale_after = config.collect.stale_after;
+        if !stale_after.is_zero() && stale_after.as_secs_f64() < effective {
+            warnings.push(format!(
+                "collect.stale_after ({}) is shorter than the interval of {effective}s: readings will be stale before \
+                 the next collection",
+                duration::format(stale_after),
+            ));
+        }
+    }
+    warnings
+}
+
+fn read_file(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?
+        .take(LARGEST_FILE + 1)
+        .read_to_string(&mut text)?;
+    if text.len() as u64 > LARGEST_FILE {
+        return Err(io::Error::other(format!(
+            "larger than {LARGEST_FILE} bytes"
+        )));
+    }
+    Ok(text)
+}
+
+impl Config {
+    /// `collect.interval`, stretched where the requests of one collection do not fit `api.requests_per_second`.
+    pub fn effective_interval(&self) -> Duration {
+        let rate = self.api.requests_per_second;
+        if rate <= 0.0 {
+            return self.collect.interval;
+        }
+        let needed = RATE_MARGIN * self.requests_per_collection() as f64 / rate;
+        // A rate near 0 can ask for more than any clock holds.
+        Duration::try_from_secs_f64(needed)
+            .unwrap_or(Duration::MAX)
+            .clamp(
+                self.collect.interval,
+                LONGEST_EFFECTIVE_INTERVAL.max(self.collect.interval),
+            )
+    }
+
+    /// Requests that are known before the first reply: child locations come on top.
+    fn requests_per_collection(&self) -> usize {
+        self.sensors.len() + self.locations.len()
+    }
+}
+
+/// Keeps a tiny rate from stretching the interval beyond what clocks can add.
+const LONGEST_EFFECTIVE_INTERVAL: Duration = Duration::from_secs(365 * 86_400);
 
 /// Everything the exporter can be told, checked and complete.
 #[derive(Debug, Clone)]
