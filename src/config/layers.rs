@@ -42,6 +42,8 @@ pub(super) struct Layers {
     pub(super) merged: Value,
     pub(super) problems: Vec<Problem>,
     pub(super) warnings: Vec<String>,
+    /// Whether the layers are whole: where a part cannot be read at all, what it would have set is not missing.
+    pub(super) is_whole: bool,
     figment: Figment,
     file: Option<(String, Node)>,
 }
@@ -56,6 +58,7 @@ impl Layers {
         let defaults = defaults();
         let mut problems = Vec::new();
         let mut warnings = Vec::new();
+        let mut is_whole = true;
         let file = source.and_then(|source| match yaml::parse(source.text) {
             Ok(node) => Some((source.name.to_owned(), node)),
             Err(yaml::Invalid { line, message }) => {
@@ -64,6 +67,7 @@ impl Layers {
                     line: Some(line),
                     message,
                 });
+                is_whole = false;
                 None
             }
         });
@@ -72,6 +76,7 @@ impl Layers {
                 name,
                 defaults: &defaults,
                 problems: &mut problems,
+                is_whole: &mut is_whole,
             };
             checked.root(node)
         });
@@ -88,6 +93,7 @@ impl Layers {
             merged,
             problems,
             warnings,
+            is_whole,
             figment,
             file,
         }
@@ -251,6 +257,7 @@ struct Checked<'a> {
     name: &'a str,
     defaults: &'a Dict,
     problems: &'a mut Vec<Problem>,
+    is_whole: &'a mut bool,
 }
 
 impl Checked<'_> {
@@ -260,6 +267,7 @@ impl Checked<'_> {
             Kind::Null => return dict,
             Kind::Map(entries) => entries,
             Kind::Text(_) | Kind::List(_) => {
+                *self.is_whole = false;
                 let found = kind_for_display(&value(root));
                 self.refuse(
                     root.line,
@@ -279,6 +287,7 @@ impl Checked<'_> {
                     Value::Dict(Tag::Default, self.section(&key.text, entries))
                 }
                 (Some(Value::Dict(..)), _) => {
+                    *self.is_whole = false;
                     let found = kind_for_display(&value(node));
                     self.refuse(
                         key.line,

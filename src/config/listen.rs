@@ -20,7 +20,7 @@ pub fn parse_listen_address(text: &str) -> Result<ListenAddress, String> {
     }
     if text.parse::<Ipv6Addr>().is_ok() {
         return Err(format!(
-            "is an IPv6 address without a port, write \"[{text}]:{DEFAULT_PORT}\""
+            "is IPv6 without brackets, write it such as \"[::1]:{DEFAULT_PORT}\""
         ));
     }
     let Some((host, port)) = text.rsplit_once(':') else {
@@ -90,7 +90,7 @@ mod tests {
         assert_eq!(error("9090"), "is a bare port, write \":9090\"");
         assert!(error("::1").contains("[::1]:10420"));
         assert!(
-            error("::1:9090").contains("without a port"),
+            error("::1:9090").contains("without brackets"),
             "{}",
             error("::1:9090")
         );

@@ -133,6 +133,9 @@ fn from_layers(
     purpose: Purpose,
 ) -> Result<Loaded, Errors> {
     let layers = Layers::new(source, environment, flags);
+    if !layers.is_whole {
+        return Err(Errors::new(layers.problems));
+    }
     if source.is_none()
         && purpose == Purpose::Serve
         && layers.problems.is_empty()

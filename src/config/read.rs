@@ -140,6 +140,11 @@ impl<'a> At<'a> {
         name
     }
 
+    /// The text as it was written, of a value that may be shown.
+    fn text(&self) -> &'a str {
+        self.value.and_then(Value::as_str).unwrap_or_default()
+    }
+
     /// Values of `oauth` are never shown, wherever they stand and whatever they are.
     fn is_secret(&self) -> bool {
         matches!(self.path.first(), Some(Step::Key(key)) if key == "oauth")
@@ -338,11 +343,18 @@ impl Reader<'_> {
         match interval {
             Some(interval) if !limit.is_zero() && limit < interval => {
                 let name = at.name();
+                let interval_at = At {
+                    path: Vec::new(),
+                    value: Some(&self.layers.merged),
+                }
+                .key("collect")
+                .key("interval");
                 let message = format!(
-                    "{name} ({}) is shorter than collect.interval ({}): readings would be stale before the next \
-                     collection; raise {name}, or set it to 0 for never",
-                    duration::format(limit),
-                    duration::format(interval)
+                    "{name} ({}) is shorter than {} ({}): readings would be stale before the next collection; raise \
+                     {name}, or set it to 0 for never",
+                    at.text(),
+                    interval_at.name(),
+                    interval_at.text(),
                 );
                 self.refuse(at, message);
                 None

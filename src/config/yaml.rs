@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use granit_parser::{Event, Parser, ScalarStyle};
+use granit_parser::{Event, Options, Parser, ScalarStyle};
 
 use super::problem::key_for_display;
 
@@ -50,8 +50,12 @@ const DEEPEST: usize = 16;
 /// Reads one document; an empty one is [`Kind::Null`].
 pub(super) fn parse(text: &str) -> Result<Node, Invalid> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut options = Options::default();
+    // As events they get the same advice as any alias; as errors they would be "unknown anchors".
+    options.emit_unresolved_aliases = true;
+    options.set_emit_comments(false);
     let mut builder = Builder::default();
-    for event in Parser::new_from_str(text) {
+    for event in Parser::new_from_str_with_options(text, options) {
         let (event, span) = event.map_err(|error| Invalid {
             line: error.marker().line(),
             message: format!("not valid YAML: {error}", error = error.kind()),
