@@ -294,3 +294,111 @@ impl Unsaved {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn secret(text: &str) -> Secret {
+        Secret::new(text)
+    }
+
+    fn record(token: &str, seed: Option<&str>) -> Record {
+        Record {
+            refresh_token: secret(token),
+            seed: seed.map(|seed| SeedHash::of(&secret(seed))),
+            obtained_at: Some(7.0),
+        }
+    }
+
+    /// Tokens in the order they are asked with.
+    fn chosen(configured: Option<&str>, record: Option<&Record>, certain: bool) -> Vec<String> {
+        let configured = configured.map(secret);
+        choose(configured.as_ref(), record, certain)
+            .into_iter()
+            .flat_map(|(best, second)| [Some(best), second])
+            .flatten()
+            .map(|grant| grant.refresh_token.expose().to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn the_store_wins_over_the_token_that_was_configured_when_it_was_written() {
+        let stored = record("rotated", Some("seed"));
+        assert_eq!(chosen(Some("seed"), Some(&stored), true), ["rotated"]);
+        assert_eq!(chosen(None, Some(&stored), true), ["rotated"]);
+        assert_eq!(chosen(Some("seed"), None, true), ["seed"]);
+        assert_eq!(chosen(None, None, true), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_token_configured_since_wins_over_the_store() {
+        let stored = record("rotated", Some("seed"));
+        for certain in [true, false] {
+            assert_eq!(chosen(Some("new"), Some(&stored), certain), ["new"]);
+        }
+    }
+
+    #[test]
+    fn where_nothing_was_configured_at_the_login_the_configured_token_comes_second() {
+        let stored = record("login", None);
+        assert_eq!(
+            chosen(Some("configured"), Some(&stored), true),
+            ["login", "configured"]
+        );
+    }
+
+    #[test]
+    fn where_memory_stands_in_for_a_lost_store_the_configured_token_comes_second() {
+        let held = record("rotated", Some("seed"));
+        assert_eq!(
+            chosen(Some("seed"), Some(&held), false),
+            ["rotated", "seed"]
+        );
+    }
+
+    #[test]
+    fn rotation_keeps_the_login_and_takes_up_the_configured_seed() {
+        let (best, _) = choose(
+            Some(&secret("configured")),
+            Some(&record("login", None)),
+            true,
+        )
+        .unwrap();
+        assert_eq!(best.obtained_at, Some(7.0));
+        assert_eq!(best.seed, Some(SeedHash::of(&secret("configured"))));
+        let (best, _) = choose(None, Some(&record("login", Some("seed"))), true).unwrap();
+        assert_eq!(best.seed, Some(SeedHash::of(&secret("seed"))));
+        let (best, _) = choose(Some(&secret("seed")), None, true).unwrap();
+        assert_eq!(
+            best.obtained_at, None,
+            "a configured token's login is unknown"
+        );
+    }
+
+    #[test]
+    fn a_fingerprint_tells_every_part_apart() {
+        let credentials = |id: &str, client_secret: Option<&str>, token: &str| {
+            let (best, second) = choose(Some(&secret(token)), None, true).unwrap();
+            let credentials = Credentials {
+                client_id: secret(id),
+                client_secret: client_secret.map(secret),
+                best,
+                second,
+            };
+            credentials.fingerprint_with(&credentials.best)
+        };
+        let all = [
+            credentials("ab", Some("c"), "d"),
+            credentials("a", Some("bc"), "d"),
+            credentials("ab", Some("cd"), "d"),
+            credentials("ab", Some("c"), "dd"),
+            credentials("ab", None, "d"),
+        ];
+        for (index, one) in all.iter().enumerate() {
+            assert!(!all[index + 1..].contains(one), "{index}");
+        }
+        assert_eq!(all[0], credentials("ab", Some("c"), "d"));
+    }
+}

@@ -101,11 +101,11 @@ impl BodyError {
 pub fn reason_of(error: &reqwest::Error) -> Reason {
     if error.is_timeout() {
         Reason::Timeout
-    } else if error.is_decode() {
+    } else if error.is_decode() && !comes_from_connection(error) {
         Reason::Malformed
     } else if error.is_redirect() {
         Reason::Redirect
-    } else if error.is_connect() || error.is_request() || error.is_body() {
+    } else if error.is_connect() || error.is_request() || error.is_body() || error.is_decode() {
         Reason::Connect
     } else {
         Reason::Other
@@ -119,16 +119,28 @@ pub fn describe(error: reqwest::Error) -> String {
 
 fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
+    for cause in causes(error) {
         // Layers that only repeat the layer below would say the same thing twice.
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            write!(text, ": {cause_text}").expect("writing to a string cannot fail");
+        let cause = cause.to_string();
+        if !text.ends_with(&cause) {
+            write!(text, ": {cause}").expect("writing to a string cannot fail");
         }
-        source = cause.source();
     }
     text
+}
+
+fn causes<'a>(error: &'a dyn Error) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    let mut next = error.source();
+    std::iter::from_fn(move || {
+        let cause = next?;
+        next = cause.source();
+        Some(cause)
+    })
+}
+
+/// A body that stops half-way is reported as one that cannot be decoded, compressed or not.
+fn comes_from_connection(error: &reqwest::Error) -> bool {
+    causes(error).any(|cause| cause.is::<hyper::Error>())
 }
 
 fn builder(api: &Api) -> ClientBuilder {
@@ -148,5 +160,158 @@ fn read_authorities(path: &PathBuf) -> Result<Vec<Certificate>, ClientError> {
     match Certificate::from_pem_bundle(&pem) {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
         _ => Err(ClientError::NoAuthorities { path: path.clone() }),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        time::Duration,
+    };
+
+    use axum::{
+        Router,
+        http::{HeaderMap, StatusCode},
+        routing::get,
+    };
+    use flate2::{Compression, write::GzEncoder};
+
+    use super::*;
+
+    fn api(ca_file: Option<PathBuf>) -> Api {
+        Api {
+            url: "http://127.0.0.1".parse().unwrap(),
+            timeout: Duration::from_millis(500),
+            max_concurrency: 8,
+            requests_per_second: 0.0,
+            max_response_bytes: 1024,
+            allow_insecure: false,
+            ca_file,
+        }
+    }
+
+    async fn serve(router: Router) -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        url
+    }
+
+    fn zipped(text: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+        encoder.write_all(text).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    async fn body_of(zip: Vec<u8>, limit: usize) -> Result<Bytes, BodyError> {
+        let url = serve(Router::new().route(
+            "/",
+            get(move || async move { ([("content-encoding", "gzip")], zip) }),
+        ))
+        .await;
+        let client = http_client(&api(None)).unwrap();
+        read_limited(client.get(url).send().await.unwrap(), limit).await
+    }
+
+    #[tokio::test]
+    async fn a_body_is_counted_after_decompression() {
+        let zip = zipped(&[b'0'; 100_000]);
+        assert!(zip.len() < 1000);
+        assert_eq!(body_of(zip.clone(), 100_000).await.unwrap().len(), 100_000);
+        let error = body_of(zip, 99_999).await.unwrap_err();
+        assert_eq!(error.reason(), Reason::TooLarge);
+        assert_eq!(error.to_string(), "the answer is longer than 99999 bytes");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_not_what_it_says_is_malformed() {
+        let error = body_of(b"no gzip".to_vec(), 1000).await.unwrap_err();
+        assert_eq!(error.reason(), Reason::Malformed);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_breaks_off_is_a_broken_connection() {
+        for encoding in ["identity", "gzip"] {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let url = format!("http://{}/", listener.local_addr().unwrap());
+            let half = zipped(&[b'0'; 1000])[..15].to_vec();
+            std::thread::spawn(move || {
+                let (mut stream, _) = listener.accept().unwrap();
+                let _ = stream.read(&mut [0; 4096]).unwrap();
+                write!(
+                    stream,
+                    "HTTP/1.1 200 OK\r\ncontent-length: 100\r\ncontent-encoding: {encoding}\r\n\r\n"
+                )
+                .unwrap();
+                stream.write_all(&half).unwrap();
+            });
+            let client = http_client(&api(None)).unwrap();
+            let response = client.get(url).send().await.unwrap();
+            let error = read_limited(response, 1000).await.unwrap_err();
+            assert_eq!(error.reason(), Reason::Connect, "{encoding}: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn errors_name_their_cause_and_no_url() {
+        let url = serve(Router::new().route(
+            "/",
+            get(|| async { tokio::time::sleep(Duration::from_secs(5)).await }),
+        ))
+        .await;
+        let client = http_client(&api(None)).unwrap();
+        let error = client
+            .get(format!("{url}?private"))
+            .send()
+            .await
+            .unwrap_err();
+        assert_eq!(reason_of(&error), Reason::Timeout);
+        let text = describe(error);
+        assert!(text.contains("timed out"), "{text}");
+        assert!(!text.contains("private"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn it_says_who_it_is_takes_gzip_and_follows_no_redirect() {
+        let url = serve(Router::new().route(
+            "/",
+            get(|headers: HeaderMap| async move {
+                assert!(
+                    headers["accept-encoding"]
+                        .to_str()
+                        .unwrap()
+                        .contains("gzip")
+                );
+                (
+                    StatusCode::FOUND,
+                    [("location", "/elsewhere")],
+                    headers["user-agent"].to_str().unwrap().to_owned(),
+                )
+            }),
+        ))
+        .await;
+        let client = http_client(&api(None)).unwrap();
+        let response = client.get(url).send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::FOUND);
+        assert_eq!(
+            read_limited(response, 1000).await.unwrap(),
+            concat!("lightfi-exporter/", env!("CARGO_PKG_VERSION"))
+        );
+    }
+
+    #[test]
+    fn a_file_without_authorities_is_told_by_name() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let empty = directory.path().join("ca.pem");
+        fs::write(&empty, "no certificate").unwrap();
+        for path in [empty, directory.path().join("missing.pem")] {
+            let error = http_client(&api(Some(path.clone())))
+                .unwrap_err()
+                .to_string();
+            assert!(error.starts_with("api.ca_file: "), "{error}");
+            assert!(error.contains(path.to_str().unwrap()), "{error}");
+        }
     }
 }

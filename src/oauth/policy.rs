@@ -228,3 +228,266 @@ fn backoff(failures: u32) -> Duration {
     let doublings = failures.saturating_sub(1).min(6);
     (BACKOFF_FIRST * 2_u32.pow(doublings)).min(BACKOFF_LONGEST)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MARGIN: Duration = Duration::from_secs(60);
+
+    fn seconds(seconds: f64) -> Duration {
+        Duration::from_secs_f64(seconds)
+    }
+
+    /// A policy whose first request brought a token of this life at time 0.
+    fn with_token(lifetime: f64) -> Policy {
+        let mut policy = Policy::new(MARGIN);
+        assert_eq!(policy.renewal(Duration::ZERO), Renewal::Start);
+        policy.succeeded(Duration::ZERO, seconds(lifetime));
+        policy
+    }
+
+    fn transient() -> Setback {
+        Setback::Transient { retry_after: None }
+    }
+
+    #[test]
+    fn a_token_is_renewed_the_margin_before_its_end() {
+        let mut policy = with_token(14_400.0);
+        assert_eq!(policy.renewal(seconds(1.0)), Renewal::At(seconds(14_340.0)));
+        assert_eq!(policy.demand(seconds(14_399.0)), Demand::Use);
+        assert_eq!(policy.demand(seconds(14_400.0)), Demand::Start);
+    }
+
+    #[test]
+    fn a_token_shorter_than_twice_the_margin_is_renewed_at_half_its_life() {
+        let mut policy = with_token(100.0);
+        assert_eq!(policy.renewal(seconds(1.0)), Renewal::At(seconds(50.0)));
+    }
+
+    #[test]
+    fn a_token_of_one_second_is_renewed_once_a_second() {
+        let mut policy = with_token(1.0);
+        assert_eq!(policy.renewal(seconds(0.9)), Renewal::At(seconds(1.0)));
+        assert_eq!(policy.renewal(seconds(1.0)), Renewal::Start);
+    }
+
+    #[test]
+    fn a_rejected_token_is_replaced_as_soon_as_the_spacing_allows() {
+        let mut policy = with_token(14_400.0);
+        policy.rejected();
+        assert_eq!(policy.demand(seconds(0.25)), Demand::Later(seconds(1.0)));
+        assert_eq!(policy.demand(seconds(1.0)), Demand::Start);
+        assert_eq!(policy.demand(seconds(1.0)), Demand::Join);
+        assert_eq!(policy.renewal(seconds(1.0)), Renewal::Idle);
+    }
+
+    #[test]
+    fn failures_double_the_wait_up_to_a_minute_and_success_ends_it() {
+        let mut policy = Policy::new(MARGIN);
+        let mut now = Duration::ZERO;
+        let mut waits = Vec::new();
+        for _ in 0..9 {
+            assert_eq!(policy.renewal(now), Renewal::Start);
+            policy.failed(now, transient(), 1.0);
+            let Renewal::At(next) = policy.renewal(now) else {
+                unreachable!("a transient failure ends by itself");
+            };
+            assert_eq!(policy.demand(now), Demand::Refuse);
+            waits.push((next - now).as_secs());
+            now = next;
+        }
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        assert_eq!(policy.renewal(now), Renewal::Start);
+        policy.succeeded(now, seconds(3600.0));
+        policy.rejected();
+        now += SPACING;
+        assert_eq!(policy.demand(now), Demand::Start);
+        policy.failed(now, transient(), 1.0);
+        assert_eq!(policy.renewal(now), Renewal::At(now + BACKOFF_FIRST));
+    }
+
+    #[test]
+    fn chance_spreads_the_waits_over_their_upper_half() {
+        for (chance, wait) in [(0.0, 30.0), (0.5, 45.0), (1.0, 60.0)] {
+            let mut policy = Policy::new(MARGIN);
+            for _ in 0..20 {
+                policy.failed(Duration::ZERO, transient(), chance);
+            }
+            assert_eq!(policy.renewal(Duration::ZERO), Renewal::At(seconds(wait)));
+        }
+    }
+
+    #[test]
+    fn retry_after_stretches_the_wait_and_new_credentials_do_not_shorten_it() {
+        let mut policy = Policy::new(MARGIN);
+        policy.failed(
+            Duration::ZERO,
+            Setback::Transient {
+                retry_after: Some(seconds(90.0)),
+            },
+            0.0,
+        );
+        policy.credentials_changed();
+        assert_eq!(policy.renewal(seconds(2.0)), Renewal::At(seconds(90.0)));
+        policy.failed(Duration::ZERO, transient(), 0.0);
+        policy.credentials_changed();
+        assert_eq!(policy.renewal(seconds(2.0)), Renewal::Start);
+    }
+
+    #[test]
+    fn refused_credentials_are_asked_with_again_after_five_minutes() {
+        let mut policy = Policy::new(MARGIN);
+        assert_eq!(policy.renewal(Duration::ZERO), Renewal::Start);
+        policy.failed(Duration::ZERO, Setback::Refused, 0.0);
+        assert_eq!(policy.demand(seconds(299.0)), Demand::Refuse);
+        assert_eq!(policy.renewal(seconds(299.0)), Renewal::At(REFUSED_AGAIN));
+        assert_eq!(policy.renewal(REFUSED_AGAIN), Renewal::Start);
+    }
+
+    #[test]
+    fn other_credentials_are_asked_with_after_the_spacing() {
+        let mut policy = Policy::new(MARGIN);
+        policy.failed(Duration::ZERO, Setback::OthersKnown, 0.0);
+        assert_eq!(policy.demand(seconds(0.5)), Demand::Later(SPACING));
+        policy.failed(SPACING, Setback::Refused, 0.0);
+        policy.credentials_changed();
+        assert_eq!(policy.demand(seconds(2.0)), Demand::Start);
+    }
+
+    #[test]
+    fn with_nothing_to_ask_with_only_a_change_helps_and_needs_no_spacing() {
+        let mut policy = Policy::new(MARGIN);
+        assert_eq!(policy.renewal(Duration::ZERO), Renewal::Start);
+        policy.failed(Duration::ZERO, Setback::Missing, 0.0);
+        assert_eq!(policy.renewal(seconds(1e6)), Renewal::Idle);
+        assert_eq!(policy.demand(seconds(1e6)), Demand::Refuse);
+        policy.credentials_changed();
+        assert_eq!(policy.renewal(Duration::ZERO), Renewal::Start);
+    }
+
+    #[test]
+    fn a_request_given_up_does_not_block_the_next() {
+        let mut policy = Policy::new(MARGIN);
+        assert_eq!(policy.demand(Duration::ZERO), Demand::Start);
+        policy.abandoned(seconds(5.0));
+        assert_eq!(policy.demand(seconds(6.0)), Demand::Start);
+    }
+
+    /// What may happen to a policy whose loop and callers look at it all the time.
+    #[derive(Debug, Clone)]
+    enum Event {
+        Pass(f64),
+        Need,
+        Answer(Result<f64, Setback>, f64),
+        Reject,
+        Change,
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        let setback = prop_oneof![
+            3 => Just(transient()),
+            1 => (0.0..4000.0).prop_map(|wait| Setback::Transient {
+                retry_after: Some(seconds(wait)),
+            }),
+            2 => Just(Setback::Refused),
+            1 => Just(Setback::OthersKnown),
+        ];
+        prop_oneof![
+            4 => (0.0..2.0).prop_map(Event::Pass),
+            1 => (0.0..1000.0).prop_map(Event::Pass),
+            4 => Just(Event::Need),
+            4 => (prop_oneof![
+                (0.01..5.0).prop_map(Ok),
+                (0.01..20_000.0).prop_map(Ok),
+                setback.prop_map(Err)
+            ], 0.0..1.0).prop_map(|(answer, chance)| Event::Answer(answer, chance)),
+            1 => Just(Event::Reject),
+            1 => Just(Event::Change),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(5000))]
+
+        #[test]
+        fn whatever_happens_requests_are_single_spaced_and_never_given_up(
+            events in prop::collection::vec(event(), 1..120),
+        ) {
+            let mut policy = Policy::new(MARGIN);
+            let mut now = Duration::ZERO;
+            let mut in_flight = false;
+            let mut last_ended: Option<Duration> = None;
+            // Unchanged credentials that were refused at this time.
+            let mut refused_at: Option<Duration> = None;
+            let mut alive_until: Option<Duration> = None;
+            for event in events {
+                let mut started = false;
+                match event {
+                    Event::Pass(time) => {
+                        now += seconds(time);
+                        started = policy.renewal(now) == Renewal::Start;
+                    }
+                    Event::Need => {
+                        let alive = alive_until.is_some_and(|end| now < end);
+                        let demand = policy.demand(now);
+                        // A living token is given out whatever else is wrong, and a dead one never.
+                        prop_assert_eq!(demand == Demand::Use, alive);
+                        prop_assert_eq!(demand == Demand::Join, in_flight && !alive);
+                        if let Demand::Later(at) = demand {
+                            prop_assert!(now < at && at <= now + SPACING);
+                        }
+                        started = demand == Demand::Start;
+                    }
+                    Event::Answer(answer, chance) if in_flight => {
+                        in_flight = false;
+                        last_ended = Some(now);
+                        match answer {
+                            Ok(lifetime) => {
+                                policy.succeeded(now, seconds(lifetime));
+                                alive_until = Some(now + seconds(lifetime));
+                                refused_at = None;
+                            }
+                            Err(setback) => {
+                                policy.failed(now, setback, chance);
+                                refused_at = (setback == Setback::Refused).then_some(now);
+                            }
+                        }
+                    }
+                    Event::Answer(..) => {}
+                    Event::Reject => {
+                        policy.rejected();
+                        alive_until = None;
+                    }
+                    Event::Change => {
+                        policy.credentials_changed();
+                        refused_at = None;
+                    }
+                }
+                if started {
+                    prop_assert!(!in_flight, "two requests at once");
+                    prop_assert!(last_ended.is_none_or(|ended| now >= ended + SPACING));
+                    prop_assert!(refused_at.is_none_or(|at| now >= at + REFUSED_AGAIN));
+                    in_flight = true;
+                }
+            }
+            // However it stands, the background loop alone has a next request, and not after the token's end.
+            if !in_flight {
+                let next = match policy.renewal(now) {
+                    Renewal::Start => now,
+                    Renewal::At(at) => at,
+                    Renewal::Idle => return Err(TestCaseError::fail("no next request")),
+                };
+                let spaced = last_ended.map_or(Duration::ZERO, |ended| ended + SPACING);
+                let latest = if policy.troubled() {
+                    now + seconds(4000.0)
+                } else {
+                    alive_until.unwrap_or(now).max(now).max(spaced)
+                };
+                prop_assert!(next <= latest);
+            }
+        }
+    }
+}

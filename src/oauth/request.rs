@@ -222,3 +222,102 @@ fn unavailable(reason: Reason, what: String) -> TokenError {
         retry_after: None,
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn headers(pairs: &[(reqwest::header::HeaderName, &str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| (name.clone(), HeaderValue::from_str(value).unwrap()))
+            .collect()
+    }
+
+    fn error(status: u16, body: &Value) -> TokenError {
+        understand(
+            status,
+            None,
+            body.to_string().as_bytes(),
+            &Scrubber::default(),
+        )
+        .err()
+        .unwrap()
+    }
+
+    #[test]
+    fn a_good_reply_may_be_sloppy() {
+        let body = json!({
+            "access_token": "abc", "expires_in": "60", "refresh_token": "", "token_type": 5, "more": [],
+        });
+        let reply = understand(200, None, body.to_string().as_bytes(), &Scrubber::default())
+            .ok()
+            .unwrap();
+        assert_eq!(reply.bearer, "Bearer abc");
+        assert_eq!(reply.lifetime, Duration::from_secs(60));
+        assert!(reply.refresh_token.is_none());
+    }
+
+    #[test]
+    fn an_error_shows_oauths_two_fields_and_nothing_else_of_the_body() {
+        let body =
+            json!({"error": "invalid_grant", "error_description": "expired", "token": "abc"});
+        assert_eq!(
+            error(400, &body).to_string(),
+            "the refresh token is not accepted: the token endpoint answered 400: invalid_grant (expired)"
+        );
+        assert_eq!(
+            error(400, &json!({"message": "abc"})).to_string(),
+            "no access token: the token endpoint answered 400"
+        );
+        assert_eq!(
+            error(200, &json!({"error": "slow_down"})).to_string(),
+            "no access token: the token endpoint's reply has no access_token: slow_down"
+        );
+    }
+
+    #[test]
+    fn retry_after_comes_in_seconds_or_as_a_date_and_is_bounded() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        let wait = |value: &str| retry_after(&headers(&[(RETRY_AFTER, value)]), now);
+        assert_eq!(wait("120"), Some(Duration::from_secs(120)));
+        assert_eq!(
+            wait("Sun, 06 Nov 1994 08:50:37 GMT"),
+            Some(Duration::from_secs(60))
+        );
+        assert_eq!(wait("99999999"), Some(LONGEST_RETRY_AFTER));
+        for nonsense in ["", "soon", "-5", "1e9", "Sun, 06 Nov 1994 08:49:36 GMT"] {
+            assert_eq!(wait(nonsense), None, "{nonsense}");
+        }
+    }
+
+    #[test]
+    fn a_date_is_measured_by_the_servers_own_clock() {
+        let with_date = headers(&[
+            (RETRY_AFTER, "Sun, 06 Nov 1994 08:50:37 GMT"),
+            (DATE, "Sun, 06 Nov 1994 08:50:07 GMT"),
+        ]);
+        assert_eq!(
+            retry_after(&with_date, SystemTime::UNIX_EPOCH),
+            Some(Duration::from_secs(30))
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_reader_panic(
+            status in 100_u16..1000,
+            body in prop_oneof![
+                prop::collection::vec(any::<u8>(), 0..200),
+                r#"\{"(access_token|error|expires_in)": ?("[ -~]*"|[0-9eE.+-]*|\{\})\}"#
+                    .prop_map(String::into_bytes),
+            ],
+        ) {
+            let _ = understand(status, None, &body, &Scrubber::default());
+        }
+    }
+}

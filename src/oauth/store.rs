@@ -317,3 +317,240 @@ fn directory_of(path: &Path) -> &Path {
         None => path,
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn record(refresh_token: &str) -> Record {
+        Record {
+            refresh_token: Secret::new(refresh_token),
+            seed: Some(SeedHash::of(&Secret::new("seed"))),
+            obtained_at: Some(1_700_000_000.0),
+        }
+    }
+
+    fn stored(path: &Path) -> String {
+        let record = Store::open(path).unwrap().read().unwrap().unwrap();
+        record.refresh_token.expose().to_owned()
+    }
+
+    fn names(directory: &Path) -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(directory)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn what_is_written_is_read_back_and_private() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("store.json");
+        let store = Store::open(&path).unwrap();
+        assert!(store.read().unwrap().is_none());
+        assert_eq!(names(directory.path()), Vec::<String>::new());
+        for token in ["first", "second"] {
+            store.write(&record(token)).unwrap();
+        }
+        let read = store.read().unwrap().unwrap();
+        assert_eq!(read.refresh_token.expose(), "second");
+        assert_eq!(read.seed, Some(SeedHash::of(&Secret::new("seed"))));
+        assert_eq!(read.obtained_at, Some(1_700_000_000.0));
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        assert_eq!(names(directory.path()), ["store.json"]);
+    }
+
+    #[test]
+    fn a_store_made_readable_by_others_is_private_after_the_next_write() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("store.json");
+        let store = Store::create(&path, &Secret::new("login"), None, 1.0).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        store.write(&record("next")).unwrap();
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+    }
+
+    #[test]
+    fn the_format_is_the_one_that_later_versions_must_read() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("store.json");
+        fs::write(
+            &path,
+            r#"{"version": 1, "refresh_token": "kept", "seed_sha256": null, "obtained_at": null,
+                "written_at": 1700000000, "more": true}"#,
+        )
+        .unwrap();
+        let read = Store::open(&path).unwrap().read().unwrap().unwrap();
+        assert_eq!(read.refresh_token.expose(), "kept");
+        assert_eq!((read.seed, read.obtained_at), (None, None));
+        fs::write(&path, r#"{"version": 1, "refresh_token": "kept"}"#).unwrap();
+        assert_eq!(stored(&path), "kept");
+    }
+
+    #[test]
+    fn what_is_not_ours_is_refused_by_name_and_never_overwritten() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("store.json");
+        let long = format!("{}1", " ".repeat(MAX_BYTES as usize));
+        for (contents, what) in [
+            ("", "broken (line 1 column 1)"),
+            ("{\"version\": 1, \"refresh_tok", "broken (line 1 column "),
+            ("s3cret-by-hand\n", "broken (line 1 column 1)"),
+            ("[]", "broken (line 1 column "),
+            (r#"{"refresh_token": "s3cret"}"#, "broken (line 1 column "),
+            (
+                r#"{"version": "s3cret", "refresh_token": "s3cret"}"#,
+                "broken (line 1 column ",
+            ),
+            (
+                r#"{"version": 1, "refresh_token": {"s3cret": 1}}"#,
+                "broken (line 1 column ",
+            ),
+            (
+                r#"{"version": 1, "refresh_token": " "}"#,
+                "its refresh_token is empty",
+            ),
+            (
+                r#"{"version": 0, "refresh_token": "s3cret"}"#,
+                "its version is 0",
+            ),
+            (&long, "it is too long"),
+            (
+                r#"{"version": 2, "tokens": ["s3cret"]}"#,
+                "has format 2, written by a newer version",
+            ),
+        ] {
+            fs::write(&path, contents).unwrap();
+            let opened = Store::open(&path).unwrap_err();
+            let written = Store { path: path.clone() }
+                .write(&record("rotated"))
+                .unwrap_err();
+            for error in [opened, written] {
+                let text = error.to_string();
+                assert!(text.contains(path.to_str().unwrap()), "{text}");
+                assert!(text.contains(what), "{text}");
+                assert!(!format!("{text}{error:?}").contains("s3cret"), "{text}");
+            }
+            assert_eq!(fs::read_to_string(&path).unwrap(), contents);
+        }
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_written_is_told_at_once() {
+        let directory = TempDir::new().unwrap();
+        let file = directory.path().join("file");
+        fs::write(&file, "").unwrap();
+        for path in [
+            directory.path().join("missing/store.json"),
+            file.join("store.json"),
+            directory.path().to_owned(),
+        ] {
+            let error = Store::open(&path).unwrap_err().to_string();
+            assert!(error.contains(path.to_str().unwrap()), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_pipe_is_refused_without_waiting_for_its_writer() {
+        let error = Store::open("/dev/null").unwrap_err().to_string();
+        assert!(error.contains("no regular file"), "{error}");
+    }
+
+    #[test]
+    fn a_link_stays_a_link_and_its_file_is_replaced() {
+        let directory = TempDir::new().unwrap();
+        let volume = directory.path().join("volume");
+        fs::create_dir(&volume).unwrap();
+        let link = directory.path().join("store.json");
+        // Through two links, the first of them dangling at first.
+        symlink("store.link", &link).unwrap();
+        symlink("volume/real.json", directory.path().join("store.link")).unwrap();
+        for token in ["first", "second"] {
+            Store::open(&link).unwrap().write(&record(token)).unwrap();
+            assert_eq!(stored(&volume.join("real.json")), token);
+        }
+        assert!(link.is_symlink());
+        assert_eq!(names(&volume), ["real.json"]);
+    }
+
+    #[test]
+    fn links_in_a_circle_are_an_error() {
+        let directory = TempDir::new().unwrap();
+        let link = directory.path().join("store.json");
+        symlink("store.json", &link).unwrap();
+        assert!(Store::open(&link).is_err());
+    }
+
+    #[test]
+    fn what_a_killed_writer_left_is_removed_once_it_is_old() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("store.json");
+        for (name, age) in [
+            (".store.json.tmp-old", LEFTOVER_AFTER),
+            (".store.json.tmp-new", Duration::ZERO),
+            (".other.json.tmp-old", LEFTOVER_AFTER),
+        ] {
+            File::create(directory.path().join(name))
+                .unwrap()
+                .set_modified(SystemTime::now() - age)
+                .unwrap();
+        }
+        Store::open(&path).unwrap();
+        assert_eq!(
+            names(directory.path()),
+            [".other.json.tmp-old", ".store.json.tmp-new"]
+        );
+    }
+
+    #[test]
+    fn a_login_replaces_what_was_stored() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("store.json");
+        let seed = Secret::new("configured");
+        Store::create(&path, &Secret::new("one"), None, 1.0).unwrap();
+        let store = Store::create(&path, &Secret::new("two"), Some(&seed), 2.5).unwrap();
+        let read = store.read().unwrap().unwrap();
+        assert_eq!(read.refresh_token.expose(), "two");
+        assert_eq!(read.seed, Some(SeedHash::of(&seed)));
+        assert_eq!(read.obtained_at, Some(2.5));
+    }
+
+    #[test]
+    fn readers_never_see_half_a_store() {
+        let directory = TempDir::new().unwrap();
+        let store = Store::open(directory.path().join("store.json")).unwrap();
+        store.write(&record("0")).unwrap();
+        std::thread::scope(|scope| {
+            for writer in 0..2 {
+                let store = store.clone();
+                scope.spawn(move || {
+                    for round in 0..50 {
+                        let token = format!("{writer}-{round}-{}", "x".repeat(4000));
+                        store.write(&record(&token)).unwrap();
+                    }
+                });
+            }
+            for _ in 0..500 {
+                assert!(store.read().unwrap().is_some());
+            }
+        });
+    }
+
+    #[test]
+    fn debug_shows_no_token() {
+        assert!(!format!("{:?}", record("s3cret")).contains("s3cret"));
+    }
+}
