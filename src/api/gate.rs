@@ -176,7 +176,7 @@ mod tests {
             ("Sun, 06 Nov 1994 08:50:07 GMT", None, Some(30)),
             ("Sun, 06 Nov 1994 09:50:07 GMT", hour_ahead, Some(30)),
             ("Sun, 06 Nov 1994 08:00:00 GMT", None, Some(0)),
-            ("Sun, 06 Nov 2094 08:00:00 GMT", None, Some(3600)),
+            ("Sat, 06 Nov 2094 08:00:00 GMT", None, Some(3600)),
             ("soon", None, None),
             ("-5", None, None),
             ("1.5", None, None),

@@ -12,8 +12,6 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use crate::snapshot::Skip;
-
 /// Deeper nesting is no building's: deeper parts are not looked at.
 const MAX_DEPTH: usize = 32;
 /// How many top-level keys an error names, and how much of each.
@@ -32,8 +30,10 @@ pub enum Item {
         /// In the vendor's unit.
         value: f64,
     },
-    /// No reading, and why.
-    Skipped(Skip),
+    /// Value or time is null or missing.
+    Null,
+    /// Not of the known shape.
+    Malformed,
 }
 
 /// Body of `GET /sensors/{id}`.
@@ -368,14 +368,14 @@ impl<'a> Fields<'a> {
 
 fn item(element: &RawValue) -> Item {
     let Some(fields) = Fields::of(element) else {
-        return Item::Skipped(Skip::Malformed);
+        return Item::Malformed;
     };
     let Some(var_name) = fields
         .get("var_name")
         .and_then(|raw| string(raw.get()))
         .filter(|name| !name.is_empty())
     else {
-        return Item::Skipped(Skip::Malformed);
+        return Item::Malformed;
     };
     match (number(fields.get("time")), number(fields.get("value"))) {
         (Ok(Some(time)), Ok(Some(value))) => Item::Reading {
@@ -383,8 +383,8 @@ fn item(element: &RawValue) -> Item {
             time,
             value,
         },
-        (Err(()), _) | (_, Err(())) => Item::Skipped(Skip::Malformed),
-        _ => Item::Skipped(Skip::Null),
+        (Err(()), _) | (_, Err(())) => Item::Malformed,
+        _ => Item::Null,
     }
 }
 
@@ -538,9 +538,9 @@ mod tests {
     #[test]
     fn an_item_that_is_no_reading_does_not_touch_the_others() {
         let cases = [
-            (r#"{"var_name":"a","time":null,"value":1}"#, Skip::Null),
-            (r#"{"var_name":"a","value":1}"#, Skip::Null),
-            (r#"{"var_name":"a","time":1,"value":null}"#, Skip::Null),
+            (r#"{"var_name":"a","time":null,"value":1}"#, Item::Null),
+            (r#"{"var_name":"a","value":1}"#, Item::Null),
+            (r#"{"var_name":"a","time":1,"value":null}"#, Item::Null),
             (
                 r#"{"var_name":"a","time":1,"value":"21.5"}"#,
                 Skip::Malformed,
@@ -549,20 +549,16 @@ mod tests {
                 r#"{"var_name":"a","time":true,"value":null}"#,
                 Skip::Malformed,
             ),
-            (r#"{"var_name":7,"time":1,"value":1}"#, Skip::Malformed),
-            (r#"{"time":1,"value":1}"#, Skip::Malformed),
-            (r#"["a",1,1]"#, Skip::Malformed),
-            ("7", Skip::Malformed),
-            ("null", Skip::Malformed),
+            (r#"{"var_name":7,"time":1,"value":1}"#, Item::Malformed),
+            (r#"{"time":1,"value":1}"#, Item::Malformed),
+            (r#"["a",1,1]"#, Item::Malformed),
+            ("7", Item::Malformed),
+            ("null", Item::Malformed),
         ];
-        for (bad, skip) in cases {
+        for (bad, expected) in cases {
             let body = format!(r#"{{"data":[{bad},{{"var_name":"b","time":1,"value":2}}]}}"#);
             let items = sensor(body.as_bytes()).unwrap().items;
-            assert_eq!(
-                items,
-                [Item::Skipped(skip), reading("b", 1.0, 2.0)],
-                "{bad}"
-            );
+            assert_eq!(items, [expected, reading("b", 1.0, 2.0)], "{bad}");
         }
     }
 

@@ -46,7 +46,8 @@ impl Settled {
         let mut settled = Self::default();
         for item in items {
             match item {
-                Item::Skipped(skip) => settled.skipped.count(skip),
+                Item::Null => settled.skipped.count(Skip::Null),
+                Item::Malformed => settled.skipped.count(Skip::Malformed),
                 Item::Reading {
                     var_name,
                     time,

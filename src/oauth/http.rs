@@ -3,7 +3,7 @@
 //! What is asked for and what an answer says belong to `request` here and to `api`; both call this, and only this knows
 //! how the client is set up.
 
-use std::{error::Error, fmt::Write as _, fs, path::PathBuf};
+use std::{error::Error, fmt::Write as _, fs, io, path::PathBuf};
 
 use bytes::{Bytes, BytesMut};
 use reqwest::{Certificate, Client, ClientBuilder, Response, redirect};
@@ -110,6 +110,16 @@ pub fn reason_of(error: &reqwest::Error) -> Reason {
     } else {
         Reason::Other
     }
+}
+
+fn is_broken_connection(error: &(dyn Error + 'static)) -> bool {
+    let of_io = error.downcast_ref::<io::Error>();
+    error.is::<hyper::Error>()
+        || of_io.is_some_and(|io| {
+            io.get_ref()
+                .is_some_and(|inner| is_broken_connection(inner))
+        })
+        || error.source().is_some_and(is_broken_connection)
 }
 
 /// An error of the client with its causes in one line, and without the URL, whose query may be private.

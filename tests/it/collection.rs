@@ -144,23 +144,21 @@ async fn a_server_error_is_tried_three_times_and_a_malformed_answer_once() {
 #[tokio::test]
 async fn readings_stay_through_an_outage_until_they_are_stale_and_leave_at_that_moment() {
     let cloud = Cloud::start(by_id(10)).await;
-    // Simulated readings are at most a few minutes old: find out how old the newest is, and let it expire 3 s later.
-    let ages = {
-        let exporter = Exporter::serve(&cloud.config(""));
-        let scrape = exporter.scrape().await;
-        let now = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .expect("after 1970")
-            .as_secs_f64();
-        let newest = |metric: &str| {
-            scrape
-                .series_of(metric)
-                .into_values()
-                .fold(f64::MIN, f64::max)
-        };
-        now - newest("lightfi_sensor_last_reading_timestamp_seconds")
-    };
-    let limit = ages as u64 + 6;
+    // Simulated readings are minutes old: find out how old the newest temperature is, and let it expire in a while.
+    let exporter = Exporter::serve(&cloud.config("metrics: {reading_timestamps: true}\n"));
+    let scrape = exporter.scrape().await;
+    let times = scrape
+        .series_of("lightfi_reading_timestamp_seconds")
+        .into_iter();
+    let newest = times
+        .filter(|(series, _)| series.contains("temperatureC"))
+        .map(|(_, time)| time)
+        .fold(0.0, f64::max);
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .expect("after 1970")
+        .as_secs_f64();
+    let limit = (now - newest) as u64 + 8;
     let exporter = Exporter::serve(&cloud.config(&format!(
         "collect: {{interval: 2s, stale_after: {limit}s}}\n\
          metrics: {{variables: {{batteryLevelPct: {{stale_after: 0}}, energyInkWh: {{stale_after: 0}}}}}}\n"

@@ -98,13 +98,19 @@ impl Exporter {
         };
         let start = Instant::now();
         while exporter.url.is_empty() {
-            let listening = exporter.output().lines().find_map(|line| {
-                let (_, address) = line.split_once("address=")?;
-                line.contains("listening")
-                    .then(|| address.split_whitespace().next().map(str::to_owned))?
-            });
+            let output = exporter.output();
+            let line = output.lines().find(|line| line.contains("listening"));
+            // logfmt or JSON: the address follows its key.
+            let listening = line
+                .and_then(|line| line.split("address").nth(1))
+                .map(|rest| {
+                    rest.trim_matches(|c: char| "=:\"".contains(c))
+                        .split(|c: char| " \",".contains(c))
+                        .next()
+                });
+            let listening = listening.flatten().map(str::to_owned);
             if let Some(address) = listening {
-                exporter.url = format!("http://{}", address.trim_matches('"'));
+                exporter.url = format!("http://{}", address);
             }
             let ended = exporter
                 .child

@@ -225,6 +225,7 @@ async fn it_listens_where_it_is_told() {
         exporter.url
     );
     assert_eq!(exporter.get("/healthz").await.status(), 200);
+    exporter.scrape().await;
     assert_eq!(exporter.get("/readyz").await.status(), 200);
 }
 
@@ -249,6 +250,7 @@ async fn only_get_and_head_are_answered_and_oversized_requests_are_refused() {
     let demo = Exporter::demo(&["--sensors=10"]);
     let client = reqwest::Client::builder()
         .no_proxy()
+        .no_gzip()
         .build()
         .expect("a client");
     let status = |request: reqwest::RequestBuilder| async {

@@ -1,4 +1,14 @@
-//! The integration tests, one binary with a module per subject.
-#![allow(clippy::unwrap_used, clippy::panic)]
+//! What users and their tools see, tried on the real binary, the simulated cloud and the real tools.
+#![allow(unreachable_pub, clippy::panic, clippy::unwrap_used)] // nobody else uses it; a panic is a test's word
 
+mod architecture;
+mod cloud;
+mod collection;
 mod config;
+mod demo;
+mod exporter;
+mod exposition;
+mod lifecycle;
+mod readme;
+mod tokens;
+mod tools;
