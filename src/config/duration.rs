@@ -15,7 +15,7 @@ const UNITS: &[(&str, u64)] = &[
     ("ms", 1),
 ];
 
-/// The largest unit [`format`] uses: the contract's durations end at days.
+/// The largest unit [`format()`] uses: the contract's durations end at days.
 const LARGEST_FORMATTED: &str = "d";
 
 /// Longer ones are typing errors, and would overflow clocks.
@@ -73,7 +73,7 @@ pub fn format(duration: Duration) -> String {
         .iter()
         .skip_while(|(unit, _)| *unit != LARGEST_FORMATTED)
         .map(|(unit, size)| (unit, u128::from(*size)))
-        .find(|(_, size)| millis % size == 0)
+        .find(|(_, size)| millis.is_multiple_of(*size))
         .unwrap_or((&"ms", 1));
     format!("{}{unit}", millis / size)
 }

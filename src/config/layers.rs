@@ -365,7 +365,7 @@ pub(super) fn unknown_key(place: &str, key: &str, known: Vec<String>) -> String 
         "" => key.to_owned(),
         place => format!("{place}.{key}"),
     };
-    let named = if is_key_like(key) {
+    let named = if is_key_like(key, place == "oauth") {
         format!("unknown key \"{}\"", path(key))
     } else if place.is_empty() {
         "unknown key".to_owned()
@@ -412,6 +412,7 @@ fn of_environment(
     let known: Vec<String> = known_paths(defaults)
         .iter()
         .filter(|path| leaf(path) != FILE_ONLY)
+        .filter(|path| !matches!(defaults.get(*path), Some(Value::Dict(..))))
         .map(|path| variable(&path.split('.').collect::<Vec<_>>()))
         .collect();
     let mut dict = Dict::new();

@@ -46,6 +46,9 @@ const LARGEST_FILE: u64 = 128 << 20;
 /// Room that a collection leaves at a limited rate, for the last request to be answered within the interval.
 const RATE_MARGIN: f64 = 1.1;
 
+/// Keeps a tiny rate from stretching the interval beyond what clocks can add.
+const LONGEST_EFFECTIVE_INTERVAL: Duration = Duration::from_secs(365 * 86_400);
+
 /// What the command line says; what is not given is absent, so that it leaves file and environment in force.
 #[derive(Debug, Clone, Default)]
 pub struct Flags {
@@ -222,9 +225,6 @@ impl Config {
     }
 }
 
-/// Keeps a tiny rate from stretching the interval beyond what clocks can add.
-const LONGEST_EFFECTIVE_INTERVAL: Duration = Duration::from_secs(365 * 86_400);
-
 /// Everything the exporter can be told, checked and complete.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -393,3 +393,6 @@ pub enum LogFormat {
     /// One JSON object a line.
     Json,
 }
+
+#[cfg(test)]
+mod tests;

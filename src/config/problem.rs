@@ -45,21 +45,15 @@ impl fmt::Display for Errors {
 /// More of a value than this tells nobody anything.
 const LONGEST_SHOWN: usize = 60;
 
-/// A key in quotes, if it looks like one: `client_secret:hunter2` (no space after the colon) is a key to YAML.
-pub(super) fn key_for_display(key: &str) -> String {
-    if is_key_like(key) {
-        format!("key \"{key}\"")
-    } else {
-        "a key".to_owned()
-    }
-}
-
-/// Whether a key can be shown: a word that nobody would mistake for a secret put in the wrong place.
-pub(super) fn is_key_like(key: &str) -> bool {
+/// Whether a key can be shown: a word that nobody would mistake for a secret put in a key's place, as in
+/// `client_secret:hunter2` (no space after the colon). Keys of `oauth` have no digits, most secrets have.
+pub(super) fn is_key_like(key: &str, in_oauth: bool) -> bool {
     (1..=LONGEST_SHOWN).contains(&key.len())
-        && key
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'))
+        && key.bytes().all(|byte| {
+            byte.is_ascii_alphabetic()
+                || matches!(byte, b'_' | b'-' | b'.')
+                || (byte.is_ascii_digit() && !in_oauth)
+        })
 }
 
 /// A value in quotes; what may be a URL with a password stays hidden.

@@ -129,7 +129,7 @@ impl<'a> At<'a> {
                     if !name.is_empty() {
                         name.push('.');
                     }
-                    if is_key_like(key) {
+                    if is_key_like(key, self.is_secret()) {
                         name.push_str(key);
                     } else {
                         name.push_str(&value_for_display(key));
@@ -525,10 +525,13 @@ impl Reader<'_> {
     ) -> Option<BTreeMap<String, Override>> {
         let mut variables = BTreeMap::new();
         let Some(Value::Dict(_, entries)) = at.value else {
-            if let Some(value) = at.value {
-                self.refuse_kind(at, value, "var_names with objects");
-            }
-            return None;
+            return match at.value {
+                Some(value) => {
+                    self.refuse_kind(at, value, "var_names with objects");
+                    None
+                }
+                None => Some(variables),
+            };
         };
         let mut good = true;
         let mut by_variable: HashMap<&str, &str> = HashMap::new();
@@ -878,7 +881,7 @@ fn telemetry_path(text: &str) -> Result<String, String> {
     if !text.starts_with('/') {
         return Err("does not begin with \"/\"".to_owned());
     }
-    let of_path = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~!$&'()+,;=:@".contains(&byte);
+    let of_path = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
     if !text.bytes().all(of_path)
         || text.contains("//")
         || text.split('/').any(|part| matches!(part, "." | ".."))

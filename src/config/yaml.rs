@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use granit_parser::{Event, Options, Parser, ScalarStyle};
 
-use super::problem::key_for_display;
+use super::problem::is_key_like;
 
 /// A value and where it stands.
 #[derive(Debug)]
@@ -155,17 +155,20 @@ impl Builder {
     }
 
     fn scalar(&mut self, text: String, plain: bool, line: usize) -> Result<(), String> {
+        let in_oauth = matches!(
+            self.open.first(),
+            Some((_, Open::Map { pending: Some(key), .. })) if key.text == "oauth"
+        );
         // Below a key of `oauth` every text may be a secret that was put in the wrong place.
-        let secret = self.open.len() > 2
-            && matches!(self.open.first(), Some((_, Open::Map { pending: Some(key), .. })) if key.text == "oauth");
+        let hidden = in_oauth && self.open.len() > 2;
         if let Some((_, Open::Map { pending, seen, .. })) = self.open.last_mut()
             && pending.is_none()
         {
             if let Some(first) = seen.insert(text.clone(), line) {
-                let key = if secret {
-                    "a key".into()
+                let key = if is_key_like(&text, in_oauth) && !hidden {
+                    format!("key \"{text}\"")
                 } else {
-                    key_for_display(&text)
+                    "a key".to_owned()
                 };
                 return Err(format!("{key} is given twice, first on line {first}"));
             }
