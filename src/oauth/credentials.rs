@@ -99,8 +99,8 @@ pub(super) enum Keeping {
     Stored,
     /// There is no store; told once.
     NoStore,
-    /// There is no store, as told before.
-    StillNoStore,
+    /// It is in memory only, for the reason told before.
+    InMemoryAsBefore,
     /// It is held in memory until it can be written.
     Failed(StoreError),
 }
@@ -174,7 +174,7 @@ impl Vault {
         kept.record = Some(record.clone());
         let Some(store) = &self.store else {
             if std::mem::replace(&mut kept.warned_of_no_store, true) {
-                return Keeping::StillNoStore;
+                return Keeping::InMemoryAsBefore;
             }
             return Keeping::NoStore;
         };
@@ -184,8 +184,12 @@ impl Vault {
                 Keeping::Stored
             }
             Err(error) => {
-                kept.unsaved = Some(Unsaved::beside(store));
-                Keeping::Failed(error)
+                let told = kept.unsaved.replace(Unsaved::beside(store)).is_some();
+                if told {
+                    Keeping::InMemoryAsBefore
+                } else {
+                    Keeping::Failed(error)
+                }
             }
         }
     }
@@ -230,7 +234,7 @@ impl Vault {
             Ok(None) => (kept.record.clone(), kept.unsaved.is_some()),
             Err(error) => {
                 if !std::mem::replace(&mut kept.store_failed, true) {
-                    tracing::error!(%error, "going on with the refresh token in memory");
+                    tracing::error!(%error, "cannot use the token store: going on with the refresh token in memory");
                 }
                 (kept.record.clone(), kept.unsaved.is_some())
             }

@@ -26,8 +26,8 @@ use crate::{
     stats::{Reason, Stats},
 };
 
-/// While something is wrong, files are looked at this often; the contract allows 5 s.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// While something is wrong, files are looked at this often: cheap, and soon enough for who has just mended one.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// A request under way at shutdown may bring a rotated token, which is worth this wait; exit is due within 5 s.
 const LAST_ANSWER: Duration = Duration::from_secs(3);
@@ -405,7 +405,7 @@ impl TokenSource {
             Ok(Keeping::NoStore) => tracing::warn!(
                 "the server rotates refresh tokens and there is no oauth.token_store: the new one is in memory only and lost at the next restart"
             ),
-            Ok(Keeping::StillNoStore) => {}
+            Ok(Keeping::InMemoryAsBefore) => {}
             Ok(Keeping::Failed(error)) => tracing::error!(
                 %error,
                 "the rotated refresh token is in memory only; writing it is tried again by itself"

@@ -66,7 +66,7 @@ impl SeedHash {
 pub enum StoreError {
     /// Written by a later version of the exporter.
     #[error(
-        "token store {} has format {found}, written by a newer version; this one knows {VERSION}: upgrade, or name another file in oauth.token_store",
+        "{} has format {found}, written by a newer version; this one knows {VERSION}: upgrade, or name another file",
         path.display()
     )]
     Newer {
@@ -77,7 +77,7 @@ pub enum StoreError {
     },
     /// Not what the exporter writes.
     #[error(
-        "token store {} is broken ({what}): move it away and run `lightfi-exporter login`",
+        "{} is no token store, or a broken one ({what}): move it away and run `lightfi-exporter login`",
         path.display()
     )]
     Broken {
@@ -87,7 +87,7 @@ pub enum StoreError {
         what: String,
     },
     /// The system refuses to read it.
-    #[error("token store {}: cannot read it: {error}", path.display())]
+    #[error("cannot read {}: {error}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -96,7 +96,7 @@ pub enum StoreError {
     },
     /// The system refuses to write it.
     #[error(
-        "token store {}: cannot write to {}: {error}; oauth.token_store must be in a directory that the exporter may write to",
+        "cannot write {}: {error}; it must be in a directory that the exporter may write to, which {} is not",
         path.display(),
         directory.display()
     )]
@@ -406,18 +406,24 @@ mod tests {
         let path = directory.path().join("store.json");
         let long = format!("{}1", " ".repeat(MAX_BYTES as usize));
         for (contents, what) in [
-            ("", "broken (line 1 column 1)"),
-            ("{\"version\": 1, \"refresh_tok", "broken (line 1 column "),
-            ("s3cret-by-hand\n", "broken (line 1 column 1)"),
-            ("[]", "broken (line 1 column "),
-            (r#"{"refresh_token": "s3cret"}"#, "broken (line 1 column "),
+            ("", "broken one (line 1 column 1)"),
+            (
+                "{\"version\": 1, \"refresh_tok",
+                "broken one (line 1 column ",
+            ),
+            ("s3cret-by-hand\n", "broken one (line 1 column 1)"),
+            ("[]", "broken one (line 1 column "),
+            (
+                r#"{"refresh_token": "s3cret"}"#,
+                "broken one (line 1 column ",
+            ),
             (
                 r#"{"version": "s3cret", "refresh_token": "s3cret"}"#,
-                "broken (line 1 column ",
+                "broken one (line 1 column ",
             ),
             (
                 r#"{"version": 1, "refresh_token": {"s3cret": 1}}"#,
-                "broken (line 1 column ",
+                "broken one (line 1 column ",
             ),
             (
                 r#"{"version": 1, "refresh_token": " "}"#,
