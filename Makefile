@@ -30,7 +30,7 @@ tools: ## Installs what the checks need beyond Rust, where it is missing
 	tests/install-tools.sh
 
 golden: ## Writes the golden files anew; look at the difference before you commit it
-	UPDATE_GOLDEN=1 $(CARGO) test --locked --test it golden
+	UPDATE_GOLDEN=1 $(CARGO) test --locked --test it exposition
 
 clean: ## Removes what was built
 	$(CARGO) clean

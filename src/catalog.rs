@@ -151,6 +151,11 @@ pub fn canonical(var_name: &str) -> &str {
         .map_or(var_name, |(_, new)| new)
 }
 
+/// Whether a variable (by its [`canonical`] name) has a row in the table.
+pub fn has_row(var_name: &str) -> bool {
+    ROWS.iter().any(|row| row.var_name == var_name)
+}
+
 /// Whether readings of this variable are ordered by their own time: a counter never goes back to an older reading.
 /// A fact of the table's rows, not of overrides, so that what is kept does not depend on what is shown.
 pub fn is_counter(var_name: &str) -> bool {

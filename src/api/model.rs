@@ -543,11 +543,11 @@ mod tests {
             (r#"{"var_name":"a","time":1,"value":null}"#, Item::Null),
             (
                 r#"{"var_name":"a","time":1,"value":"21.5"}"#,
-                Skip::Malformed,
+                Item::Malformed,
             ),
             (
                 r#"{"var_name":"a","time":true,"value":null}"#,
-                Skip::Malformed,
+                Item::Malformed,
             ),
             (r#"{"var_name":7,"time":1,"value":1}"#, Item::Malformed),
             (r#"{"time":1,"value":1}"#, Item::Malformed),

@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use super::{Failure, serve::Exporter};
 use crate::{
     config::{self, Credential},
-    oauth::store::Store,
+    oauth::{http::Proxies, store::Store},
     shutdown,
     simulator::{Options, Simulator},
     telemetry::Telemetry,
@@ -71,7 +71,7 @@ pub(super) async fn run(flags: config::Flags, building: Building) -> Result<(), 
     let shutdown = shutdown::on_signal()?;
     tokio::spawn(simulator.serve(cloud, shutdown.clone().cancelled_owned()));
     let path = config.web.telemetry_path.clone();
-    let exporter = Exporter::new(config).await?;
+    let exporter = Exporter::new(config, Proxies::None).await?;
     exporter
         .serve(
             |listeners| announce(listeners, &path, building.sensors),

@@ -1,9 +1,12 @@
 //! `serve`: the composition root. Everything the exporter is made of is made here, top to bottom.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
-use anyhow::Context;
-use tokio::net::TcpListener;
+use anyhow::{Context, anyhow};
+use tokio::{net::TcpListener, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -13,13 +16,19 @@ use crate::{
     catalog::Catalog,
     collector::Collector,
     config::{self, Config},
-    oauth::{TokenSource, http::http_client},
+    oauth::{
+        TokenSource,
+        http::{Proxies, http_client},
+    },
     publisher::Publisher,
     shutdown,
     stats::Stats,
     telemetry::Telemetry,
     web::{self, App},
 };
+
+/// After the last scrape, for a token request in flight.
+const LAST_ANSWER: Duration = Duration::from_millis(500);
 
 /// Runs the exporter until it is told to stop.
 pub(super) async fn run(
@@ -32,8 +41,15 @@ pub(super) async fn run(
     for warning in &loaded.warnings {
         warn!("{warning}");
     }
+    // To serve without the TLS and the users that were asked for would be worse than not to serve.
+    if let Some(file) = &loaded.config.web.config_file {
+        let file = file.display();
+        return Err(Failure::Configuration(anyhow!(
+            "web.config_file ({file}): this version knows no TLS and no users; remove the key, and put a proxy in front"
+        )));
+    }
     let shutdown = shutdown::on_signal()?;
-    let exporter = Exporter::new(loaded.config).await?;
+    let exporter = Exporter::new(loaded.config, Proxies::OfEnvironment).await?;
     exporter.serve(|_| Ok(()), shutdown).await
 }
 
@@ -48,13 +64,13 @@ pub(super) struct Exporter {
 
 impl Exporter {
     /// Makes what needs no port: a configuration that cannot work fails here.
-    pub(super) async fn new(config: Config) -> Result<Self, Failure> {
+    pub(super) async fn new(config: Config, proxies: Proxies) -> Result<Self, Failure> {
         let now = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)?
             .as_secs_f64();
         let stats = Arc::new(Stats::new(now));
-        let http =
-            http_client(&config.api).map_err(|error| Failure::Configuration(error.into()))?;
+        let http = http_client(&config.api, proxies)
+            .map_err(|error| Failure::Configuration(error.into()))?;
         let tokens = TokenSource::new(&config.oauth, http.clone(), stats.clone())
             .await
             .map_err(|error| Failure::Configuration(error.into()))?;
@@ -99,7 +115,7 @@ impl Exporter {
         let publisher = Arc::new(Publisher::new(collector.before_the_first(), catalog));
         let app = App::new(&config.web, publisher.clone(), handle, stats);
 
-        tokio::spawn(tokens.run(shutdown.clone()));
+        let renewing = tokio::spawn(tokens.run(shutdown.clone()));
         let publish = move |snapshot| {
             let publisher = publisher.clone();
             async move { publisher.publish(snapshot).await }
@@ -110,6 +126,8 @@ impl Exporter {
         }
         bound(&listeners)?;
         web::server::serve(listeners, app.router(), shutdown).await;
+        // A rotated refresh token may still be on its way.
+        let _ = timeout(LAST_ANSWER, renewing).await;
         info!("ended");
         Ok(())
     }

@@ -595,6 +595,18 @@ impl Reader<'_> {
                 return None;
             }
         }
+        if !catalog::has_row(catalog::canonical(var_name)) && !is_set("name") {
+            let useless = ["help", "scale"].into_iter().find(|key| is_set(key));
+            if let Some(key) = useless {
+                let message = format!(
+                    "{} needs {}: without one the variable stays in lightfi_reading, unconverted",
+                    at.key(key).name(),
+                    at.key("name").name()
+                );
+                self.refuse(&at.key(key), message);
+                return None;
+            }
+        }
         let name = self.optional(&at.key("name"), |reader, at| {
             reader.parsed(at, |text| {
                 naming::check_metric(text, var_name).map(|()| text.to_owned())

@@ -570,7 +570,7 @@ proptest! {
         config.sensors[0].name = Some(name).filter(|name| !name.is_empty());
         config.sensors[0].location = Some(path).filter(|path| !path.is_empty());
         config.sensors[0].labels.insert("x".to_owned(), label);
-        let over = Override { help: Some(help), scale: Some(scale.abs()), ..Override::default() };
+        let over = Override { name: Some("alpha".to_owned()), help: Some(help), scale: Some(scale.abs()), ..Override::default() };
         config.metrics.variables.insert(var_name, over);
         let again = of_text(&to_yaml(&config)).map_err(|errors| TestCaseError::fail(format!("{errors}\n{}", to_yaml(&config))))?.config;
         prop_assert_eq!(&again.sensors[0].name, &config.sensors[0].name);

@@ -3,7 +3,7 @@
 //! What is asked for and what an answer says belong to `request` here and to `api`; both call this, and only this knows
 //! how the client is set up.
 
-use std::{error::Error, fmt::Write as _, fs, io, path::PathBuf};
+use std::{error::Error, fmt::Write as _, fs, path::PathBuf};
 
 use bytes::{Bytes, BytesMut};
 use reqwest::{Certificate, Client, ClientBuilder, Response, redirect};
@@ -12,14 +12,23 @@ use crate::{config::Api, stats::Reason};
 
 const USER_AGENT: &str = concat!("lightfi-exporter/", env!("CARGO_PKG_VERSION"));
 
-/// A client as section `api` describes it: time-out, certificate authorities, the environment's proxies. It follows no
-/// redirect, so that no secret and no bearer reaches a host that nobody configured.
-pub fn http_client(api: &Api) -> Result<Client, ClientError> {
+/// Whether requests go through the proxies that the environment names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proxies {
+    /// `HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`, as everywhere.
+    OfEnvironment,
+    /// Straight to loopback: no proxy could reach it.
+    None,
+}
+
+/// A client as section `api` describes it: time-out and certificate authorities. It follows no redirect, so that no
+/// secret and no bearer reaches a host that nobody configured.
+pub fn http_client(api: &Api, proxies: Proxies) -> Result<Client, ClientError> {
     let authorities = match &api.ca_file {
         None => Vec::new(),
         Some(path) => read_authorities(path)?,
     };
-    match builder(api)
+    match builder(api, proxies)
         .tls_certs_merge(authorities.iter().cloned())
         .build()
     {
@@ -30,7 +39,7 @@ pub fn http_client(api: &Api) -> Result<Client, ClientError> {
                 error = describe(error),
                 "this system has no certificate authorities: https fails until api.ca_file names some"
             );
-            builder(api)
+            builder(api, proxies)
                 .tls_certs_only([])
                 .build()
                 .map_err(|error| ClientError::Build(describe(error)))
@@ -112,16 +121,6 @@ pub fn reason_of(error: &reqwest::Error) -> Reason {
     }
 }
 
-fn is_broken_connection(error: &(dyn Error + 'static)) -> bool {
-    let of_io = error.downcast_ref::<io::Error>();
-    error.is::<hyper::Error>()
-        || of_io.is_some_and(|io| {
-            io.get_ref()
-                .is_some_and(|inner| is_broken_connection(inner))
-        })
-        || error.source().is_some_and(is_broken_connection)
-}
-
 /// An error of the client with its causes in one line, and without the URL, whose query may be private.
 pub fn describe(error: reqwest::Error) -> String {
     chain(&error.without_url())
@@ -153,8 +152,12 @@ fn comes_from_connection(error: &reqwest::Error) -> bool {
     causes(error).any(|cause| cause.is::<hyper::Error>())
 }
 
-fn builder(api: &Api) -> ClientBuilder {
-    Client::builder()
+fn builder(api: &Api, proxies: Proxies) -> ClientBuilder {
+    let builder = match proxies {
+        Proxies::OfEnvironment => Client::builder(),
+        Proxies::None => Client::builder().no_proxy(),
+    };
+    builder
         .user_agent(USER_AGENT)
         .timeout(api.timeout)
         .redirect(redirect::Policy::none())
@@ -221,7 +224,7 @@ mod tests {
             get(move || async move { ([("content-encoding", "gzip")], zip) }),
         ))
         .await;
-        let client = http_client(&api(None)).unwrap();
+        let client = http_client(&api(None), Proxies::None).unwrap();
         read_limited(client.get(url).send().await.unwrap(), limit).await
     }
 
@@ -257,7 +260,7 @@ mod tests {
                 .unwrap();
                 stream.write_all(&half).unwrap();
             });
-            let client = http_client(&api(None)).unwrap();
+            let client = http_client(&api(None), Proxies::None).unwrap();
             let response = client.get(url).send().await.unwrap();
             let error = read_limited(response, 1000).await.unwrap_err();
             assert_eq!(error.reason(), Reason::Connect, "{encoding}: {error}");
@@ -271,7 +274,7 @@ mod tests {
             get(|| async { tokio::time::sleep(Duration::from_secs(5)).await }),
         ))
         .await;
-        let client = http_client(&api(None)).unwrap();
+        let client = http_client(&api(None), Proxies::None).unwrap();
         let error = client
             .get(format!("{url}?private"))
             .send()
@@ -302,7 +305,7 @@ mod tests {
             }),
         ))
         .await;
-        let client = http_client(&api(None)).unwrap();
+        let client = http_client(&api(None), Proxies::None).unwrap();
         let response = client.get(url).send().await.unwrap();
         assert_eq!(response.status(), StatusCode::FOUND);
         assert_eq!(
@@ -317,7 +320,7 @@ mod tests {
         let empty = directory.path().join("ca.pem");
         fs::write(&empty, "no certificate").unwrap();
         for path in [empty, directory.path().join("missing.pem")] {
-            let error = http_client(&api(Some(path.clone())))
+            let error = http_client(&api(Some(path.clone())), Proxies::None)
                 .unwrap_err()
                 .to_string();
             assert!(error.starts_with("api.ca_file: "), "{error}");

@@ -31,6 +31,8 @@ use crate::{collector, config, publisher::Publisher, stats::Stats};
 
 /// A request's URL may be this long: far more than any `?name[]=` list needs.
 const MAX_URL_BYTES: usize = 8 * 1024;
+/// All of a request's headers together.
+const MAX_HEADER_BYTES: usize = 64 * 1024;
 
 /// What the routes read.
 #[derive(Clone)]
@@ -78,22 +80,31 @@ impl App {
                     "only GET and HEAD are answered here\n",
                 )
             })
-            .layer(middleware::from_fn(refuse_long_urls))
+            .layer(middleware::from_fn(refuse_oversized))
             .with_state(self)
     }
 }
 
-async fn refuse_long_urls(request: Request, next: Next) -> Response {
-    let length = request
+async fn refuse_oversized(request: Request, next: Next) -> Response {
+    let url = request
         .uri()
         .path_and_query()
         .map_or(0, |path| path.as_str().len());
-    if length > MAX_URL_BYTES {
+    if url > MAX_URL_BYTES {
         return (
             StatusCode::URI_TOO_LONG,
             format!("a URL may have {MAX_URL_BYTES} bytes here\n"),
         )
             .into_response();
+    }
+    let headers: usize = request
+        .headers()
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum();
+    if headers > MAX_HEADER_BYTES {
+        let words = format!("the headers may have {MAX_HEADER_BYTES} bytes here\n");
+        return (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, words).into_response();
     }
     let mut response = next.run(request).await;
     response.headers_mut().insert(

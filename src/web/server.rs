@@ -21,7 +21,7 @@ use tracing::{debug, warn};
 
 /// A request's head must have come by then.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// A request's head may be this long.
+/// What is buffered of a request's head at most; what is allowed is less, and checked with the request.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// Connections at once, so that no crowd takes all file descriptors.
 const MAX_CONNECTIONS: usize = 512;

@@ -21,7 +21,10 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     config::{Api, ClientAuth, Credential},
-    oauth::{http::http_client, store::Store},
+    oauth::{
+        http::{Proxies, http_client},
+        store::Store,
+    },
 };
 
 const SECRETS: [&str; 3] = ["client-s3cret", "refresh-s3cret", "access-s3cret"];
@@ -193,15 +196,18 @@ fn oauth(server: &Server) -> Oauth {
 }
 
 fn client(timeout: Duration) -> Client {
-    http_client(&Api {
-        url: "http://127.0.0.1".parse().unwrap(),
-        timeout,
-        max_concurrency: 8,
-        requests_per_second: 0.0,
-        max_response_bytes: 1024,
-        allow_insecure: false,
-        ca_file: None,
-    })
+    http_client(
+        &Api {
+            url: "http://127.0.0.1".parse().unwrap(),
+            timeout,
+            max_concurrency: 8,
+            requests_per_second: 0.0,
+            max_response_bytes: 1024,
+            allow_insecure: false,
+            ca_file: None,
+        },
+        Proxies::None,
+    )
     .unwrap()
 }
 
