@@ -56,22 +56,22 @@ enum Command {
 /// Flags with the names of the Prometheus exporters; none takes a secret.
 #[derive(Debug, Default, Args)]
 struct Flags {
-    /// The configuration [default: lightfi-exporter.yaml]
+    /// The configuration (default: lightfi-exporter.yaml)
     #[arg(long = "config.file", value_name = "FILE")]
     config_file: Option<PathBuf>,
-    /// Where to listen, as :PORT, HOST:PORT or [IPv6]:PORT; repeatable [default: :10420]
+    /// Where to listen, as :PORT or HOST:PORT, IPv6 in brackets; repeatable (default: :10420)
     #[arg(long = "web.listen-address", value_name = "ADDRESS")]
     listen_address: Vec<String>,
-    /// Path of the metrics [default: /metrics]
+    /// Path of the metrics (default: /metrics)
     #[arg(long = "web.telemetry-path", value_name = "PATH")]
     telemetry_path: Option<String>,
-    /// Scrapes at once, 0 for no limit [default: 40]
+    /// Scrapes at once, 0 for no limit (default: 40)
     #[arg(long = "web.max-requests", value_name = "N")]
     max_requests: Option<usize>,
-    /// The least severe messages to log: error, warn, info, debug or trace [default: info]
+    /// The least severe messages to log: error, warn, info, debug or trace (default: info)
     #[arg(long = "log.level", value_name = "LEVEL")]
     log_level: Option<String>,
-    /// How to log: logfmt or json [default: logfmt]
+    /// How to log: logfmt or json (default: logfmt)
     #[arg(long = "log.format", value_name = "FORMAT")]
     log_format: Option<String>,
 }
