@@ -11,7 +11,7 @@ mod schedule;
 mod survey;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     future::Future,
     pin::Pin,
     sync::{
@@ -59,7 +59,7 @@ pub struct Collector {
     unanswered: HashMap<Job, Unanswered>,
     last_success: Option<UnixTime>,
     /// Reasons of the last collection's failures: the log tells of changes only.
-    failing: BTreeMap<&'static str, usize>,
+    failing: BTreeSet<Reason>,
     asked: mpsc::Receiver<oneshot::Sender<()>>,
     shared: Arc<Shared>,
 }
@@ -157,7 +157,7 @@ impl Collector {
             ledger: Ledger::default(),
             unanswered: HashMap::new(),
             last_success: None,
-            failing: BTreeMap::new(),
+            failing: BTreeSet::new(),
             asked,
             shared: shared.clone(),
         };
@@ -203,7 +203,10 @@ impl Collector {
             }
             let snapshot = tokio::select! {
                 () = shutdown.cancelled() => return,
-                snapshot = self.collect(&mut waiting) => snapshot,
+                (snapshot, problems) = self.collect(&mut waiting, &|_, _| ()) => {
+                    self.log(&snapshot, &problems);
+                    snapshot
+                }
             };
             publish(snapshot).await;
             if self.shared.mode == Mode::Scrape {
@@ -219,8 +222,18 @@ impl Collector {
         }
     }
 
+    /// One collection by itself, for a command that ends after it. `progress` is told how many requests have their result
+    /// and how many are known of.
+    pub async fn once(mut self, progress: &Progress) -> (Snapshot, Vec<Problem>) {
+        self.collect(&mut Vec::new(), progress).await
+    }
+
     /// One collection, from its start to its snapshot. Scrapes that come meanwhile join `waiting`.
-    async fn collect(&mut self, waiting: &mut Vec<oneshot::Sender<()>>) -> Snapshot {
+    async fn collect(
+        &mut self,
+        waiting: &mut Vec<oneshot::Sender<()>>,
+        progress: &Progress,
+    ) -> (Snapshot, Vec<Problem>) {
         let start = Instant::now();
         let course = self.schedule.started(start, fastrand::f64());
         let mut round = Round {
@@ -232,8 +245,9 @@ impl Collector {
             ledger: &mut self.ledger,
             direct: Direct::new(),
             sensors_wait: false,
-            failures: BTreeMap::new(),
-            no_token: 0,
+            problems: Vec::new(),
+            progress,
+            known: 0,
             unanswered: std::mem::take(&mut self.unanswered),
         };
         round.run(start, course, &mut self.asked, waiting).await;
@@ -241,8 +255,7 @@ impl Collector {
         let Round {
             survey,
             direct,
-            failures,
-            no_token,
+            problems,
             unanswered,
             ..
         } = round;
@@ -264,13 +277,11 @@ impl Collector {
             locations_failed,
             interval: self.interval,
         };
-        let snapshot = self.ledger.snapshot(summary);
-        self.log(&snapshot, failures, no_token);
-        snapshot
+        (self.ledger.snapshot(summary), problems)
     }
 
-    /// One line when failures begin or become others, one when they end.
-    fn log(&mut self, snapshot: &Snapshot, failures: BTreeMap<Reason, Failed>, no_token: usize) {
+    /// One line for each reason when failures for it begin, one when all have ended.
+    fn log(&mut self, snapshot: &Snapshot, problems: &[Problem]) {
         let Summary {
             sensors_failed,
             locations_failed,
@@ -278,10 +289,6 @@ impl Collector {
             ..
         } = snapshot.summary;
         let sensors = snapshot.sensors.len();
-        let now: BTreeMap<_, _> = failures
-            .iter()
-            .map(|(reason, failed)| (reason.as_str(), failed.count))
-            .collect();
         debug!(
             sensors,
             sensors_failed,
@@ -289,44 +296,46 @@ impl Collector {
             ?duration,
             "collection ended"
         );
-        if now.keys().eq(self.failing.keys()) {
-            return;
+        let mut failing = BTreeMap::<Reason, Vec<&Problem>>::new();
+        // `oauth` has told of a missing token already.
+        for problem in problems.iter().filter(|problem| !problem.no_token) {
+            failing.entry(problem.reason).or_default().push(problem);
         }
-        if now.is_empty() {
+        for (reason, problems) in &failing {
+            if let (Some(first), false) = (problems.first(), self.failing.contains(reason)) {
+                warn!(
+                    reason = reason.as_str(),
+                    failed = problems.len(),
+                    example = first.of,
+                    error = first.what,
+                    "requests to the API fail; last readings are kept until they are stale"
+                );
+            }
+        }
+        if failing.is_empty() && !self.failing.is_empty() {
             info!(
                 sensors,
                 "collection is whole again: every request succeeded"
             );
         }
-        for (
-            reason,
-            Failed {
-                count,
-                example,
-                what,
-            },
-        ) in &failures
-        {
-            if self.failing.contains_key(reason.as_str()) || no_token == *count {
-                continue;
-            }
-            warn!(
-                reason = reason.as_str(),
-                failed = count,
-                example,
-                error = what,
-                "requests to the API fail; last readings are kept until they are stale"
-            );
-        }
-        self.failing = now;
+        self.failing = failing.into_keys().collect();
     }
 }
 
-/// Failures of one reason in one collection.
-struct Failed {
-    count: usize,
-    example: String,
-    what: String,
+/// Told how many requests have their result, and how many are known of.
+pub type Progress = dyn Fn(usize, usize) + Sync;
+
+/// What could not be read in a collection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Such as `sensor AQ2-FE753C0D7ADF`.
+    pub of: String,
+    /// As it is counted.
+    pub reason: Reason,
+    /// For a person; no secret.
+    pub what: String,
+    /// For want of a token, so that nothing was sent.
+    pub no_token: bool,
 }
 
 /// One collection under way.
@@ -340,9 +349,10 @@ struct Round<'a, 'l> {
     direct: Direct,
     /// Listed sensors that locations may cover are not in the plan yet.
     sensors_wait: bool,
-    failures: BTreeMap<Reason, Failed>,
-    /// Failures for want of a token, which `oauth` has told of already.
-    no_token: usize,
+    problems: Vec<Problem>,
+    progress: &'l Progress,
+    /// Jobs so far.
+    known: usize,
     unanswered: HashMap<Job, Unanswered>,
 }
 
@@ -363,25 +373,20 @@ impl<'a> Round<'a, '_> {
     ) {
         self.begin(start, course);
         let mut in_flight = FuturesUnordered::<Flight<'a>>::new();
-        let mut out = HashMap::<Job, bool>::new();
+        let mut out = HashSet::<Job>::new();
         loop {
             let now = Instant::now();
             let wake = loop {
                 match self.plan.next(now) {
                     Next::Send(attempt) => {
-                        out.insert(attempt.job.clone(), attempt.is_first());
+                        out.insert(attempt.job.clone());
                         in_flight.push(ask(self.client, self.session.clone(), attempt));
                     }
                     Next::Wait(at) => break Some(at),
                     Next::Nothing => break None,
                 }
             };
-            let location_is_new =
-                |(job, first): (&Job, &bool)| *first && !matches!(job, Job::Sensor(_));
-            if self.sensors_wait
-                && self.plan.only_retries_of_locations()
-                && !out.iter().any(location_is_new)
-            {
+            if self.sensors_wait && self.plan.has_tried_locations() {
                 self.add_sensors_not_covered(now);
                 continue;
             }
@@ -393,12 +398,13 @@ impl<'a> Round<'a, '_> {
                 Some((attempt, result)) = in_flight.next() => {
                     out.remove(&attempt.job);
                     self.ended(attempt, result);
+                    (self.progress)(self.known - self.plan.waiting() - out.len(), self.known);
                 }
                 () = sleep_until_some(wake) => {}
                 Some(scrape) = asked.recv() => waiting.push(scrape),
             }
         }
-        self.give_up_on(out.into_keys().collect());
+        self.give_up_on(out);
     }
 
     /// Puts into the plan what can be asked for before anything is answered.
@@ -438,6 +444,7 @@ impl<'a> Round<'a, '_> {
     }
 
     fn add(&mut self, jobs: Vec<Job>, start: Instant, spread: Duration) {
+        self.known += jobs.len();
         let jobs = jobs.into_iter().map(|job| {
             let unanswered = self.unanswered.remove(&job);
             (job, unanswered)
@@ -502,20 +509,16 @@ impl<'a> Round<'a, '_> {
 
     fn failed(&mut self, job: &Job, failure: &Failure) {
         debug!(%job, error = %failure, "request failed");
-        self.no_token += usize::from(failure.no_token);
-        let first = || Failed {
-            count: 0,
-            example: job.to_string(),
+        self.problems.push(Problem {
+            of: job.to_string(),
+            reason: failure.reason,
             what: failure.to_string(),
-        };
-        self.failures
-            .entry(failure.reason)
-            .or_insert_with(first)
-            .count += 1;
+            no_token: failure.no_token,
+        });
     }
 
     /// The end has come: what is `out` hangs, what waits was never sent, and both go first next time.
-    fn give_up_on(&mut self, out: Vec<Job>) {
+    fn give_up_on(&mut self, out: HashSet<Job>) {
         let mut unanswered: HashMap<Job, Unanswered> = self
             .plan
             .unsent()
