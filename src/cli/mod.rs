@@ -2,6 +2,8 @@
 
 mod check;
 mod demo;
+mod listing;
+mod sensors;
 mod serve;
 mod simulate;
 
@@ -44,12 +46,19 @@ enum Command {
     },
     /// Runs only the simulated LightFi cloud, and prints a configuration for it
     Simulate(Box<simulate::Arguments>),
-    /// Validates the configuration, or asks a running exporter for its health
+    /// Validates the configuration; with --online also tries it, with --health asks a running exporter
     Check {
         #[command(flatten)]
         flags: Flags,
         #[command(flatten)]
         arguments: check::Arguments,
+    },
+    /// Lists the sensors that the configured locations contain
+    Sensors {
+        #[command(flatten)]
+        flags: Flags,
+        #[command(flatten)]
+        arguments: sensors::Arguments,
     },
 }
 
@@ -141,6 +150,9 @@ impl Cli {
             Some(Command::Serve(flags)) => serve::run(&flags.over(self.flags), environment).await,
             Some(Command::Demo { flags, building }) => {
                 demo::run(flags.over(self.flags), building).await
+            }
+            Some(Command::Sensors { flags, arguments }) => {
+                sensors::run(&flags.over(self.flags), arguments, environment).await
             }
             Some(Command::Simulate(arguments)) => simulate::run(*arguments).await,
             Some(Command::Check { flags, arguments }) => {

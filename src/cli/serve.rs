@@ -90,6 +90,11 @@ impl Exporter {
         })
     }
 
+    /// What a command needs that asks the API once and ends.
+    pub(super) fn into_parts(self) -> (Config, Arc<TokenSource>, Client) {
+        (self.config, self.tokens, self.api)
+    }
+
     /// Binds, tells `bound`, collects and serves until `shutdown`.
     pub(super) async fn serve(
         self,

@@ -224,7 +224,7 @@ impl Collector {
 
     /// One collection by itself, for a command that ends after it. `progress` is told how many requests have their result
     /// and how many are known of.
-    pub async fn once(mut self, progress: &Progress) -> (Snapshot, Vec<Problem>) {
+    pub async fn once(mut self, progress: &Progress<'_>) -> (Snapshot, Vec<Problem>) {
         self.collect(&mut Vec::new(), progress).await
     }
 
@@ -232,7 +232,7 @@ impl Collector {
     async fn collect(
         &mut self,
         waiting: &mut Vec<oneshot::Sender<()>>,
-        progress: &Progress,
+        progress: &Progress<'_>,
     ) -> (Snapshot, Vec<Problem>) {
         let start = Instant::now();
         let course = self.schedule.started(start, fastrand::f64());
@@ -323,7 +323,7 @@ impl Collector {
 }
 
 /// Told how many requests have their result, and how many are known of.
-pub type Progress = dyn Fn(usize, usize) + Sync;
+pub type Progress<'a> = dyn Fn(usize, usize) + Sync + 'a;
 
 /// What could not be read in a collection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -350,7 +350,7 @@ struct Round<'a, 'l> {
     /// Listed sensors that locations may cover are not in the plan yet.
     sensors_wait: bool,
     problems: Vec<Problem>,
-    progress: &'l Progress,
+    progress: &'l Progress<'l>,
     /// Jobs so far.
     known: usize,
     unanswered: HashMap<Job, Unanswered>,

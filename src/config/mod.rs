@@ -75,6 +75,8 @@ pub struct Flags {
 pub enum Purpose {
     /// To collect: it must say where a refresh token is, and what to collect.
     Serve,
+    /// To see what there is to collect: it must say where a refresh token is.
+    Discover,
     /// To log in for the first refresh token: neither is needed yet.
     Login,
 }

@@ -4,6 +4,7 @@
 mod architecture;
 mod cloud;
 mod collection;
+mod commands;
 mod config;
 mod demo;
 mod exporter;
