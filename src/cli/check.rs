@@ -68,18 +68,16 @@ pub(super) async fn run(
 }
 
 async fn online(config: Config, mut report: Report) -> Result<(), Failure> {
-    let (config, tokens, api) = Exporter::new(config, Proxies::OfEnvironment)
-        .await?
-        .into_parts();
+    let exporter = Exporter::new(config, Proxies::OfEnvironment).await?;
+    let Exporter { config, tokens, .. } = &exporter;
     if let Err(error) = tokens.token().await {
         report.bad("token", format_args!("{error}: {}", error.advice()))?;
         return report.summary();
     }
-    report.good("token", lifetime(&config, &tokens))?;
+    report.good("token", lifetime(config, tokens))?;
 
-    // The collector takes the client with it.
-    let routes = routes(&config, &api).await;
-    let (collector, _handle) = Collector::new(&config, api, tokens);
+    let routes = routes(config, &exporter.client()).await;
+    let (collector, _) = Collector::new(exporter.assignment());
     let (snapshot, problems) = collector.once(&|_, _| ()).await;
     for problem in &problems {
         report.bad(

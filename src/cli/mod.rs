@@ -77,6 +77,9 @@ struct Flags {
     /// Scrapes at once, 0 for no limit (default: 40)
     #[arg(long = "web.max-requests", value_name = "N")]
     max_requests: Option<usize>,
+    /// Allow POST /-/reload
+    #[arg(long = "web.enable-lifecycle")]
+    enable_lifecycle: bool,
     /// The least severe messages to log: error, warn, info, debug or trace (default: info)
     #[arg(long = "log.level", value_name = "LEVEL")]
     log_level: Option<String>,
@@ -98,6 +101,7 @@ impl Flags {
             listen_address,
             telemetry_path: self.telemetry_path.or(before.telemetry_path),
             max_requests: self.max_requests.or(before.max_requests),
+            enable_lifecycle: self.enable_lifecycle || before.enable_lifecycle,
             log_level: self.log_level.or(before.log_level),
             log_format: self.log_format.or(before.log_format),
             ..config::Flags::default()
@@ -146,8 +150,8 @@ impl Cli {
     /// Does what was asked for, with this environment.
     pub async fn run(self, environment: Vec<(String, String)>) -> Result<(), Failure> {
         match self.command {
-            None => serve::run(&Flags::default().over(self.flags), environment).await,
-            Some(Command::Serve(flags)) => serve::run(&flags.over(self.flags), environment).await,
+            None => serve::run(Flags::default().over(self.flags), environment).await,
+            Some(Command::Serve(flags)) => serve::run(flags.over(self.flags), environment).await,
             Some(Command::Demo { flags, building }) => {
                 demo::run(flags.over(self.flags), building).await
             }

@@ -62,10 +62,8 @@ pub(super) async fn run(
         });
     }
     config.sensors.clear();
-    let (config, tokens, api) = Exporter::new(config, Proxies::OfEnvironment)
-        .await?
-        .into_parts();
-    let (collector, _handle) = Collector::new(&config, api, tokens);
+    let exporter = Exporter::new(config, Proxies::OfEnvironment).await?;
+    let (collector, _) = Collector::new(exporter.assignment());
 
     // Shows itself on a terminal only.
     let bar = ProgressBar::new(0).with_style(
