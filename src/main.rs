@@ -7,9 +7,9 @@ use std::{
 };
 
 use lightfi_exporter::cli::Cli;
+use tokio::runtime::Runtime;
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let cli = match Cli::parse(env::args_os()) {
         Ok(cli) => cli,
         Err(error) => {
@@ -18,9 +18,15 @@ async fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    let environment = env::vars_os()
-        .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
-    match cli.run(environment.collect()).await {
+    let text = |text: std::ffi::OsString| text.into_string().ok();
+    let environment = env::vars_os().filter_map(|(key, value)| Some((text(key)?, text(value)?)));
+    let result = Runtime::new().map_err(Into::into).and_then(|runtime| {
+        let result = runtime.block_on(cli.run(environment.collect()));
+        // A name look-up that hangs must not hold up the exit.
+        runtime.shutdown_background();
+        result
+    });
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             let _ = writeln!(io::stderr(), "lightfi-exporter: {failure}");
