@@ -12,5 +12,6 @@ mod exposition;
 mod lifecycle;
 mod readme;
 mod reload;
+mod status_page;
 mod tokens;
 mod tools;
