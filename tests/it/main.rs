@@ -10,5 +10,6 @@ mod exporter;
 mod exposition;
 mod lifecycle;
 mod readme;
+mod scrapers;
 mod tokens;
 mod tools;
