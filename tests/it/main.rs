@@ -10,6 +10,7 @@ mod exporter;
 mod exposition;
 mod lifecycle;
 mod readme;
+mod replay;
 mod scrapers;
 mod tokens;
 mod tools;
