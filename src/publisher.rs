@@ -79,9 +79,8 @@ impl Publisher {
     }
 
     /// Makes the bodies that are in demand, then swaps the snapshot in.
-    pub async fn publish(&self, snapshot: Snapshot) {
+    pub async fn publish(&self, snapshot: Snapshot, catalog: Arc<Catalog>) {
         let _renewing = self.renewing.lock().await;
-        let catalog = self.current.load().catalog.clone();
         let wanted = self.wanted.each_ref().map(take_one);
         self.swap_in(Arc::new(snapshot), catalog, unix_now(), wanted)
             .await;

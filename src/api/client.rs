@@ -24,6 +24,9 @@ use crate::{
     stats::{Reason, Route, Stats},
 };
 
+/// The routes that readings come from, as the API's document would list them.
+const ROUTES: [&str; 3] = ["/sensors/{}", "/locations/{}/", "/locations"];
+
 /// The API under one configuration.
 pub struct Client {
     http: reqwest::Client,
@@ -150,6 +153,25 @@ impl Client {
         .await
     }
 
+    /// `GET /openapi.json`: which of [`ROUTES`] the API's own document does not list.
+    pub async fn routes_not_documented(
+        &self,
+        session: &Session,
+    ) -> Result<Vec<&'static str>, Failure> {
+        let listed = self
+            .get(
+                session,
+                Route::Openapi,
+                self.url(&["openapi.json"]),
+                model::openapi,
+            )
+            .await?;
+        Ok(ROUTES
+            .into_iter()
+            .filter(|route| !listed.iter().any(|known| known == route))
+            .collect())
+    }
+
     fn url(&self, segments: &[&str]) -> Url {
         let mut url = self.base.clone();
         // An http(s) URL always has a path; `config` lets no other through.
@@ -244,6 +266,7 @@ impl Client {
         token: &AccessToken,
         decode: fn(&[u8]) -> Result<T, Malformed>,
     ) -> Result<T, Failure> {
+        let path = url.path().to_owned();
         let request = self.http.get(url).header(AUTHORIZATION, token.bearer());
         let response = request
             .send()
@@ -259,7 +282,9 @@ impl Client {
         let body = http::read_limited(response, self.max_response_bytes)
             .await
             .map_err(|error| self.broken(error))?;
-        decode(&body).map_err(|malformed| Failure::new(Reason::Malformed, malformed.to_string()))
+        // The keys it names are the server's words.
+        let what = |malformed| self.tokens.scrub(&format!("GET {path}: {malformed}"));
+        decode(&body).map_err(|malformed| Failure::new(Reason::Malformed, what(malformed)))
     }
 
     /// Takes a pause from any answer that asks for one.

@@ -134,6 +134,29 @@ pub(super) fn base_location(body: &[u8]) -> Result<LocationReply, Malformed> {
     })
 }
 
+/// The routes that `GET /openapi.json` lists for GET, with the names of their parameters taken out: `/sensors/{}`.
+pub(super) fn openapi(body: &[u8]) -> Result<Vec<String>, Malformed> {
+    let document = Fields::of(parse(body)?);
+    let paths = document.and_then(|fields| Fields::of(fields.get("paths")?));
+    let paths = paths.ok_or_else(|| Malformed("the document has no `paths`".to_owned()))?;
+    let with_get = paths
+        .0
+        .iter()
+        .filter(|(_, path)| Fields::of(path).is_some_and(|path| path.get("get").is_some()));
+    Ok(with_get
+        .map(|(path, _)| without_parameter_names(path))
+        .collect())
+}
+
+fn without_parameter_names(path: &str) -> String {
+    let mut inside = false;
+    let kept = path.chars().filter(|c| {
+        inside = (inside || *c == '{') && *c != '}';
+        !inside || *c == '{'
+    });
+    kept.collect()
+}
+
 /// The object that describes the location itself: the body, or its only element.
 fn own_object(root: &RawValue) -> Option<Fields<'_>> {
     Fields::of(root).or_else(|| match elements(root)?.as_slice() {
@@ -668,6 +691,18 @@ mod tests {
             (Some("1"), Some("HQ"))
         );
         assert!(base_location(br#"{"name": "HQ"}"#).is_err());
+    }
+
+    #[test]
+    fn the_apis_own_document_lists_its_routes() {
+        let body = br#"{"openapi": "3.1.0", "paths": {"/sensors/{sensor_id}": {"get": {}}, "/locations": {"get": {}, "post": {}},
+            "/locations/{location_id}/": {"get": {}}, "/things/{a}/{b}/x": {"delete": {}}}}"#;
+        assert_eq!(
+            openapi(body).unwrap(),
+            ["/sensors/{}", "/locations", "/locations/{}/"]
+        );
+        assert!(openapi(b"{}").is_err());
+        assert!(openapi(b"<html>").is_err());
     }
 
     #[test]

@@ -1,16 +1,25 @@
-//! `check`: whether the configuration is good, or whether a running exporter is healthy.
+//! `check`: whether the configuration is good, whether it works, or whether a running exporter is healthy.
+//!
+//! A line per step on standard output. Exit code 1: something does not work; 2: the configuration is not good.
 
 use std::{
+    fmt::Display,
     io::{self, Write},
-    time::Duration,
+    time::{Duration, Instant, SystemTime},
 };
 
+use anstyle::{AnsiColor, Style};
 use anyhow::{Context, anyhow};
 use clap::Args;
 use url::Url;
 
-use super::Failure;
-use crate::config;
+use super::{Failure, listing, serve::Exporter};
+use crate::{
+    api::{Client, Session},
+    collector::Collector,
+    config::{self, Config, Purpose, duration},
+    oauth::{TokenSource, http::Proxies},
+};
 
 /// A container's health check must not hang.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -18,6 +27,9 @@ const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
 /// What to check.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
+    /// Also get a token, make one collection, and compare the routes with the API's own document
+    #[arg(long, conflicts_with = "health")]
+    online: bool,
     /// Only ask the exporter at this URL for its health, for containers
     #[arg(long, value_name = "URL")]
     health: Option<Url>,
@@ -32,19 +44,162 @@ pub(super) async fn run(
     if let Some(url) = arguments.health {
         return Ok(health(url).await?);
     }
-    let loaded = config::load(flags, environment.into_iter(), config::Purpose::Serve)
+    let loaded = config::load(flags, environment.into_iter(), Purpose::Serve)
         .map_err(|errors| Failure::Configuration(errors.into()))?;
-    let mut out = io::stdout();
+    let mut report = Report {
+        out: anstream::stdout(),
+        bad: 0,
+        warnings: 0,
+    };
     for warning in &loaded.warnings {
-        writeln!(out, "warning: {warning}")?;
+        report.warning("configuration", warning)?;
     }
     let config = loaded.config;
     let (sensors, locations) = (config.sensors.len(), config.locations.len());
-    writeln!(
-        out,
-        "configuration is valid: {sensors} sensors and {locations} locations listed"
+    report.good(
+        "configuration",
+        format_args!("valid: {sensors} sensors and {locations} locations listed"),
     )?;
-    Ok(())
+    if arguments.online {
+        online(config, report).await
+    } else {
+        Ok(())
+    }
+}
+
+async fn online(config: Config, mut report: Report) -> Result<(), Failure> {
+    let exporter = Exporter::new(config, Proxies::OfEnvironment).await?;
+    let Exporter { config, tokens, .. } = &exporter;
+    if let Err(error) = tokens.token().await {
+        report.bad("token", format_args!("{error}: {}", error.advice()))?;
+        return report.summary();
+    }
+    report.good("token", lifetime(config, tokens))?;
+
+    let routes = routes(config, &exporter.client()).await;
+    let (collector, _) = Collector::new(exporter.assignment());
+    let (snapshot, problems) = collector.once(&|_, _| ()).await;
+    for problem in &problems {
+        report.bad(
+            &problem.of,
+            format_args!("{} ({})", problem.what, problem.reason.as_str()),
+        )?;
+    }
+    let read = snapshot
+        .sensors
+        .iter()
+        .filter(|sensor| sensor.read == Some(true))
+        .count();
+    let seconds = snapshot.summary.duration.as_secs_f64();
+    let sensors = snapshot.sensors.len();
+    let found = format!("{read} of {sensors} sensors read in {seconds:.1} s");
+    if problems.is_empty() {
+        report.good("collection", found)?
+    } else {
+        report.bad("collection", found)?
+    }
+    if sensors > 0 {
+        writeln!(
+            report.out,
+            "\n{}\n",
+            listing::table(&listing::entries(&snapshot))
+        )?;
+    }
+
+    match routes {
+        Ok(missing) if missing.is_empty() => report.good("routes", "all in the API's document")?,
+        Ok(missing) => {
+            for route in missing {
+                report.warning(
+                    "routes",
+                    format_args!("GET {route} is not in the API's document"),
+                )?;
+            }
+        }
+        Err(what) => report.note(
+            "routes",
+            format_args!("the API's document cannot be had: {what}"),
+        )?,
+    }
+    report.summary()
+}
+
+fn lifetime(config: &Config, tokens: &TokenSource) -> String {
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0.0, |since| since.as_secs_f64());
+    let left = tokens
+        .status()
+        .access_token_expires_at
+        .map_or(0.0, |end| (end - now).max(0.0));
+    let left = Duration::from_secs(left.round() as u64);
+    let margin = config.oauth.expiry_margin.min(left / 2);
+    let [left, margin] = [left, margin].map(duration::format);
+    format!("lives {left}, renewed {margin} before its end")
+}
+
+async fn routes(config: &Config, api: &Client) -> Result<Vec<&'static str>, String> {
+    let session = Session::until(Instant::now() + config.api.timeout);
+    api.routes_not_documented(&session)
+        .await
+        .map_err(|failure| failure.to_string())
+}
+
+/// What was found, line by line, and how much of it is bad.
+struct Report {
+    /// Coloured on a terminal, plain elsewhere.
+    out: anstream::AutoStream<io::Stdout>,
+    bad: usize,
+    warnings: usize,
+}
+
+impl Report {
+    fn good(&mut self, step: &str, what: impl Display) -> io::Result<()> {
+        self.line(AnsiColor::Green, "ok", step, what)
+    }
+
+    fn note(&mut self, step: &str, what: impl Display) -> io::Result<()> {
+        self.line(AnsiColor::Cyan, "note", step, what)
+    }
+
+    fn warning(&mut self, step: &str, what: impl Display) -> io::Result<()> {
+        self.warnings += 1;
+        self.line(AnsiColor::Yellow, "warning", step, what)
+    }
+
+    fn bad(&mut self, step: &str, what: impl Display) -> io::Result<()> {
+        self.bad += 1;
+        self.line(AnsiColor::Red, "failed", step, what)
+    }
+
+    fn line(
+        &mut self,
+        color: AnsiColor,
+        verdict: &str,
+        step: &str,
+        what: impl Display,
+    ) -> io::Result<()> {
+        let style = Style::new().fg_color(Some(color.into()));
+        writeln!(self.out, "{style}{verdict:<8}{style:#}{step}: {what}")
+    }
+
+    fn summary(mut self) -> Result<(), Failure> {
+        let warnings = match self.warnings {
+            0 => String::new(),
+            1 => ", 1 warning".to_owned(),
+            many => format!(", {many} warnings"),
+        };
+        let verdict = match self.bad {
+            0 => {
+                self.good("summary", format_args!("everything works{warnings}"))?;
+                return Ok(());
+            }
+            1 => format!("1 check failed{warnings}"),
+            many => format!("{many} checks failed{warnings}"),
+        };
+        self.line(AnsiColor::Red, "failed", "summary", &verdict)?;
+        Err(Failure::Failed(anyhow!(verdict)))
+    }
 }
 
 /// `/-/healthy` of the exporter at `url`, or the path that `url` names.

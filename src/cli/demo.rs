@@ -9,11 +9,14 @@ use anyhow::Context;
 use clap::Args;
 use tokio::net::TcpListener;
 
-use super::{Failure, serve::Exporter};
+use super::{
+    Failure,
+    serve::{Exporter, Load},
+};
 use crate::{
     config::{self, Credential},
     oauth::{http::Proxies, store::Store},
-    shutdown,
+    shutdown::Signals,
     simulator::{Options, Simulator},
     telemetry::Telemetry,
 };
@@ -54,13 +57,23 @@ pub(super) async fn run(flags: config::Flags, building: Building) -> Result<(), 
         ("OAUTH__TOKEN_STORE", store.display().to_string()),
         ("COLLECT__INTERVAL", INTERVAL.to_owned()),
     ];
-    let environment = environment
+    let environment: Vec<_> = environment
         .into_iter()
-        .map(|(key, value)| (format!("LIGHTFI_{key}"), value));
-    let config = config::load_text("demo", &yaml, &flags, environment, config::Purpose::Serve)
+        .map(|(key, value)| (format!("LIGHTFI_{key}"), value))
+        .collect();
+    let load: Load = Box::new(move || {
+        config::load_text(
+            "demo",
+            &yaml,
+            &flags,
+            environment.iter().cloned(),
+            config::Purpose::Serve,
+        )
+    });
+    let config = load()
         .map_err(|errors| Failure::Configuration(errors.into()))?
         .config;
-    Telemetry::install(config.log.level, config.log.format);
+    let telemetry = Telemetry::install(config.log.level, config.log.format);
     if let Some(Credential::Inline(token)) = &config.oauth.refresh_token {
         let now = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)?
@@ -68,15 +81,13 @@ pub(super) async fn run(flags: config::Flags, building: Building) -> Result<(), 
         Store::create(&store, token, Some(token), now)?;
     }
 
-    let shutdown = shutdown::on_signal()?;
-    tokio::spawn(simulator.serve(cloud, shutdown.clone().cancelled_owned()));
+    let signals = Signals::listen()?;
+    tokio::spawn(simulator.serve(cloud, signals.shutdown.clone().cancelled_owned()));
     let path = config.web.telemetry_path.clone();
-    let exporter = Exporter::new(config, Proxies::None).await?;
-    exporter
-        .serve(
-            |listeners| announce(listeners, &path, building.sensors),
-            shutdown,
-        )
+    let announce = |listeners: &[TcpListener]| announce(listeners, &path, building.sensors);
+    Exporter::new(config, Proxies::None)
+        .await?
+        .serve(load, telemetry, announce, signals)
         .await
 }
 

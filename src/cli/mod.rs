@@ -2,6 +2,8 @@
 
 mod check;
 mod demo;
+mod listing;
+mod sensors;
 mod serve;
 mod simulate;
 
@@ -44,12 +46,19 @@ enum Command {
     },
     /// Runs only the simulated LightFi cloud, and prints a configuration for it
     Simulate(Box<simulate::Arguments>),
-    /// Validates the configuration, or asks a running exporter for its health
+    /// Validates the configuration; with --online also tries it, with --health asks a running exporter
     Check {
         #[command(flatten)]
         flags: Flags,
         #[command(flatten)]
         arguments: check::Arguments,
+    },
+    /// Lists the sensors that the configured locations contain
+    Sensors {
+        #[command(flatten)]
+        flags: Flags,
+        #[command(flatten)]
+        arguments: sensors::Arguments,
     },
 }
 
@@ -68,6 +77,9 @@ struct Flags {
     /// Scrapes at once, 0 for no limit (default: 40)
     #[arg(long = "web.max-requests", value_name = "N")]
     max_requests: Option<usize>,
+    /// Allow POST /-/reload
+    #[arg(long = "web.enable-lifecycle")]
+    enable_lifecycle: bool,
     /// The least severe messages to log: error, warn, info, debug or trace (default: info)
     #[arg(long = "log.level", value_name = "LEVEL")]
     log_level: Option<String>,
@@ -89,6 +101,7 @@ impl Flags {
             listen_address,
             telemetry_path: self.telemetry_path.or(before.telemetry_path),
             max_requests: self.max_requests.or(before.max_requests),
+            enable_lifecycle: self.enable_lifecycle || before.enable_lifecycle,
             log_level: self.log_level.or(before.log_level),
             log_format: self.log_format.or(before.log_format),
             ..config::Flags::default()
@@ -137,10 +150,13 @@ impl Cli {
     /// Does what was asked for, with this environment.
     pub async fn run(self, environment: Vec<(String, String)>) -> Result<(), Failure> {
         match self.command {
-            None => serve::run(&Flags::default().over(self.flags), environment).await,
-            Some(Command::Serve(flags)) => serve::run(&flags.over(self.flags), environment).await,
+            None => serve::run(Flags::default().over(self.flags), environment).await,
+            Some(Command::Serve(flags)) => serve::run(flags.over(self.flags), environment).await,
             Some(Command::Demo { flags, building }) => {
                 demo::run(flags.over(self.flags), building).await
+            }
+            Some(Command::Sensors { flags, arguments }) => {
+                sensors::run(&flags.over(self.flags), arguments, environment).await
             }
             Some(Command::Simulate(arguments)) => simulate::run(*arguments).await,
             Some(Command::Check { flags, arguments }) => {

@@ -1,4 +1,5 @@
-//! `serve`: the composition root. Everything the exporter is made of is made here, top to bottom.
+//! `serve`: the composition root. Everything the exporter is made of is made here, top to bottom, and made anew by a
+//! reload.
 
 use std::{
     sync::Arc,
@@ -6,22 +7,22 @@ use std::{
 };
 
 use anyhow::{Context, anyhow};
-use tokio::{net::TcpListener, time::timeout};
+use tokio::{net::TcpListener, signal::unix::Signal, sync::mpsc, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::Failure;
 use crate::{
     api::Client,
     catalog::Catalog,
-    collector::Collector,
-    config::{self, Config},
+    collector::{Assignment, Collector},
+    config::{self, Config, Errors, Loaded, Purpose},
     oauth::{
         TokenSource,
         http::{Proxies, http_client},
     },
     publisher::Publisher,
-    shutdown,
+    shutdown::Signals,
     stats::Stats,
     telemetry::Telemetry,
     web::{self, App},
@@ -32,12 +33,13 @@ const LAST_ANSWER: Duration = Duration::from_millis(500);
 
 /// Runs the exporter until it is told to stop.
 pub(super) async fn run(
-    flags: &config::Flags,
+    flags: config::Flags,
     environment: Vec<(String, String)>,
 ) -> Result<(), Failure> {
-    let loaded = config::load(flags, environment.into_iter(), config::Purpose::Serve)
-        .map_err(|errors| Failure::Configuration(errors.into()))?;
-    Telemetry::install(loaded.config.log.level, loaded.config.log.format);
+    let load: Load =
+        Box::new(move || config::load(&flags, environment.iter().cloned(), Purpose::Serve));
+    let loaded = load().map_err(|errors| Failure::Configuration(errors.into()))?;
+    let telemetry = Telemetry::install(loaded.config.log.level, loaded.config.log.format);
     for warning in &loaded.warnings {
         warn!("{warning}");
     }
@@ -48,18 +50,20 @@ pub(super) async fn run(
             "web.config_file ({file}): this version knows no TLS and no users; remove the key, and put a proxy in front"
         )));
     }
-    let shutdown = shutdown::on_signal()?;
-    let exporter = Exporter::new(loaded.config, Proxies::OfEnvironment).await?;
-    exporter.serve(|_| Ok(()), shutdown).await
+    let signals = Signals::listen()?;
+    Exporter::new(loaded.config, Proxies::OfEnvironment)
+        .await?
+        .serve(load, telemetry, |_| Ok(()), signals)
+        .await
 }
 
 /// An exporter that is ready to bind its addresses.
 pub(super) struct Exporter {
-    config: Config,
+    pub(super) config: Config,
+    pub(super) tokens: Arc<TokenSource>,
     stats: Arc<Stats>,
-    tokens: Arc<TokenSource>,
-    api: Client,
-    catalog: Arc<Catalog>,
+    http: reqwest::Client,
+    proxies: Proxies,
 }
 
 impl Exporter {
@@ -69,66 +73,211 @@ impl Exporter {
             .duration_since(SystemTime::UNIX_EPOCH)?
             .as_secs_f64();
         let stats = Arc::new(Stats::new(now));
-        let http = http_client(&config.api, proxies)
-            .map_err(|error| Failure::Configuration(error.into()))?;
-        let tokens = TokenSource::new(&config.oauth, http.clone(), stats.clone())
-            .await
-            .map_err(|error| Failure::Configuration(error.into()))?;
-        let api = Client::new(&config.api, http, tokens.clone(), stats.clone());
-        let metrics = &config.metrics;
-        let catalog = Arc::new(Catalog::new(
-            &metrics.variables,
-            config.collect.stale_after,
-            metrics.reading_timestamps,
-        ));
+        let wrong = |error: anyhow::Error| Failure::Configuration(error);
+        let http = http_client(&config.api, proxies).map_err(|error| wrong(error.into()))?;
+        let tokens = TokenSource::new(&config.oauth, http.clone(), stats.clone()).await;
+        let tokens = tokens.map_err(|error| wrong(error.into()))?;
         Ok(Self {
             config,
-            stats,
             tokens,
-            api,
-            catalog,
+            stats,
+            http,
+            proxies,
         })
     }
 
-    /// Binds, tells `bound`, collects and serves until `shutdown`.
+    /// The API under this configuration.
+    pub(super) fn client(&self) -> Client {
+        Client::new(
+            &self.config.api,
+            self.http.clone(),
+            self.tokens.clone(),
+            self.stats.clone(),
+        )
+    }
+
+    /// What this configuration has collected.
+    pub(super) fn assignment(&self) -> Assignment {
+        Assignment::new(
+            &self.config,
+            self.client(),
+            self.tokens.clone(),
+            self.catalog(),
+        )
+    }
+
+    fn catalog(&self) -> Arc<Catalog> {
+        let Config {
+            metrics, collect, ..
+        } = &self.config;
+        Arc::new(Catalog::new(
+            &metrics.variables,
+            collect.stale_after,
+            metrics.reading_timestamps,
+        ))
+    }
+
+    /// Binds, tells `bound`, collects and serves until a signal says to stop. `load` loads the configuration again.
     pub(super) async fn serve(
         self,
+        load: Load,
+        telemetry: Telemetry,
         bound: impl FnOnce(&[TcpListener]) -> anyhow::Result<()>,
-        shutdown: CancellationToken,
+        signals: Signals,
     ) -> Result<(), Failure> {
-        let Self {
-            config,
-            stats,
-            tokens,
-            api,
-            catalog,
-        } = self;
         let mut listeners = Vec::new();
-        for address in &config.web.listen_address {
+        for address in &self.config.web.listen_address {
             let bound = web::server::bind(address).await;
             listeners.extend(
                 bound
                     .with_context(|| format!("cannot listen on {address} (web.listen_address)"))?,
             );
         }
-        let (collector, handle) = Collector::new(&config, api, tokens.clone());
-        let publisher = Arc::new(Publisher::new(collector.before_the_first(), catalog));
-        let app = App::new(&config.web, publisher.clone(), handle, stats);
+        let Signals { shutdown, hangup } = signals;
+        let (collector, handle) = Collector::new(self.assignment());
+        let publisher = Arc::new(Publisher::new(collector.before_the_first(), self.catalog()));
+        let (reloads, asked) = mpsc::channel(1);
+        let app = App {
+            publisher: publisher.clone(),
+            collector: handle.clone(),
+            stats: self.stats.clone(),
+            reloads,
+        };
+        let routes = web::Routes::new(app.router(&self.config));
 
-        let renewing = tokio::spawn(tokens.run(shutdown.clone()));
-        let publish = move |snapshot| {
+        let publish = move |snapshot, catalog| {
             let publisher = publisher.clone();
-            async move { publisher.publish(snapshot).await }
+            async move { publisher.publish(snapshot, catalog).await }
         };
         tokio::spawn(collector.run(publish, shutdown.clone()));
+        let mut generations = Generations {
+            renewing: Renewing::start(&self.tokens, &shutdown),
+            exporter: self,
+            load,
+            telemetry,
+            app,
+            routes: routes.clone(),
+            shutdown: shutdown.clone(),
+        };
         for listener in &listeners {
             info!(address = %listener.local_addr()?, version = env!("CARGO_PKG_VERSION"), "listening");
         }
         bound(&listeners)?;
-        web::server::serve(listeners, app.router(), shutdown).await;
+        let serving = web::server::serve(listeners, routes, shutdown.clone());
+        tokio::join!(serving, generations.reload_when_asked(asked, hangup));
         // A rotated refresh token may still be on its way.
-        let _ = timeout(LAST_ANSWER, renewing).await;
+        let _ = timeout(LAST_ANSWER, generations.renewing.task).await;
         info!("ended");
+        Ok(())
+    }
+
+    /// The exporter of another configuration, with what outlives this one: counters, and the tokens unless they are to
+    /// come from elsewhere.
+    async fn successor(&self, config: Config) -> anyhow::Result<Self> {
+        let http = http_client(&config.api, self.proxies)?;
+        let tokens = if config.oauth == self.config.oauth {
+            self.tokens.replace_client(http.clone());
+            self.tokens.clone()
+        } else {
+            TokenSource::new(&config.oauth, http.clone(), self.stats.clone()).await?
+        };
+        Ok(Self {
+            config,
+            tokens,
+            http,
+            stats: self.stats.clone(),
+            proxies: self.proxies,
+        })
+    }
+}
+
+/// How the configuration is loaded, at the start and again.
+pub(super) type Load = Box<dyn Fn() -> Result<Loaded, Errors> + Send>;
+
+/// The life of the exporter from configuration to configuration.
+struct Generations {
+    exporter: Exporter,
+    renewing: Renewing,
+    load: Load,
+    telemetry: Telemetry,
+    app: App,
+    routes: web::Routes,
+    shutdown: CancellationToken,
+}
+
+/// The task that keeps one token source's token fresh.
+struct Renewing {
+    end: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Renewing {
+    fn start(tokens: &Arc<TokenSource>, shutdown: &CancellationToken) -> Self {
+        let end = shutdown.child_token();
+        Self {
+            task: tokio::spawn(tokens.clone().run(end.clone())),
+            end,
+        }
+    }
+}
+
+impl Generations {
+    /// Reloads on SIGHUP and when a request asks for it, one at a time, until shutdown.
+    async fn reload_when_asked(
+        &mut self,
+        mut asked: mpsc::Receiver<web::Reload>,
+        mut hangup: Signal,
+    ) {
+        let shutdown = self.shutdown.clone();
+        loop {
+            let answer = tokio::select! {
+                () = shutdown.cancelled() => return,
+                Some(()) = hangup.recv() => None,
+                Some(answer) = asked.recv() => Some(answer),
+            };
+            let result = self.reload().await.map_err(|error| format!("{error:#}"));
+            let stats = &self.exporter.stats;
+            match &result {
+                Ok(()) => {
+                    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+                    stats.config_reload_successful.set(1.0);
+                    stats
+                        .config_reload_success_timestamp
+                        .set(now.map_or(0.0, |now| now.as_secs_f64()));
+                    info!("configuration reloaded");
+                }
+                Err(error) => {
+                    stats.config_reload_successful.set(0.0);
+                    error!(
+                        error,
+                        "the new configuration is refused, the old one stays in force"
+                    );
+                }
+            }
+            if let Some(answer) = answer {
+                // Whoever asked may have gone.
+                let _ = answer.send(result);
+            }
+        }
+    }
+
+    async fn reload(&mut self) -> anyhow::Result<()> {
+        let Loaded { config, warnings } = (self.load)()?;
+        let next = self.exporter.successor(config).await?;
+        for warning in warnings
+            .into_iter()
+            .chain(self.exporter.config.not_reloadable(&next.config))
+        {
+            warn!("{warning}");
+        }
+        if !Arc::ptr_eq(&next.tokens, &self.exporter.tokens) {
+            self.renewing.end.cancel();
+            self.renewing = Renewing::start(&next.tokens, &self.shutdown);
+        }
+        self.telemetry.set_level(next.config.log.level);
+        self.app.collector.assign(next.assignment()).await;
+        self.routes.replace(self.app.router(&next.config));
+        self.exporter = next;
         Ok(())
     }
 }

@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use super::Failure;
 use crate::{
     config::duration,
-    shutdown,
+    shutdown::Signals,
     simulator::{self, ClockSkew, Fault, Options, Replay, Simulator},
 };
 
@@ -96,7 +96,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
         ..Options::default()
     };
     let simulator = Simulator::new(options).map_err(|error| wrong(error.into()))?;
-    let shutdown = shutdown::on_signal()?;
+    let Signals { shutdown, .. } = Signals::listen()?;
     let address = arguments.listen;
     let listener = TcpListener::bind(&address)
         .await

@@ -129,6 +129,24 @@ impl Ledger {
         failed
     }
 
+    /// Makes the ledger that of another assignment: sensors that it neither lists nor can find leave, the others go by
+    /// the names it gives them.
+    pub(super) fn reassign(&mut self, listed: &[config::Sensor], locations: &[config::Location]) {
+        let survey = Survey::of_memory(locations, std::mem::take(&mut self.locations));
+        let reachable = survey.reachable();
+        self.locations = survey.abandon();
+        let listed: HashMap<&str, &config::Sensor> = listed
+            .iter()
+            .map(|sensor| (sensor.id.as_str(), sensor))
+            .collect();
+        self.sensors.retain(|id, held| {
+            held.sources.retain(|source| reachable.contains(source));
+            let listed = listed.get(&**id).copied();
+            held.identify(id, listed);
+            listed.is_some() || !held.sources.is_empty()
+        });
+    }
+
     /// Everything that is known now.
     pub(super) fn snapshot(&self, summary: Summary) -> Snapshot {
         let sensors = self.sensors.values().map(|held| Sensor {

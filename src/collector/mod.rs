@@ -11,7 +11,7 @@ mod schedule;
 mod survey;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     future::Future,
     pin::Pin,
     sync::{
@@ -37,6 +37,7 @@ use self::{
 };
 use crate::{
     api::{Client, Failure, LocationReply, SensorReply, Session},
+    catalog::Catalog,
     config::{Config, Location, Mode, Sensor},
     oauth::TokenSource,
     snapshot::{Snapshot, Summary, UnixTime},
@@ -46,27 +47,64 @@ use crate::{
 /// Scrapes that may wait for one collection; more are answered with what there is.
 const MAX_WAITING: usize = 1024;
 
-/// Asks for the configured sensors and locations for as long as it runs.
-pub struct Collector {
+/// What to collect, and how: what one configuration says.
+pub struct Assignment {
     client: Client,
     tokens: Arc<TokenSource>,
     sensors: Vec<Sensor>,
     locations: Vec<Location>,
     slots: usize,
+    mode: Mode,
     interval: Duration,
+    /// Goes with each snapshot, so that the two are published together.
+    catalog: Arc<Catalog>,
+}
+
+impl Assignment {
+    /// What `config` says.
+    pub fn new(
+        config: &Config,
+        client: Client,
+        tokens: Arc<TokenSource>,
+        catalog: Arc<Catalog>,
+    ) -> Self {
+        Self {
+            client,
+            tokens,
+            sensors: config.sensors.clone(),
+            locations: config.locations.clone(),
+            slots: config.api.max_concurrency,
+            mode: config.collect.mode,
+            interval: config.effective_interval(),
+            catalog,
+        }
+    }
+}
+
+/// Asks for the configured sensors and locations for as long as it runs.
+pub struct Collector {
+    assignment: Assignment,
     schedule: Schedule,
     ledger: Ledger,
     unanswered: HashMap<Job, Unanswered>,
-    last_success: Option<UnixTime>,
+    summary: Summary,
     /// Reasons of the last collection's failures: the log tells of changes only.
-    failing: BTreeMap<&'static str, usize>,
-    asked: mpsc::Receiver<oneshot::Sender<()>>,
+    failing: BTreeSet<Reason>,
+    orders: mpsc::Receiver<Order>,
     shared: Arc<Shared>,
+}
+
+/// What a [`Handle`] asks of the collector. Dropping the sender answers.
+enum Order {
+    /// A scrape waits for the collection that is under way or due.
+    Scrape(oneshot::Sender<()>),
+    /// From now on this is to be collected.
+    Assign(Box<Assignment>, oneshot::Sender<()>),
 }
 
 /// What a scrape may know of the collector.
 struct Shared {
-    mode: Mode,
+    scrape_mode: AtomicBool,
     alive: AtomicBool,
     ended_once: AtomicBool,
     /// Scrape mode: until when no scrape needs a collection.
@@ -77,7 +115,7 @@ struct Shared {
 #[derive(Clone)]
 pub struct Handle {
     shared: Arc<Shared>,
-    ask: mpsc::Sender<oneshot::Sender<()>>,
+    orders: mpsc::Sender<Order>,
 }
 
 impl Handle {
@@ -88,13 +126,13 @@ impl Handle {
             return;
         }
         let (done, wait) = oneshot::channel();
-        if self.ask.try_send(done).is_ok() {
+        if self.orders.try_send(Order::Scrape(done)).is_ok() {
             let _ = timeout_at(deadline.into(), wait).await;
         }
     }
 
     fn must_wait(&self, now: Instant) -> bool {
-        match self.shared.mode {
+        match self.mode() {
             Mode::Interval => !self.has_ended_once(),
             Mode::Scrape => self.shared.fresh_until().is_none_or(|until| now >= until),
         }
@@ -112,16 +150,50 @@ impl Handle {
 
     /// When collections are made.
     pub fn mode(&self) -> Mode {
-        self.shared.mode
+        self.shared.mode()
+    }
+
+    /// Has something else collected, at once. Sensors that stay keep their readings. Ends when what is known is shown
+    /// under the new assignment; its first collection is then under way.
+    pub async fn assign(&self, assignment: Assignment) {
+        let (done, wait) = oneshot::channel();
+        if self
+            .orders
+            .send(Order::Assign(Box::new(assignment), done))
+            .await
+            .is_ok()
+        {
+            let _ = wait.await;
+        }
     }
 }
 
 impl Shared {
+    fn mode(&self) -> Mode {
+        if self.scrape_mode.load(Ordering::Acquire) {
+            Mode::Scrape
+        } else {
+            Mode::Interval
+        }
+    }
+
+    fn set_mode(&self, mode: Mode) {
+        self.scrape_mode
+            .store(mode == Mode::Scrape, Ordering::Release);
+    }
+
     fn fresh_until(&self) -> Option<Instant> {
         *self
             .fresh_until
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_fresh_until(&self, until: Option<Instant>) {
+        *self
+            .fresh_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = until;
     }
 }
 
@@ -135,142 +207,188 @@ impl Drop for Alive {
 }
 
 impl Collector {
-    /// A collector of what `config` lists, that has not started.
-    pub fn new(config: &Config, client: Client, tokens: Arc<TokenSource>) -> (Self, Handle) {
-        let interval = config.effective_interval();
-        let mode = config.collect.mode;
+    /// A collector that has not started.
+    pub fn new(assignment: Assignment) -> (Self, Handle) {
+        let Assignment { mode, interval, .. } = assignment;
         let shared = Arc::new(Shared {
-            mode,
+            scrape_mode: AtomicBool::new(mode == Mode::Scrape),
             alive: AtomicBool::new(true),
             ended_once: AtomicBool::new(false),
             fresh_until: Mutex::new(None),
         });
-        let (ask, asked) = mpsc::channel(MAX_WAITING);
+        let (orders, received) = mpsc::channel(MAX_WAITING);
         let collector = Self {
-            client,
-            tokens,
-            sensors: config.sensors.clone(),
-            locations: config.locations.clone(),
-            slots: config.api.max_concurrency,
-            interval,
+            assignment,
             schedule: Schedule::new(mode, interval),
             ledger: Ledger::default(),
             unanswered: HashMap::new(),
-            last_success: None,
-            failing: BTreeMap::new(),
-            asked,
+            summary: Summary {
+                interval,
+                ..Summary::default()
+            },
+            failing: BTreeSet::new(),
+            orders: received,
             shared: shared.clone(),
         };
-        (collector, Handle { shared, ask })
+        (collector, Handle { shared, orders })
     }
 
     /// What is shown before the first collection has ended: nothing of any sensor.
     pub fn before_the_first(&self) -> Snapshot {
-        Snapshot {
-            sensors: Vec::new(),
-            summary: Summary {
-                interval: self.interval,
-                ..Summary::default()
-            },
-        }
+        self.ledger.snapshot(self.summary)
     }
 
     /// Collects until `shutdown`. Each snapshot is given to `publish`; scrapes that waited go on once it has returned.
     pub async fn run<F: Future<Output = ()>>(
         mut self,
-        publish: impl Fn(Snapshot) -> F,
+        publish: impl Fn(Snapshot, Arc<Catalog>) -> F,
         shutdown: CancellationToken,
     ) {
         let _alive = Alive(self.shared.clone());
-        let mut recovered = self.tokens.recovered();
+        let mut recovered = self.assignment.tokens.recovered();
         let mut waiting = Vec::new();
+        let mut new = None;
         loop {
-            let next = self.schedule.next_start(Instant::now());
-            let start = tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = sleep_until_some(next) => true,
-                // Readings need not wait for the next turn when a token can be had again.
-                Ok(()) = recovered.changed(), if next.is_some() => true,
-                scrape = self.asked.recv() => match scrape {
-                    None => return,
-                    Some(scrape) if self.schedule.is_due(Instant::now()) => { waiting.push(scrape); true }
-                    // Nothing to wait for: dropping the sender answers.
-                    Some(_) => false,
-                },
-            };
-            if !start {
-                continue;
+            if let Some((assignment, done)) = new.take() {
+                self.assign(assignment);
+                recovered = self.assignment.tokens.recovered();
+                publish(
+                    self.ledger.snapshot(self.summary),
+                    self.assignment.catalog.clone(),
+                )
+                .await;
+                drop::<oneshot::Sender<()>>(done);
+            } else {
+                let next = self.schedule.next_start(Instant::now());
+                let order = tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    () = sleep_until_some(next) => None,
+                    // Readings need not wait for the next turn when a token can be had again.
+                    Ok(()) = recovered.changed(), if next.is_some() => None,
+                    order = self.orders.recv() => match order {
+                        None => return,
+                        order => order,
+                    },
+                };
+                match order {
+                    Some(Order::Assign(assignment, done)) => {
+                        new = Some((*assignment, done));
+                        continue;
+                    }
+                    Some(Order::Scrape(scrape)) if self.schedule.is_due(Instant::now()) => {
+                        waiting.push(scrape)
+                    }
+                    // Nothing to wait for.
+                    Some(Order::Scrape(_)) => continue,
+                    None => {}
+                }
             }
-            let snapshot = tokio::select! {
+            tokio::select! {
                 () = shutdown.cancelled() => return,
-                snapshot = self.collect(&mut waiting) => snapshot,
-            };
-            publish(snapshot).await;
-            if self.shared.mode == Mode::Scrape {
-                let fresh_until = self.schedule.fresh_until();
-                *self
-                    .shared
-                    .fresh_until
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner) = fresh_until;
+                end = self.collect(&mut waiting, &|_, _| ()) => match end {
+                    End::Interrupted(assignment, done) => {
+                        new = Some((*assignment, done));
+                        continue;
+                    }
+                    End::Whole(snapshot, problems) => {
+                        self.log(&snapshot, &problems);
+                        publish(snapshot, self.assignment.catalog.clone()).await;
+                    }
+                }
             }
+            self.shared.set_fresh_until(self.schedule.fresh_until());
             self.shared.ended_once.store(true, Ordering::Release);
             waiting.clear();
         }
     }
 
+    /// Takes over a new assignment: what it no longer wants is forgotten, the rest is known by its new names.
+    fn assign(&mut self, assignment: Assignment) {
+        let Assignment { mode, interval, .. } = assignment;
+        self.ledger
+            .reassign(&assignment.sensors, &assignment.locations);
+        self.schedule = Schedule::new(mode, interval);
+        self.summary.interval = interval;
+        self.assignment = assignment;
+        self.shared.set_mode(mode);
+        self.shared.set_fresh_until(None);
+    }
+
+    /// One collection by itself, for a command that ends after it. `progress` is told how many requests have their result
+    /// and how many are known of.
+    pub async fn once(mut self, progress: &Progress<'_>) -> (Snapshot, Vec<Problem>) {
+        match self.collect(&mut Vec::new(), progress).await {
+            End::Whole(snapshot, problems) => (snapshot, problems),
+            // Nobody holds a handle that could give another assignment.
+            End::Interrupted(..) => (self.ledger.snapshot(self.summary), Vec::new()),
+        }
+    }
+
     /// One collection, from its start to its snapshot. Scrapes that come meanwhile join `waiting`.
-    async fn collect(&mut self, waiting: &mut Vec<oneshot::Sender<()>>) -> Snapshot {
+    async fn collect(
+        &mut self,
+        waiting: &mut Vec<oneshot::Sender<()>>,
+        progress: &Progress<'_>,
+    ) -> End {
         let start = Instant::now();
         let course = self.schedule.started(start, fastrand::f64());
+        let Assignment {
+            client,
+            sensors,
+            locations,
+            slots,
+            ..
+        } = &self.assignment;
         let mut round = Round {
-            client: &self.client,
-            sensors: &self.sensors,
+            client,
+            sensors,
             session: Arc::new(Session::until(course.deadline)),
-            plan: Plan::new(self.slots, course.deadline),
-            survey: Survey::new(&self.locations, std::mem::take(&mut self.ledger.locations)),
+            plan: Plan::new(*slots, course.deadline),
+            survey: Survey::new(locations, std::mem::take(&mut self.ledger.locations)),
             ledger: &mut self.ledger,
             direct: Direct::new(),
             sensors_wait: false,
-            failures: BTreeMap::new(),
-            no_token: 0,
+            problems: Vec::new(),
+            progress,
+            known: 0,
             unanswered: std::mem::take(&mut self.unanswered),
         };
-        round.run(start, course, &mut self.asked, waiting).await;
+        let interruption = round.run(start, course, &mut self.orders, waiting).await;
 
         let Round {
             survey,
             direct,
-            failures,
-            no_token,
+            problems,
             unanswered,
             ..
         } = round;
         self.unanswered = unanswered;
+        if let Some((assignment, done)) = interruption {
+            self.ledger.locations = survey.abandon();
+            return End::Interrupted(assignment, done);
+        }
         let now = unix_now();
         let (locations_failed, locations_good) = survey.tally();
         let succeeded = locations_good > 0 || direct.values().any(Option::is_some);
-        let up = succeeded || (self.sensors.is_empty() && self.locations.is_empty());
-        let sensors_failed = self.ledger.close(&self.sensors, direct, survey, now);
-        if up {
-            self.last_success = Some(now);
-        }
-        let duration = start.elapsed();
-        let summary = Summary {
+        let up = succeeded || (sensors.is_empty() && locations.is_empty());
+        let sensors_failed = self.ledger.close(sensors, direct, survey, now);
+        self.summary = Summary {
             up,
-            duration,
-            last_success: self.last_success,
+            duration: start.elapsed(),
+            last_success: if up {
+                Some(now)
+            } else {
+                self.summary.last_success
+            },
             sensors_failed,
             locations_failed,
-            interval: self.interval,
+            interval: self.assignment.interval,
         };
-        let snapshot = self.ledger.snapshot(summary);
-        self.log(&snapshot, failures, no_token);
-        snapshot
+        End::Whole(self.ledger.snapshot(self.summary), problems)
     }
 
-    /// One line when failures begin or become others, one when they end.
-    fn log(&mut self, snapshot: &Snapshot, failures: BTreeMap<Reason, Failed>, no_token: usize) {
+    /// One line for each reason when failures for it begin, one when all have ended.
+    fn log(&mut self, snapshot: &Snapshot, problems: &[Problem]) {
         let Summary {
             sensors_failed,
             locations_failed,
@@ -278,10 +396,6 @@ impl Collector {
             ..
         } = snapshot.summary;
         let sensors = snapshot.sensors.len();
-        let now: BTreeMap<_, _> = failures
-            .iter()
-            .map(|(reason, failed)| (reason.as_str(), failed.count))
-            .collect();
         debug!(
             sensors,
             sensors_failed,
@@ -289,44 +403,54 @@ impl Collector {
             ?duration,
             "collection ended"
         );
-        if now.keys().eq(self.failing.keys()) {
-            return;
+        let mut failing = BTreeMap::<Reason, Vec<&Problem>>::new();
+        // `oauth` has told of a missing token already.
+        for problem in problems.iter().filter(|problem| !problem.no_token) {
+            failing.entry(problem.reason).or_default().push(problem);
         }
-        if now.is_empty() {
+        for (reason, problems) in &failing {
+            if let (Some(first), false) = (problems.first(), self.failing.contains(reason)) {
+                warn!(
+                    reason = reason.as_str(),
+                    failed = problems.len(),
+                    example = first.of,
+                    error = first.what,
+                    "requests to the API fail; last readings are kept until they are stale"
+                );
+            }
+        }
+        if failing.is_empty() && !self.failing.is_empty() {
             info!(
                 sensors,
                 "collection is whole again: every request succeeded"
             );
         }
-        for (
-            reason,
-            Failed {
-                count,
-                example,
-                what,
-            },
-        ) in &failures
-        {
-            if self.failing.contains_key(reason.as_str()) || no_token == *count {
-                continue;
-            }
-            warn!(
-                reason = reason.as_str(),
-                failed = count,
-                example,
-                error = what,
-                "requests to the API fail; last readings are kept until they are stale"
-            );
-        }
-        self.failing = now;
+        self.failing = failing.into_keys().collect();
     }
 }
 
-/// Failures of one reason in one collection.
-struct Failed {
-    count: usize,
-    example: String,
-    what: String,
+/// How a collection ended.
+enum End {
+    /// It has come to its end.
+    Whole(Snapshot, Vec<Problem>),
+    /// There is something else to collect now.
+    Interrupted(Box<Assignment>, oneshot::Sender<()>),
+}
+
+/// Told how many requests have their result, and how many are known of.
+pub type Progress<'a> = dyn Fn(usize, usize) + Sync + 'a;
+
+/// What could not be read in a collection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Such as `sensor AQ2-FE753C0D7ADF`.
+    pub of: String,
+    /// As it is counted.
+    pub reason: Reason,
+    /// For a person; no secret.
+    pub what: String,
+    /// For want of a token, so that nothing was sent.
+    pub no_token: bool,
 }
 
 /// One collection under way.
@@ -340,9 +464,10 @@ struct Round<'a, 'l> {
     direct: Direct,
     /// Listed sensors that locations may cover are not in the plan yet.
     sensors_wait: bool,
-    failures: BTreeMap<Reason, Failed>,
-    /// Failures for want of a token, which `oauth` has told of already.
-    no_token: usize,
+    problems: Vec<Problem>,
+    progress: &'l Progress<'l>,
+    /// Jobs so far.
+    known: usize,
     unanswered: HashMap<Job, Unanswered>,
 }
 
@@ -358,30 +483,25 @@ impl<'a> Round<'a, '_> {
         &mut self,
         start: Instant,
         course: Course,
-        asked: &mut mpsc::Receiver<oneshot::Sender<()>>,
+        orders: &mut mpsc::Receiver<Order>,
         waiting: &mut Vec<oneshot::Sender<()>>,
-    ) {
+    ) -> Option<(Box<Assignment>, oneshot::Sender<()>)> {
         self.begin(start, course);
         let mut in_flight = FuturesUnordered::<Flight<'a>>::new();
-        let mut out = HashMap::<Job, bool>::new();
+        let mut out = HashSet::<Job>::new();
         loop {
             let now = Instant::now();
             let wake = loop {
                 match self.plan.next(now) {
                     Next::Send(attempt) => {
-                        out.insert(attempt.job.clone(), attempt.is_first());
+                        out.insert(attempt.job.clone());
                         in_flight.push(ask(self.client, self.session.clone(), attempt));
                     }
                     Next::Wait(at) => break Some(at),
                     Next::Nothing => break None,
                 }
             };
-            let location_is_new =
-                |(job, first): (&Job, &bool)| *first && !matches!(job, Job::Sensor(_));
-            if self.sensors_wait
-                && self.plan.only_retries_of_locations()
-                && !out.iter().any(location_is_new)
-            {
+            if self.sensors_wait && self.plan.has_tried_locations() {
                 self.add_sensors_not_covered(now);
                 continue;
             }
@@ -393,12 +513,17 @@ impl<'a> Round<'a, '_> {
                 Some((attempt, result)) = in_flight.next() => {
                     out.remove(&attempt.job);
                     self.ended(attempt, result);
+                    (self.progress)(self.known - self.plan.waiting() - out.len(), self.known);
                 }
                 () = sleep_until_some(wake) => {}
-                Some(scrape) = asked.recv() => waiting.push(scrape),
+                Some(order) = orders.recv() => match order {
+                    Order::Scrape(scrape) => waiting.push(scrape),
+                    Order::Assign(assignment, done) => return Some((assignment, done)),
+                },
             }
         }
-        self.give_up_on(out.into_keys().collect());
+        self.give_up_on(out);
+        None
     }
 
     /// Puts into the plan what can be asked for before anything is answered.
@@ -438,6 +563,7 @@ impl<'a> Round<'a, '_> {
     }
 
     fn add(&mut self, jobs: Vec<Job>, start: Instant, spread: Duration) {
+        self.known += jobs.len();
         let jobs = jobs.into_iter().map(|job| {
             let unanswered = self.unanswered.remove(&job);
             (job, unanswered)
@@ -502,20 +628,16 @@ impl<'a> Round<'a, '_> {
 
     fn failed(&mut self, job: &Job, failure: &Failure) {
         debug!(%job, error = %failure, "request failed");
-        self.no_token += usize::from(failure.no_token);
-        let first = || Failed {
-            count: 0,
-            example: job.to_string(),
+        self.problems.push(Problem {
+            of: job.to_string(),
+            reason: failure.reason,
             what: failure.to_string(),
-        };
-        self.failures
-            .entry(failure.reason)
-            .or_insert_with(first)
-            .count += 1;
+            no_token: failure.no_token,
+        });
     }
 
     /// The end has come: what is `out` hangs, what waits was never sent, and both go first next time.
-    fn give_up_on(&mut self, out: Vec<Job>) {
+    fn give_up_on(&mut self, out: HashSet<Job>) {
         let mut unanswered: HashMap<Job, Unanswered> = self
             .plan
             .unsent()

@@ -41,8 +41,8 @@ pub(super) struct Attempt {
 }
 
 impl Attempt {
-    pub(super) fn is_first(&self) -> bool {
-        self.number == 1
+    fn is_first_of_location(&self) -> bool {
+        self.number == 1 && !matches!(self.job, Job::Sensor(_))
     }
 }
 
@@ -80,6 +80,7 @@ pub(super) struct Plan {
     arrivals: u64,
     in_flight: usize,
     hung_in_flight: usize,
+    untried_locations: usize,
 }
 
 impl Plan {
@@ -93,6 +94,7 @@ impl Plan {
             arrivals: 0,
             in_flight: 0,
             hung_in_flight: 0,
+            untried_locations: 0,
         }
     }
 
@@ -131,6 +133,7 @@ impl Plan {
 
     fn enqueue(&mut self, not_before: Instant, attempt: Attempt) {
         self.arrivals += 1;
+        self.untried_locations += usize::from(attempt.is_first_of_location());
         let queue = if attempt.hung {
             &mut self.hung_queue
         } else {
@@ -168,6 +171,7 @@ impl Plan {
     pub(super) fn ended(&mut self, attempt: &Attempt) {
         self.in_flight -= 1;
         self.hung_in_flight -= usize::from(attempt.hung);
+        self.untried_locations -= usize::from(attempt.is_first_of_location());
     }
 
     /// An attempt has failed in a way that may pass. False if there is no further one: it has failed for good.
@@ -198,13 +202,14 @@ impl Plan {
         true
     }
 
-    /// Whether every location that is still to come has been tried and failed once: then nothing new is to be expected
-    /// soon.
-    pub(super) fn only_retries_of_locations(&self) -> bool {
-        let waiting = self.queue.values().chain(self.hung_queue.values());
-        waiting
-            .filter(|attempt| !matches!(attempt.job, Job::Sensor(_)))
-            .all(|attempt| attempt.number > 1)
+    /// Whether every location known of has been tried once: then nothing new is to be expected soon.
+    pub(super) fn has_tried_locations(&self) -> bool {
+        self.untried_locations == 0
+    }
+
+    /// How many requests wait to be sent.
+    pub(super) fn waiting(&self) -> usize {
+        self.queue.len() + self.hung_queue.len()
     }
 
     /// What is still waiting to be sent, at the end: first attempts were never sent, others hang.

@@ -102,6 +102,15 @@ impl<'a> Survey<'a> {
         }
     }
 
+    /// A survey that will ask nobody: it knows what is remembered.
+    pub(super) fn of_memory(roots: &'a [config::Location], memory: Memory) -> Self {
+        let base = memory.base.clone();
+        Self {
+            base,
+            ..Self::new(roots, memory)
+        }
+    }
+
     /// Whether `GET /locations` is needed, and the locations to ask for first.
     pub(super) fn begin(&mut self) -> (bool, Vec<Arc<str>>) {
         let mut first = Vec::new();
@@ -248,6 +257,19 @@ impl<'a> Survey<'a> {
                 .len(),
             good.len(),
         )
+    }
+
+    /// What was remembered before, of a collection that is given up.
+    pub(super) fn abandon(self) -> Memory {
+        self.memory
+    }
+
+    /// The requests that lead to what is known to lie below the roots.
+    pub(super) fn reachable(&self) -> HashSet<Arc<str>> {
+        self.roots
+            .iter()
+            .flat_map(|root| self.ways_from(root).into_keys())
+            .collect()
     }
 
     /// Every sensor that was found, and what to remember for the next collection.

@@ -75,6 +75,8 @@ pub struct Flags {
 pub enum Purpose {
     /// To collect: it must say where a refresh token is, and what to collect.
     Serve,
+    /// To see what there is to collect: it must say where a refresh token is.
+    Discover,
     /// To log in for the first refresh token: neither is needed yet.
     Login,
 }
@@ -219,6 +221,27 @@ impl Config {
             )
     }
 
+    /// What of `next` takes a restart, one sentence each.
+    pub fn not_reloadable(&self, next: &Self) -> Vec<String> {
+        let changed = [
+            (
+                "web.listen_address",
+                self.web.listen_address != next.web.listen_address,
+            ),
+            (
+                "web.config_file",
+                self.web.config_file != next.web.config_file,
+            ),
+            ("log.format", self.log.format != next.log.format),
+        ];
+        let changed = changed.into_iter().filter(|(_, changed)| *changed);
+        changed
+            .map(|(key, _)| {
+                format!("{key} has changed: that takes a restart, the old one stays in force")
+            })
+            .collect()
+    }
+
     /// Requests that are known before the first reply: child locations come on top.
     fn requests_per_collection(&self) -> usize {
         self.sensors.len() + self.locations.len()
@@ -266,7 +289,7 @@ pub struct Api {
 }
 
 /// Section `oauth`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Oauth {
     /// Where tokens are had.
     pub token_url: Url,
@@ -291,7 +314,7 @@ pub struct Oauth {
 }
 
 /// A text of section `oauth` as it was configured.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Credential {
     /// In the configuration itself.
     Inline(Secret),

@@ -262,7 +262,9 @@ impl Reader<'_> {
                 );
             }
         }
-        if let (Purpose::Serve, Some(None), Some(None)) = (purpose, &refresh_token, &token_store) {
+        if let (Purpose::Serve | Purpose::Discover, Some(None), Some(None)) =
+            (purpose, &refresh_token, &token_store)
+        {
             self.refuse(
                 at,
                 "oauth.refresh_token (or oauth.refresh_token_file, or oauth.token_store) is missing: get one with \

@@ -2,12 +2,12 @@
 
 use axum::{extract::State, http::StatusCode};
 
-use super::App;
+use super::Context;
 use crate::config::Mode;
 
 /// 200 while the process answers and its collection task lives.
-pub(super) async fn healthy(State(app): State<App>) -> (StatusCode, &'static str) {
-    if app.collector.is_alive() {
+pub(super) async fn healthy(State(context): State<Context>) -> (StatusCode, &'static str) {
+    if context.app.collector.is_alive() {
         (StatusCode::OK, "LightFi exporter is healthy.\n")
     } else {
         (
@@ -19,8 +19,8 @@ pub(super) async fn healthy(State(app): State<App>) -> (StatusCode, &'static str
 
 /// Interval mode: 200 once a first collection has ended, well or badly. Scrape mode: 200, as no scrape, and so no
 /// collection, may come before it is ready.
-pub(super) async fn ready(State(app): State<App>) -> (StatusCode, &'static str) {
-    if app.collector.mode() == Mode::Scrape || app.collector.has_ended_once() {
+pub(super) async fn ready(State(context): State<Context>) -> (StatusCode, &'static str) {
+    if context.app.collector.mode() == Mode::Scrape || context.app.collector.has_ended_once() {
         (StatusCode::OK, "LightFi exporter is ready.\n")
     } else {
         (

@@ -2,12 +2,12 @@
 
 use axum::{extract::State, response::Html};
 
-use super::App;
+use super::Context;
 
 /// Plain HTML without scripts or outside assets.
-pub(super) async fn page(State(app): State<App>) -> Html<String> {
+pub(super) async fn page(State(context): State<Context>) -> Html<String> {
     // The path is from the configuration, which lets characters through that HTML knows.
-    let path = app
+    let path = context
         .telemetry_path
         .replace('&', "&amp;")
         .replace('<', "&lt;")

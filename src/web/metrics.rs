@@ -11,7 +11,7 @@ use axum::{
 };
 use bytes::Bytes;
 
-use super::{App, chunks::Chunks};
+use super::{Context, chunks::Chunks};
 use crate::{
     exposition::{Encoding, Filter, gzip, negotiate, render_own},
     publisher::Prefix,
@@ -25,8 +25,12 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 const TIMEOUT_MARGIN: Duration = Duration::from_millis(500);
 
 /// Answers one scrape: 200 whatever the state of the API; 503 only where too many come at once.
-pub(super) async fn scrape(State(app): State<App>, uri: Uri, headers: HeaderMap) -> Response {
-    let permit = match app
+pub(super) async fn scrape(
+    State(context): State<Context>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    let permit = match context
         .scrapes
         .clone()
         .map(|scrapes| scrapes.try_acquire_owned())
@@ -41,7 +45,9 @@ pub(super) async fn scrape(State(app): State<App>, uri: Uri, headers: HeaderMap)
                 .into_response();
         }
     };
-    app.collector
+    context
+        .app
+        .collector
         .settled(Instant::now() + patience(&headers))
         .await;
 
@@ -49,11 +55,15 @@ pub(super) async fn scrape(State(app): State<App>, uri: Uri, headers: HeaderMap)
     let format = negotiate::format(values(header::ACCEPT));
     let encoding = negotiate::encoding(values(header::ACCEPT_ENCODING));
     let filter = filter(uri.query().unwrap_or_default());
-    let published = app.publisher.current().await;
+    let published = context.app.publisher.current().await;
     let mut tail = Vec::new();
-    render_own(&app.stats.gather(), format, &filter, &mut tail);
+    render_own(&context.app.stats.gather(), format, &filter, &mut tail);
     let prefix = if filter.is_everything() {
-        app.publisher.prefix(&published, format, encoding).await
+        context
+            .app
+            .publisher
+            .prefix(&published, format, encoding)
+            .await
     } else {
         published.make(format, encoding, filter).await
     };

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `/metrics` (or `web.telemetry_path`) | [`metrics`] |
 //! | `/-/healthy`, `/healthz`, `/-/ready`, `/readyz` | [`health`] |
+//! | `/-/reload`, `/config` | [`lifecycle`] |
 //! | `/` | [`landing`] |
 //!
 //! [`server`] accepts connections and ends them. Nothing here asks the API: a scrape waits for the collector at most, and
@@ -12,76 +13,110 @@
 mod chunks;
 mod health;
 mod landing;
+mod lifecycle;
 mod metrics;
 pub mod server;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use axum::{
     Router,
     extract::Request,
     http::{HeaderValue, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use crate::{collector, config, publisher::Publisher, stats::Stats};
+use crate::{
+    collector,
+    config::{self, Config},
+    publisher::Publisher,
+    stats::Stats,
+};
 
 /// A request's URL may be this long: far more than any `?name[]=` list needs.
 const MAX_URL_BYTES: usize = 8 * 1024;
 /// All of a request's headers together.
 const MAX_HEADER_BYTES: usize = 64 * 1024;
 
-/// What the routes read.
+/// What the routes read, whatever the configuration.
 #[derive(Clone)]
 pub struct App {
-    publisher: Arc<Publisher>,
-    collector: collector::Handle,
-    stats: Arc<Stats>,
+    /// Holds what is shown.
+    pub publisher: Arc<Publisher>,
+    /// Makes collections.
+    pub collector: collector::Handle,
+    /// The exporter's own counters.
+    pub stats: Arc<Stats>,
+    /// To whoever loads the configuration again.
+    pub reloads: mpsc::Sender<Reload>,
+}
+
+/// Asks for a reload; what is sent back is the result, with the reason of a failure.
+pub type Reload = oneshot::Sender<Result<(), String>>;
+
+/// What the routes read: the application, and what one configuration says of them.
+#[derive(Clone)]
+struct Context {
+    app: App,
     telemetry_path: Arc<str>,
     /// One permit a scrape; `None` = no limit.
     scrapes: Option<Arc<Semaphore>>,
+    lifecycle: bool,
+    /// For `/config`: the effective configuration, without secrets.
+    config: Arc<str>,
 }
 
 impl App {
-    /// What `web` of the configuration says about routes.
-    pub fn new(
-        web: &config::Web,
-        publisher: Arc<Publisher>,
-        collector: collector::Handle,
-        stats: Arc<Stats>,
-    ) -> Self {
-        let scrapes = (web.max_requests > 0)
-            .then(|| Arc::new(Semaphore::new(web.max_requests.min(Semaphore::MAX_PERMITS))));
-        Self {
-            publisher,
-            collector,
-            stats,
+    /// All routes under `config`.
+    pub fn router(&self, config: &Config) -> Router {
+        let web = &config.web;
+        let limit = web.max_requests.min(Semaphore::MAX_PERMITS);
+        let context = Context {
+            app: self.clone(),
             telemetry_path: web.telemetry_path.as_str().into(),
-            scrapes,
-        }
-    }
-
-    /// All routes.
-    pub fn router(self) -> Router {
+            scrapes: (limit > 0).then(|| Arc::new(Semaphore::new(limit))),
+            lifecycle: web.enable_lifecycle,
+            config: config::to_yaml(config).into(),
+        };
         Router::new()
             .route("/", get(landing::page))
-            .route(&self.telemetry_path, get(metrics::scrape))
+            .route(&web.telemetry_path, get(metrics::scrape))
             .route("/-/healthy", get(health::healthy))
             .route("/healthz", get(health::healthy))
             .route("/-/ready", get(health::ready))
             .route("/readyz", get(health::ready))
+            .route("/-/reload", post(lifecycle::reload))
+            .route("/config", get(lifecycle::config))
             .fallback(async || (StatusCode::NOT_FOUND, "404 page not found\n"))
             .method_not_allowed_fallback(async || {
-                (
-                    StatusCode::METHOD_NOT_ALLOWED,
-                    "only GET and HEAD are answered here\n",
-                )
+                (StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n")
             })
             .layer(middleware::from_fn(refuse_oversized))
-            .with_state(self)
+            .with_state(context)
+    }
+}
+
+/// The routes of the configuration in force: each request takes those of its moment.
+#[derive(Clone)]
+pub struct Routes(Arc<ArcSwap<Router>>);
+
+impl Routes {
+    /// Begins with these.
+    pub fn new(router: Router) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(router)))
+    }
+
+    /// Requests from now on are answered by these.
+    pub fn replace(&self, router: Router) {
+        self.0.store(Arc::new(router));
+    }
+
+    fn current(&self) -> Router {
+        Router::clone(&self.0.load())
     }
 }
 

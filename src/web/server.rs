@@ -7,8 +7,10 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
-use hyper::server::conn::http1;
+use hyper::{
+    server::conn::http1,
+    service::{Service, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::GracefulShutdown,
@@ -18,6 +20,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
+
+use super::Routes;
 
 /// A request's head must have come by then.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -70,7 +74,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Serves until `shutdown`, then takes no new connections and lets requests in flight end.
-pub async fn serve(listeners: Vec<TcpListener>, router: Router, shutdown: CancellationToken) {
+pub async fn serve(listeners: Vec<TcpListener>, routes: Routes, shutdown: CancellationToken) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let graceful = GracefulShutdown::new();
     // No detection of HTTP/2 on plain text: it waits for a first byte without a time-out.
@@ -81,7 +85,7 @@ pub async fn serve(listeners: Vec<TcpListener>, router: Router, shutdown: Cancel
         .max_buf_size(MAX_HEAD_BYTES);
     let accepting = listeners
         .iter()
-        .map(|listener| accept(listener, &places, &graceful, &server, &router));
+        .map(|listener| accept(listener, &places, &graceful, &server, &routes));
     tokio::select! {
         _ = futures_util::future::join_all(accepting) => {}
         () = shutdown.cancelled() => {}
@@ -101,7 +105,7 @@ async fn accept(
     places: &Arc<Semaphore>,
     graceful: &GracefulShutdown,
     server: &http1::Builder,
-    router: &Router,
+    routes: &Routes,
 ) {
     loop {
         // The semaphore is never closed.
@@ -118,7 +122,9 @@ async fn accept(
         };
         // Without it the tail of an answer may wait for the client's acknowledgement.
         let _ = stream.set_nodelay(true);
-        let service = TowerToHyperService::new(router.clone());
+        let routes = routes.clone();
+        let service =
+            service_fn(move |request| TowerToHyperService::new(routes.current()).call(request));
         let connection = graceful.watch(server.serve_connection(TokioIo::new(stream), service));
         tokio::spawn(async move {
             if let Err(error) = connection.await {

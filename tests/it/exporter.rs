@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader},
+    path::PathBuf,
     process::{Child, Command, Output, Stdio},
     sync::{Arc, Mutex},
     thread,
@@ -34,7 +35,7 @@ pub struct Exporter {
     pub url: String,
     output: Arc<Mutex<Vec<String>>>,
     /// Holds the configuration for as long as it runs.
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 /// One scrape, by series.
@@ -94,7 +95,7 @@ impl Exporter {
             child,
             url: String::new(),
             output,
-            _directory: directory,
+            directory,
         };
         let start = Instant::now();
         while exporter.url.is_empty() {
@@ -124,6 +125,11 @@ impl Exporter {
             thread::sleep(Duration::from_millis(5));
         }
         exporter
+    }
+
+    /// A file beside its configuration, which is `lightfi-exporter.yaml`.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
     }
 
     pub fn pid(&self) -> u32 {

@@ -4,12 +4,14 @@
 mod architecture;
 mod cloud;
 mod collection;
+mod commands;
 mod config;
 mod demo;
 mod exporter;
 mod exposition;
 mod lifecycle;
 mod readme;
+mod reload;
 mod replay;
 mod scrapers;
 mod tokens;

@@ -1,0 +1,144 @@
+//! `check` and `sensors`: what a person asks before and beside running the exporter.
+
+use std::process::Output;
+
+use lightfi_exporter::simulator::{Listing, Options};
+use tempfile::TempDir;
+
+use crate::{cloud::Cloud, exporter::command};
+
+/// Runs a command against `config` while the cloud answers.
+async fn run(config: &str, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let directory = TempDir::new().expect("a temporary directory");
+    let file = directory.path().join("lightfi-exporter.yaml");
+    std::fs::write(&file, config).expect("written");
+    let mut command = command();
+    command.args(arguments).arg("--config.file").arg(&file);
+    let output = tokio::task::spawn_blocking(move || command.output())
+        .await
+        .expect("no panic");
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = output.expect("the binary starts");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("it writes text");
+    (status.code(), text(stdout), text(stderr))
+}
+
+async fn floor() -> Cloud {
+    Cloud::start(Options {
+        sensors: 20,
+        listing: Listing::Locations,
+        ..Options::default()
+    })
+    .await
+}
+
+#[tokio::test]
+async fn check_says_what_is_listed_and_asks_nobody() {
+    let cloud = floor().await;
+    let (code, out, _) = run(&cloud.config(""), &["check"]).await;
+    assert_eq!(code, Some(0));
+    assert_eq!(
+        out,
+        "ok      configuration: valid: 0 sensors and 1 locations listed\n"
+    );
+    assert_eq!(cloud.simulator.requests().token_granted, 0);
+}
+
+#[tokio::test]
+async fn check_online_tells_of_each_step() {
+    let cloud = floor().await;
+    let (code, out, _) = run(&cloud.config(""), &["check", "--online"]).await;
+    assert_eq!(code, Some(0), "{out}");
+    for line in [
+        "ok      token: lives 4h, renewed 1m before its end",
+        "ok      collection: 20 of 20 sensors read in",
+        "ok      routes: all in the API's document",
+        "ok      summary: everything works",
+        "temperatureC",
+    ] {
+        assert!(out.contains(line), "no {line:?} in\n{out}");
+    }
+    assert!(!out.contains('\u{1b}'), "no colours off a terminal");
+}
+
+#[tokio::test]
+async fn check_online_names_what_fails() {
+    let cloud = floor().await;
+    cloud.fault("malformed", true);
+    let (code, out, err) = run(&cloud.config(""), &["check", "--online"]).await;
+    assert_eq!(code, Some(1), "{out}");
+    assert!(
+        out.contains("failed  the base location: GET /locations: the JSON ends early"),
+        "{out}"
+    );
+    assert!(err.contains("2 checks failed"), "{err}");
+    cloud.fault("malformed", false);
+    cloud.fault("token-revoked", true);
+    let (code, out, _) = run(&cloud.config(""), &["check", "--online"]).await;
+    assert_eq!(code, Some(1), "{out}");
+    assert!(
+        out.contains("failed  token: the refresh token is not accepted"),
+        "{out}"
+    );
+    assert!(
+        !out.contains("collection:"),
+        "without a token nothing is asked for\n{out}"
+    );
+}
+
+#[tokio::test]
+async fn sensors_are_listed_in_three_forms() {
+    let cloud = floor().await;
+    let (code, table, _) = run(&cloud.config(""), &["sensors"]).await;
+    assert_eq!(code, Some(0));
+    assert_eq!(table.lines().count(), 21, "{table}");
+    assert!(table.starts_with("SENSOR"), "{table}");
+
+    let (_, json, _) = run(&cloud.config(""), &["sensors", "--output", "json"]).await;
+    let listed: serde_json::Value = serde_json::from_str(&json).expect("it is JSON");
+    let listed = listed.as_array().expect("a list");
+    assert_eq!(listed.len(), 20);
+    for key in [
+        "id",
+        "name",
+        "location",
+        "location_id",
+        "model",
+        "variables",
+        "age_seconds",
+    ] {
+        assert!(
+            listed.iter().all(|sensor| sensor.get(key).is_some()),
+            "no {key} in\n{json}"
+        );
+    }
+
+    // What is pasted under `sensors:` is a configuration that reads the same sensors.
+    let (_, yaml, _) = run(&cloud.config(""), &["sensors", "--output", "yaml"]).await;
+    let config = cloud.config("");
+    let (oauth, _) = config.split_once("locations:").expect("it lists locations");
+    let (code, out, err) = run(&format!("{oauth}sensors:\n{yaml}"), &["check", "--online"]).await;
+    assert_eq!(code, Some(0), "{out}\n{err}");
+    assert!(out.contains("20 of 20 sensors read"), "{out}");
+}
+
+#[tokio::test]
+async fn without_locations_the_whole_account_is_listed() {
+    let cloud = floor().await;
+    let config = cloud.config("");
+    let (oauth, _) = config.split_once("locations:").expect("it lists locations");
+    let (code, table, _) = run(oauth, &["sensors"]).await;
+    assert_eq!((code, table.lines().count()), (Some(0), 21), "{table}");
+}
+
+#[tokio::test]
+async fn a_list_that_is_not_whole_is_a_failure() {
+    let cloud = floor().await;
+    cloud.fault("error-500", true);
+    let (code, out, err) = run(&cloud.config(""), &["sensors", "--output=json"]).await;
+    assert_eq!((code, out.trim()), (Some(1), "[]"));
+    assert!(err.contains("the base location: HTTP 500"), "{err}");
+}

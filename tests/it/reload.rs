@@ -1,0 +1,257 @@
+//! Another configuration while it runs: by SIGHUP and by POST `/-/reload`.
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use lightfi_exporter::simulator::{Listing, Options};
+
+use crate::{
+    cloud::Cloud,
+    exporter::{Exporter, Scrape, command},
+};
+
+async fn post(exporter: &Exporter) -> (u16, String) {
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .build()
+        .expect("a client");
+    let response = client
+        .post(format!("{}/-/reload", exporter.url))
+        .send()
+        .await
+        .expect("it answers");
+    (
+        response.status().as_u16(),
+        response.text().await.expect("a whole body"),
+    )
+}
+
+/// A cloud, an exporter of four of its sensors, and the file to change.
+async fn start() -> (Cloud, Exporter, PathBuf, Vec<String>) {
+    let cloud = Cloud::start(Options {
+        sensors: 20,
+        listing: Listing::Sensors,
+        ..Options::default()
+    })
+    .await;
+    let ids = cloud.simulator.sensors()[..4].to_vec();
+    let exporter = Exporter::serve_with(&config(&cloud, &ids, ""), &["--web.enable-lifecycle"]);
+    exporter.scrape().await;
+    let file = exporter.file("lightfi-exporter.yaml");
+    (cloud, exporter, file, ids)
+}
+
+/// A configuration of these sensors, with `more` YAML after it.
+fn config(cloud: &Cloud, sensors: &[String], more: &str) -> String {
+    let all = cloud.config("");
+    let (head, _) = all.split_once("sensors:").expect("it lists sensors");
+    let list: String = sensors.iter().map(|id| format!("  - {id}\n")).collect();
+    format!("{head}sensors:\n{list}{more}")
+}
+
+fn known(scrape: &Scrape) -> Vec<String> {
+    let id = |series: &str| {
+        series
+            .split("sensor_id=\"")
+            .nth(1)
+            .and_then(|rest| rest.split('"').next())
+            .map(str::to_owned)
+    };
+    scrape
+        .series_of("lightfi_sensor_info")
+        .into_keys()
+        .filter_map(id)
+        .collect()
+}
+
+#[tokio::test]
+async fn sensors_come_go_and_are_renamed_and_nothing_else_changes() {
+    let (cloud, exporter, file, ids) = start().await;
+    let before = exporter.scrape().await;
+    let requests = "lightfi_exporter_api_requests_total{route=\"sensor\"}";
+    assert_eq!(before.value(requests), Some(4.0));
+
+    let mut others = cloud.simulator.sensors()[2..5].to_vec();
+    fs::write(&file, config(&cloud, &others, "")).expect("written");
+    exporter.signal("HUP");
+    others.sort();
+    let scrape = exporter
+        .scrape_until("the new sensors", |scrape| known(scrape) == others)
+        .await;
+    assert!(
+        scrape.value(requests).is_some_and(|sent| sent >= 4.0),
+        "counters go on"
+    );
+    assert_eq!(
+        cloud.simulator.requests().token_granted,
+        1,
+        "the token is kept"
+    );
+    assert_eq!(exporter.get("/-/ready").await.status(), 200);
+
+    // A new name needs no fetch: the cloud is out of order.
+    cloud.fault("error-500", true);
+    let renamed = format!("  - {{id: {}, name: Boardroom}}\n", ids[2]);
+    fs::write(&file, config(&cloud, &[], &renamed)).expect("written");
+    assert_eq!(post(&exporter).await.0, 200);
+    let scrape = exporter.scrape().await;
+    assert_eq!(known(&scrape), [ids[2].clone()]);
+    assert!(
+        scrape.body.contains("sensor=\"Boardroom\""),
+        "{}",
+        scrape.body
+    );
+    assert!(
+        !scrape.series_of("lightfi_sensor_status").is_empty(),
+        "its readings are kept"
+    );
+}
+
+#[tokio::test]
+async fn an_overridden_variable_shows_without_a_fetch() {
+    let (cloud, exporter, file, ids) = start().await;
+    assert!(
+        !exporter
+            .scrape()
+            .await
+            .series_of("lightfi_temperature_celsius")
+            .is_empty()
+    );
+    cloud.fault("error-500", true);
+    let more = "metrics: {variables: {temperatureC: {name: room_temperature_celsius, scale: 2}}}\n";
+    fs::write(&file, config(&cloud, &ids, more)).expect("written");
+    let (status, words) = post(&exporter).await;
+    assert_eq!(status, 200, "{words}");
+    let scrape = exporter.scrape().await;
+    assert!(scrape.series_of("lightfi_temperature_celsius").is_empty());
+    assert!(
+        !scrape
+            .series_of("lightfi_room_temperature_celsius")
+            .is_empty()
+    );
+}
+
+#[tokio::test]
+async fn a_bad_configuration_is_refused_and_the_old_one_stays() {
+    let (cloud, exporter, file, ids) = start().await;
+    let good = "lightfi_exporter_config_last_reload_successful";
+    assert_eq!(exporter.scrape().await.value(good), Some(1.0));
+    fs::write(&file, config(&cloud, &ids, "colect: {}\n")).expect("written");
+    let (status, words) = post(&exporter).await;
+    assert_eq!(status, 500);
+    assert!(words.contains("unknown key \"colect\""), "{words}");
+    let scrape = exporter.scrape().await;
+    assert_eq!(scrape.value(good), Some(0.0));
+    assert_eq!(known(&scrape).len(), 4);
+    assert!(
+        exporter.output().contains("the old one stays in force"),
+        "{}",
+        exporter.output()
+    );
+
+    fs::write(&file, config(&cloud, &ids, "")).expect("written");
+    assert_eq!(post(&exporter).await.0, 200);
+    assert_eq!(exporter.scrape().await.value(good), Some(1.0));
+}
+
+#[tokio::test]
+async fn the_lifecycle_is_off_unless_asked_for() {
+    let demo = Exporter::demo(&["--sensors=10"]);
+    assert_eq!(post(&demo).await.0, 403);
+    assert_eq!(demo.get("/-/reload").await.status(), 405);
+}
+
+#[tokio::test]
+async fn credentials_and_modes_change_too() {
+    let (cloud, exporter, file, ids) = start().await;
+    let revoked = config(&cloud, &ids, "");
+    cloud.simulator.replace_refresh_token();
+    let anew = config(
+        &cloud,
+        &ids,
+        "collect: {mode: scrape, interval: 1s}\nweb: {telemetry_path: /probe}\n",
+    );
+    assert_ne!(revoked.lines().nth(7), anew.lines().nth(7));
+    fs::write(&file, anew).expect("written");
+    assert_eq!(post(&exporter).await.0, 200);
+    assert_eq!(exporter.get("/metrics").await.status(), 404);
+    let body = exporter
+        .get("/probe")
+        .await
+        .text()
+        .await
+        .expect("a whole body");
+    let scrape = Scrape::parse(body);
+    assert_eq!(scrape.sum("lightfi_sensor_read_success"), 4.0);
+    assert_eq!(scrape.value("lightfi_collect_interval_seconds"), Some(1.0));
+    assert_eq!(cloud.simulator.requests().token_granted, 2);
+}
+
+#[tokio::test]
+async fn what_config_shows_holds_no_secret_and_is_a_configuration() {
+    let (cloud, exporter, _, _) = start().await;
+    let shown = exporter
+        .get("/config")
+        .await
+        .text()
+        .await
+        .expect("a whole body");
+    for key in ["client_secret", "refresh_token"] {
+        let line = cloud
+            .config("")
+            .lines()
+            .find(|line| line.trim_start().starts_with(key))
+            .map(str::to_owned);
+        let secret = line.and_then(|line| {
+            line.split_once(": ")
+                .map(|(_, secret)| secret.trim_matches('"').to_owned())
+        });
+        let secret = secret.expect("it is there");
+        assert!(secret.len() > 8 && !shown.contains(&secret), "{shown}");
+        assert!(shown.contains(&format!("{key}: <secret>")), "{shown}");
+    }
+    let file = exporter.file("shown.yaml");
+    fs::write(&file, &shown).expect("written");
+    let output = command()
+        .args(["check", "--config.file"])
+        .arg(&file)
+        .output()
+        .expect("the binary starts");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+#[tokio::test]
+async fn a_thousand_scrapes_go_through_while_it_changes_twenty_times() {
+    let (cloud, exporter, file, ids) = start().await;
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .build()
+        .expect("a client");
+    let scrapers = (0..4).map(|_| {
+        let (client, url) = (client.clone(), format!("{}/metrics", exporter.url));
+        tokio::spawn(async move {
+            for _ in 0..250 {
+                let response = client.get(&url).send().await.expect("it answers");
+                assert_eq!(response.status(), 200);
+                let scrape = Scrape::parse(response.text().await.expect("a whole body"));
+                assert!(
+                    (3..=4).contains(&known(&scrape).len()),
+                    "sensors that stay never leave"
+                );
+            }
+        })
+    });
+    let scrapers: Vec<_> = scrapers.collect();
+    for turn in 0..20 {
+        let sensors = &ids[..3 + turn % 2];
+        fs::write(&file, config(&cloud, sensors, "")).expect("written");
+        assert_eq!(post(&exporter).await.0, 200);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for scraper in scrapers {
+        scraper.await.expect("every scrape is whole");
+    }
+}
