@@ -12,6 +12,8 @@ mod exposition;
 mod lifecycle;
 mod readme;
 mod reload;
+mod replay;
+mod scrapers;
 mod status_page;
 mod tokens;
 mod tools;
