@@ -58,3 +58,18 @@ async fn requests_that_waited_for_a_token_keep_to_the_rate() {
     let took = arrivals[4] - arrivals[0];
     assert!(took >= Duration::from_millis(700), "5 requests in {took:?}");
 }
+
+#[tokio::test]
+async fn a_location_that_hangs_does_not_hold_up_the_listed_sensors() {
+    let hang = || async { std::future::pending::<&str>().await };
+    let routes = Router::new()
+        .route("/locations/{id}/", get(hang))
+        .route("/sensors/{id}", get(|| async { GOOD }));
+    let config = serve(routes, Duration::ZERO).await;
+    let exporter = Exporter::serve(&format!(
+        "{config}sensors: [A, B]\nlocations: [{{id: 1}}]\n"
+    ));
+    let scrape = exporter.scrape().await;
+    assert_eq!(scrape.sum("lightfi_sensor_read_success"), 2.0);
+    assert_eq!(scrape.value("lightfi_collect_locations_failed"), Some(1.0));
+}
