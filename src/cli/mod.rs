@@ -2,6 +2,7 @@
 
 mod check;
 mod demo;
+mod login;
 mod serve;
 mod simulate;
 
@@ -44,6 +45,13 @@ enum Command {
     },
     /// Runs only the simulated LightFi cloud, and prints a configuration for it
     Simulate(Box<simulate::Arguments>),
+    /// Gets a refresh token: you log in with a browser, and the token goes where the exporter finds it
+    Login {
+        #[command(flatten)]
+        flags: Flags,
+        #[command(flatten)]
+        arguments: login::Arguments,
+    },
     /// Validates the configuration, or asks a running exporter for its health
     Check {
         #[command(flatten)]
@@ -143,6 +151,9 @@ impl Cli {
                 demo::run(flags.over(self.flags), building).await
             }
             Some(Command::Simulate(arguments)) => simulate::run(*arguments).await,
+            Some(Command::Login { flags, arguments }) => {
+                login::run(&flags.over(self.flags), arguments, environment).await
+            }
             Some(Command::Check { flags, arguments }) => {
                 check::run(&flags.over(self.flags), arguments, environment).await
             }

@@ -9,6 +9,7 @@ mod demo;
 mod exporter;
 mod exposition;
 mod lifecycle;
+mod login;
 mod readme;
 mod tokens;
 mod tools;
