@@ -149,15 +149,15 @@ impl Deposit {
     pub fn advice(&self) -> String {
         match &self.place {
             Some(Place::Store { path, .. }) => format!(
-                "The refresh token is in the token store {}. An exporter that runs on it takes it up within 10 \
-                 seconds; otherwise start one now.",
+                "The refresh token is in the token store {}. An exporter that waits for it takes it up within \
+                 10 seconds; otherwise start one now.",
                 path.display()
             ),
             Some(Place::File {
                 path,
                 is_configured: true,
             }) => format!(
-                "The refresh token is in {}. An exporter that runs on it takes it up within 10 seconds; otherwise \
+                "The refresh token is in {}. An exporter that waits for it takes it up within 10 seconds; otherwise \
                  start one now.",
                 path.display()
             ),
