@@ -10,6 +10,7 @@ mod demo;
 mod exporter;
 mod exposition;
 mod lifecycle;
+mod login;
 mod odd_cloud;
 mod readme;
 mod reload;
