@@ -238,8 +238,8 @@ impl<'a> Survey<'a> {
 
     /// The sensors that good replies of this collection hold.
     pub(super) fn seen(&self) -> HashSet<&str> {
-        let base = self.roots.iter().filter(|root| root.id == BASE);
-        let base_recursive = base.map(|root| root.recursive).any(|recursive| recursive);
+        let mut base = self.roots.iter().filter(|root| root.id == BASE);
+        let base_recursive = base.any(|root| root.recursive);
         let answers = self
             .visits
             .values()
