@@ -31,6 +31,21 @@ const FIRST_LOOK: Duration = Duration::from_secs(5);
 /// Ample for an error page.
 const MAX_PAGE_BYTES: usize = 256 * 1024;
 
+/// What servers call a client that is not set up for this login, in a redirect or on a page; no login of any person would
+/// change it. Other errors may concern only who asks without a browser. What is about the redirect comes first, as it is
+/// the most common, and pages say more than one of them.
+const REFUSALS: [&str; 9] = [
+    "redirect_mismatch",
+    "redirect_uri",
+    "redirect uri",
+    "redirect url",
+    "callback url",
+    "unauthorized_client",
+    "invalid_client",
+    "unsupported_response_type",
+    "invalid_scope",
+];
+
 /// Where the authorization server sends the browser back to. It is sent as it was given, letter by letter, as servers
 /// compare it so.
 #[derive(Debug, Clone)]
@@ -228,31 +243,35 @@ impl Login {
             .headers()
             .get(LOCATION)
             .and_then(|to| url.join(to.to_str().ok()?).ok());
-        let refusal = match (status.as_u16(), location) {
-            (300..=399, Some(to)) => {
-                let query = to.query().unwrap_or_default();
-                value(query, "error").filter(|code| is_about_the_client(code))
-            }
+        let what = match (status.as_u16(), location) {
+            (300..=399, Some(to)) => value(to.query().unwrap_or_default(), "error"),
             (400, _) => {
                 let page = read_limited(response, MAX_PAGE_BYTES)
                     .await
                     .unwrap_or_default();
                 let page = String::from_utf8_lossy(&page).to_lowercase();
-                names_the_redirect(&page).then(|| "400, naming the redirect".to_owned())
+                let named = REFUSALS.iter().find(|words| page.contains(*words));
+                named.map(|words| format!("400, {words}"))
             }
             _ => None,
         };
-        let Some(what) = refusal else {
+        let Some(what) = what else {
             return Ok(());
         };
-        let shown = self.scrubber.excerpt(&what);
+        let Some(refusal) = REFUSALS.iter().find(|words| what.contains(*words)) else {
+            return Ok(());
+        };
+        let what = self.scrubber.excerpt(&what);
         Err(
-            match names_the_redirect(&what.to_lowercase()) || status == 400 {
-                true => LoginError::RedirectRefused {
+            if refusal.contains("redirect") || refusal.contains("callback") {
+                LoginError::RedirectRefused {
                     redirect_uri: self.redirect_uri.to_string(),
-                    what: shown,
-                },
-                false => LoginError::Refused(shown),
+                    what,
+                }
+            } else if refusal.contains("client") {
+                LoginError::ClientRefused(what)
+            } else {
+                LoginError::Refused(what)
             },
         )
     }
@@ -335,32 +354,6 @@ fn value(query: &str, name: &str) -> Option<String> {
     form_urlencoded::parse(query.as_bytes())
         .find(|(key, value)| key == name && !value.is_empty())
         .map(|(_, value)| value.into_owned())
-}
-
-/// Errors that no login of any person would change; others may concern only who asks without a browser.
-fn is_about_the_client(code: &str) -> bool {
-    names_the_redirect(code)
-        || matches!(
-            code,
-            "invalid_request"
-                | "invalid_client"
-                | "unauthorized_client"
-                | "unsupported_response_type"
-                | "invalid_scope"
-        )
-}
-
-/// `text` is in lower case.
-fn names_the_redirect(text: &str) -> bool {
-    [
-        "redirect_mismatch",
-        "redirect_uri",
-        "redirect uri",
-        "redirect url",
-        "callback url",
-    ]
-    .iter()
-    .any(|words| text.contains(words))
 }
 
 #[cfg(test)]
@@ -506,10 +499,21 @@ mod tests {
                 "{error}"
             );
         }
-        let error = first_look(302, "http://localhost:3000?error=unauthorized_client", "").await;
+    }
+
+    #[tokio::test]
+    async fn a_first_look_sees_a_client_that_is_not_set_up_for_this() {
+        for (status, location, page) in [
+            (400, "", "<p>invalid_client</p>"),
+            (302, "http://localhost:3000?error=unauthorized_client", ""),
+        ] {
+            let error = first_look(status, location, page).await.unwrap_err();
+            assert!(matches!(error, LoginError::ClientRefused(_)), "{error}");
+        }
+        let error = first_look(302, "http://localhost:3000?error=invalid_scope", "").await;
         assert_eq!(
             error.unwrap_err().to_string(),
-            "the login was refused: unauthorized_client"
+            "the login was refused: invalid_scope"
         );
     }
 
