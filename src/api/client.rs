@@ -90,10 +90,9 @@ impl Failure {
 
 impl From<TokenError> for Failure {
     fn from(error: TokenError) -> Self {
-        let what = format!("no access token: {error}");
         Self {
             reason: Reason::Unauthorized,
-            what,
+            what: error.to_string(),
             again: false,
             no_token: true,
         }
@@ -259,7 +258,11 @@ impl Client {
         let body = http::read_limited(response, self.max_response_bytes)
             .await
             .map_err(|error| self.broken(error))?;
-        decode(&body).map_err(|malformed| Failure::new(Reason::Malformed, malformed.to_string()))
+        decode(&body).map_err(|malformed| {
+            // It names keys that it saw, and a careless server repeats what it was sent.
+            let what = self.tokens.scrub(&malformed.to_string());
+            Failure::new(Reason::Malformed, what)
+        })
     }
 
     /// Takes a pause from any answer that asks for one.
