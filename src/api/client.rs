@@ -93,10 +93,9 @@ impl Failure {
 
 impl From<TokenError> for Failure {
     fn from(error: TokenError) -> Self {
-        let what = format!("no access token: {error}");
         Self {
             reason: Reason::Unauthorized,
-            what,
+            what: error.to_string(),
             again: false,
             no_token: true,
         }

@@ -14,7 +14,8 @@ use serde_json::value::RawValue;
 
 /// Deeper nesting is no building's: deeper parts are not looked at.
 const MAX_DEPTH: usize = 32;
-/// How many top-level keys an error names, and how much of each.
+/// How many top-level keys an error names. One that is longer is not shown at all: half a secret would not be recognised
+/// as one.
 const SHOWN_KEYS: usize = 12;
 const SHOWN_KEY_CHARS: usize = 40;
 
@@ -391,10 +392,10 @@ impl<'a> Fields<'a> {
 
     fn shown_keys(&self) -> String {
         let clean = |key: &str| -> String {
-            key.chars()
-                .filter(|c| !c.is_control())
-                .take(SHOWN_KEY_CHARS)
-                .collect()
+            match key.chars().nth(SHOWN_KEY_CHARS) {
+                Some(_) => "a long one".to_owned(),
+                None => key.chars().filter(|c| !c.is_control()).collect(),
+            }
         };
         let mut keys: Vec<String> = self
             .0
@@ -747,6 +748,13 @@ mod tests {
             "no sensor and no child location recognised; top-level keys: detail, sensors"
         );
         assert!(location(b"[]").is_err());
+    }
+
+    #[test]
+    fn a_key_too_long_to_show_is_not_cut() {
+        let body = format!(r#"{{"detail":1,"{}":2}}"#, "s3cret".repeat(7));
+        let error = location(body.as_bytes()).unwrap_err().to_string();
+        assert!(error.ends_with("keys: detail, a long one"), "{error}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, anyhow};
-use tokio::{net::TcpListener, signal::unix::Signal, sync::mpsc, task::JoinHandle, time::timeout};
+use tokio::{net::TcpListener, signal::unix::Signal, sync::mpsc, task::JoinHandle, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -28,8 +28,9 @@ use crate::{
     web::{self, App},
 };
 
-/// After the last scrape, for a token request in flight.
-const LAST_ANSWER: Duration = Duration::from_millis(500);
+/// From the signal to the end at most, but for the way out; the contract is 5 s. Scrapes and a token request in flight
+/// end sooner by themselves.
+const LAST_WORK: Duration = Duration::from_millis(4500);
 
 /// Runs the exporter until it is told to stop.
 pub(super) async fn run(
@@ -164,10 +165,20 @@ impl Exporter {
             info!(address = %listener.local_addr()?, version = env!("CARGO_PKG_VERSION"), "listening");
         }
         bound(&listeners)?;
-        let serving = web::server::serve(listeners, routes, shutdown.clone());
-        tokio::join!(serving, generations.reload_when_asked(asked, hangup));
-        // A rotated refresh token may still be on its way.
-        let _ = timeout(LAST_ANSWER, generations.renewing.task).await;
+        let late = async {
+            shutdown.cancelled().await;
+            sleep(LAST_WORK).await;
+        };
+        let work = async {
+            let serving = web::server::serve(listeners, routes, shutdown.clone());
+            tokio::join!(serving, generations.reload_when_asked(asked, hangup));
+            // A rotated refresh token may still be on its way.
+            let _ = generations.renewing.task.await;
+        };
+        tokio::select! {
+            () = work => {}
+            () = late => warn!("ended with work in flight"),
+        }
         info!("ended");
         Ok(())
     }

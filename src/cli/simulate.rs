@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context;
+use anyhow::anyhow;
 use clap::{Args, ValueEnum};
 use tokio::net::TcpListener;
 
@@ -102,9 +102,14 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let simulator = Simulator::new(options).map_err(|error| wrong(error.into()))?;
     let Signals { shutdown, .. } = Signals::listen()?;
     let address = arguments.listen;
-    let listener = TcpListener::bind(&address)
-        .await
-        .with_context(|| format!("cannot listen on {address} (--listen)"))?;
+    let listener = TcpListener::bind(&address).await.map_err(|error| {
+        let no_address = error.kind() == io::ErrorKind::InvalidInput;
+        let error = anyhow!("cannot listen on {address} (--listen): {error}");
+        match no_address {
+            true => Failure::Configuration(error),
+            false => Failure::Failed(error),
+        }
+    })?;
     let yaml = simulator.config_yaml(&format!("http://{}", listener.local_addr()?));
     let mut out = io::stdout();
     writeln!(out, "{yaml}# ready")?;

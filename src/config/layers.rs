@@ -10,6 +10,7 @@ use figment::{
 
 use super::{
     Flags,
+    listen::parse_listen_address,
     problem::{Problem, is_key_like},
     yaml::{self, Kind, Node},
 };
@@ -496,7 +497,9 @@ const MOST_EDITS: usize = 3;
 
 /// `a, b` or `[a, {id: b}]`
 fn list(text: &str) -> Result<Value, String> {
-    if text.trim_start().starts_with('[') {
+    // `[::1]:10420` begins like a list, and is none.
+    let first = text.split(',').next().unwrap_or_default().trim();
+    if first.starts_with('[') && parse_listen_address(first).is_err() {
         return match yaml::parse(text.trim()) {
             Ok(node) if matches!(node.kind, Kind::List(_)) => Ok(value(&node)),
             Ok(_) => Err("not a list, write a,b or [a, b]".to_owned()),

@@ -245,6 +245,18 @@ fn the_environment_lists_sensors_by_commas_or_in_brackets() {
 }
 
 #[test]
+fn an_address_in_brackets_is_no_list() {
+    for (text, expected) in [
+        ("[::1]:2", vec!["[::1]:2"]),
+        ("[::1]:2, :3", vec!["[::1]:2", ":3"]),
+        ("[\"[::1]:2\"]", vec!["[::1]:2"]),
+    ] {
+        let loaded = with_environment(&[("LIGHTFI_WEB__LISTEN_ADDRESS", text)]).unwrap();
+        assert_eq!(loaded.config.web.listen_address, expected, "{text:?}");
+    }
+}
+
+#[test]
 fn an_empty_variable_counts_as_not_set() {
     let loaded = with_environment(&[
         ("LIGHTFI_OAUTH__CLIENT_SECRET_FILE", ""),

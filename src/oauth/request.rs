@@ -26,6 +26,12 @@ use crate::{
 /// A token reply has a few KiB; this is ample, and no knob.
 const MAX_REPLY_BYTES: usize = 1024 * 1024;
 
+/// The verdict on a refresh token.
+const INVALID_GRANT: &str = "invalid_grant";
+
+/// The verdicts on a client.
+const INVALID_CLIENT: &[&str] = &["invalid_client", "unauthorized_client"];
+
 /// A server that asks for more is not obeyed longer than this.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
@@ -139,14 +145,17 @@ fn understand(
         Ok(Value::Object(object)) => Some(object),
         _ => None,
     };
-    let Some(reason) = Reason::of_status(status) else {
-        return good_reply(object.as_ref(), scrubber);
+    let code = object.as_ref().and_then(|object| text(object, "error"));
+    let reason = match Reason::of_status(status) {
+        Some(reason) => reason,
+        // Some servers refuse with status 200.
+        None if is_refusal(code) => Reason::ClientError,
+        None => return good_reply(object.as_ref(), scrubber),
     };
     let what = match object.as_ref().and_then(|object| told(object, scrubber)) {
         Some(told) => format!("the token endpoint answered {status}: {told}"),
         None => format!("the token endpoint answered {status}"),
     };
-    let code = object.as_ref().and_then(|object| text(object, "error"));
     Err(match (reason, code) {
         // What a server says while it is failing or throttling is no verdict on the credentials.
         (Reason::ServerError | Reason::RateLimited | Reason::Redirect, _) => {
@@ -156,14 +165,19 @@ fn understand(
                 retry_after,
             }
         }
-        (_, Some("invalid_grant")) => TokenError::InvalidGrant(what),
-        (_, Some("invalid_client" | "unauthorized_client")) => TokenError::InvalidClient(what),
+        (_, Some(INVALID_GRANT)) => TokenError::InvalidGrant(what),
+        (_, code) if is_refusal(code) => TokenError::InvalidClient(what),
         _ => TokenError::Unavailable {
             reason,
             what,
             retry_after,
         },
     })
+}
+
+/// Whether a person must mend the credentials.
+fn is_refusal(code: Option<&str>) -> bool {
+    code.is_some_and(|code| code == INVALID_GRANT || INVALID_CLIENT.contains(&code))
 }
 
 fn good_reply(
@@ -301,6 +315,22 @@ mod tests {
             error(200, &json!({"error": "slow_down"})).to_string(),
             "no access token: the token endpoint's reply has no access_token: slow_down"
         );
+    }
+
+    #[test]
+    fn a_refusal_counts_whatever_status_it_comes_with_unless_the_server_itself_fails() {
+        for status in [200, 400, 401, 403] {
+            let reason = |code| error(status, &json!({"error": code})).reason();
+            assert_eq!(reason("invalid_grant"), Reason::InvalidGrant, "{status}");
+            assert_eq!(reason("invalid_client"), Reason::InvalidClient, "{status}");
+            assert_eq!(
+                reason("unauthorized_client"),
+                Reason::InvalidClient,
+                "{status}"
+            );
+        }
+        let failing = error(503, &json!({"error": "invalid_grant"}));
+        assert_eq!(failing.reason(), Reason::ServerError);
     }
 
     #[test]

@@ -86,7 +86,7 @@ pub struct Status {
 pub enum StartError {
     /// The store cannot be used.
     #[error("oauth.token_store: {0}")]
-    Store(#[from] StoreError),
+    Store(StoreError),
     /// There is no place a refresh token could come from.
     #[error(
         "no refresh token: set oauth.refresh_token or oauth.refresh_token_file, or set oauth.token_store and run `lightfi-exporter login`"
@@ -95,6 +95,13 @@ pub enum StartError {
     /// The store was not read to the end.
     #[error("{0}")]
     Interrupted(TokenError),
+}
+
+impl From<StoreError> for StartError {
+    // Written out, as a derived one would make it a source too, and its words would be told twice.
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
 }
 
 impl TokenSource {

@@ -7,10 +7,11 @@
 //! | `/-/reload`, `/config` | [`lifecycle`] |
 //! | `/` | [`status`] |
 //!
-//! [`server`] accepts connections and ends them. Nothing here asks the API: a scrape waits for the collector at most, and
+//! [`server`] accepts connections and ends them, `connections` says which. Nothing here asks the API: a scrape waits for the collector at most, and
 //! reads what the publisher holds.
 
 mod chunks;
+mod connections;
 mod health;
 mod lifecycle;
 mod metrics;

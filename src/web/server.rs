@@ -17,11 +17,14 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::Routes;
+use super::{
+    Routes,
+    connections::{Connections, Watched},
+};
 
 /// A request's head must have come by then.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -29,6 +32,11 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// Connections at once, so that no crowd takes all file descriptors.
 const MAX_CONNECTIONS: usize = 512;
+/// A connection on which nothing moves for so long is ended: a client that does not read its answer keeps a place among
+/// `web.max_requests`. Idle ones end at [`HEAD_TIMEOUT`].
+const STALLED: Duration = Duration::from_secs(60);
+/// How often they are looked for.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// Scrapes in flight at the end have this long; the contract is 5 s from the signal to the exit.
 const GRACE: Duration = Duration::from_secs(4);
 /// After a failed accept (no descriptors left, mostly), so that the loop does not spin.
@@ -75,7 +83,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Serves until `shutdown`, then takes no new connections and lets requests in flight end.
 pub async fn serve(listeners: Vec<TcpListener>, routes: Routes, shutdown: CancellationToken) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let connections = Arc::new(Connections::new(MAX_CONNECTIONS));
     let graceful = GracefulShutdown::new();
     // No detection of HTTP/2 on plain text: it waits for a first byte without a time-out.
     let mut server = http1::Builder::new();
@@ -85,9 +93,10 @@ pub async fn serve(listeners: Vec<TcpListener>, routes: Routes, shutdown: Cancel
         .max_buf_size(MAX_HEAD_BYTES);
     let accepting = listeners
         .iter()
-        .map(|listener| accept(listener, &places, &graceful, &server, &routes));
+        .map(|listener| accept(listener, &connections, &graceful, &server, &routes));
     tokio::select! {
         _ = futures_util::future::join_all(accepting) => {}
+        () = end_stalled(&connections) => {}
         () = shutdown.cancelled() => {}
     }
     drop(listeners);
@@ -102,16 +111,12 @@ pub async fn serve(listeners: Vec<TcpListener>, routes: Routes, shutdown: Cancel
 /// Takes connections from one listener for ever.
 async fn accept(
     listener: &TcpListener,
-    places: &Arc<Semaphore>,
+    connections: &Arc<Connections>,
     graceful: &GracefulShutdown,
     server: &http1::Builder,
     routes: &Routes,
 ) {
     loop {
-        // The semaphore is never closed.
-        let Ok(place) = places.clone().acquire_owned().await else {
-            return;
-        };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -122,15 +127,38 @@ async fn accept(
         };
         // Without it the tail of an answer may wait for the client's acknowledgement.
         let _ = stream.set_nodelay(true);
-        let routes = routes.clone();
-        let service =
-            service_fn(move |request| TowerToHyperService::new(routes.current()).call(request));
-        let connection = graceful.watch(server.serve_connection(TokioIo::new(stream), service));
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                debug!(%error, "connection ended badly");
-            }
-            drop(place);
+        let place = connections.enter();
+        let stream = TokioIo::new(Watched {
+            stream,
+            connection: place.connection.clone(),
         });
+        let connection = place.connection.clone();
+        let routes = routes.clone();
+        let service = service_fn(move |request| {
+            let answering = connection.answering();
+            let answer = TowerToHyperService::new(routes.current()).call(request);
+            async move {
+                let answer = answer.await;
+                drop(answering);
+                answer
+            }
+        });
+        let served = graceful.watch(server.serve_connection(stream, service));
+        tokio::spawn(async move {
+            tokio::select! {
+                ended = served => if let Err(error) = ended {
+                    debug!(%error, "connection ended badly");
+                },
+                () = place.connection.has_to_go() => debug!("quiet connection ended"),
+            }
+        });
+    }
+}
+
+/// Ends what does not move any more, for ever.
+async fn end_stalled(connections: &Connections) {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        connections.end_quiet(STALLED);
     }
 }

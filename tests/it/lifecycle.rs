@@ -22,6 +22,7 @@ fn exit_codes_tell_usage_from_failure() {
     assert_eq!(code(&["--config.file=no-such-file.yaml"]), Some(2));
     assert_eq!(code(&["check", "--config.file=no-such-file.yaml"]), Some(2));
     assert_eq!(code(&["simulate", "--fault=nonsense"]), Some(2));
+    assert_eq!(code(&["simulate", "--listen=nonsense"]), Some(2));
     assert_eq!(code(&["check", "--health=http://127.0.0.1:1"]), Some(1));
 }
 
@@ -172,6 +173,38 @@ async fn sigterm_ends_it_well_and_soon() {
 }
 
 #[tokio::test]
+async fn a_file_that_hangs_does_not_hold_up_the_end() {
+    let cloud = Cloud::start(Options {
+        sensors: 10,
+        token_lifetime: Duration::from_secs(2),
+        ..Options::default()
+    })
+    .await;
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let file = directory.path().join("refresh-token");
+    let config = cloud.config("");
+    let token = config
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("refresh_token: "))
+        .expect("the configuration has a refresh token");
+    std::fs::write(&file, token.trim_matches('"')).expect("written");
+    let mut exporter = Exporter::serve(&config.replace(
+        &format!("refresh_token: {token}"),
+        &format!("refresh_token_file: {}", file.display()),
+    ));
+    exporter
+        .scrape_until("a token", |scrape| scrape.value("lightfi_up") == Some(1.0))
+        .await;
+    std::fs::remove_file(&file).expect("removed");
+    // Whoever reads a pipe without a writer waits for ever, as on a network share that is away.
+    let made = std::process::Command::new("mkfifo").arg(&file).status();
+    assert!(made.expect("mkfifo runs").success());
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    exporter.signal("TERM");
+    assert_eq!(exporter.wait(Duration::from_secs(5)), Some(0));
+}
+
+#[tokio::test]
 async fn a_scrape_in_flight_at_the_end_is_answered() {
     let cloud = Cloud::start(Options {
         sensors: 10,
@@ -312,6 +345,33 @@ async fn a_client_that_says_nothing_holds_nobody_up() {
         let length = stream.read(&mut answer).await.expect("it answers");
         assert!(answer[..length].starts_with(b"HTTP/1.1 200 OK"));
     }
+}
+
+#[tokio::test]
+async fn a_crowd_larger_than_the_room_locks_no_scrape_out() {
+    let demo = Exporter::demo(&["--sensors=10"]);
+    let address = demo.url.trim_start_matches("http://").to_owned();
+    // Half of them half-open, and some more than the 512 that have room.
+    let mut crowd = Vec::new();
+    for number in 0..530 {
+        let mut stream = TcpStream::connect(&address).await.expect("it listens");
+        if number % 2 == 0 {
+            let _ = stream.write_all(b"GET /metr").await;
+        }
+        crowd.push(stream);
+    }
+    let start = std::time::Instant::now();
+    demo.scrape().await;
+    assert!(start.elapsed() < Duration::from_secs(2));
+    // The newest of the crowd is served as well.
+    let newest = crowd.last_mut().expect("a crowd");
+    newest
+        .write_all(b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await
+        .expect("it takes bytes");
+    let mut answer = [0; 512];
+    let length = newest.read(&mut answer).await.expect("it answers");
+    assert!(answer[..length].starts_with(b"HTTP/1.1 200 OK"));
 }
 
 #[tokio::test]

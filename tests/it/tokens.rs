@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use axum::{Json, Router, http::HeaderMap, routing};
 use lightfi_exporter::simulator::{ClockSkew, Listing, Options};
+use serde_json::{Value, json};
 
 use crate::{
     cloud::Cloud,
-    exporter::{Exporter, Scrape},
+    exporter::{Exporter, Scrape, run},
 };
 
 fn crowd() -> Options {
@@ -244,4 +246,87 @@ async fn no_secret_is_ever_written() {
         );
     }
     assert!(!seen.contains("eyJ"), "a JWT was written:\n{seen}");
+}
+
+/// A cloud of few words: a token endpoint that takes its time and rotates, and an API that repeats the bearer.
+async fn careless(latency: Duration) -> String {
+    let token = move || async move {
+        tokio::time::sleep(latency).await;
+        Json(json!({"access_token": "access-s3cret", "refresh_token": "rotated-s3cret"}))
+    };
+    let echo = |headers: HeaderMap| async move {
+        let bearer = headers["authorization"].to_str().expect("a bearer is text");
+        Json(Value::from_iter([(bearer, 1)]))
+    };
+    let router = Router::new()
+        .route("/token", routing::post(token))
+        .fallback(echo);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("loopback can be bound");
+    let url = format!(
+        "http://{}",
+        listener
+            .local_addr()
+            .expect("a bound listener has an address")
+    );
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    url
+}
+
+fn careless_config(url: &str, store: &std::path::Path) -> String {
+    format!(
+        "api: {{url: \"{url}\"}}\n\
+         oauth: {{token_url: \"{url}/token\", client_id: the-client, client_secret: client-s3cret, \
+         refresh_token: refresh-s3cret, token_store: \"{}\"}}\n\
+         locations: [L1]\n",
+        store.display()
+    )
+}
+
+// Two threads, as waiting for the exporter's end holds one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rotated_token_that_comes_after_sigterm_is_kept() {
+    let url = careless(Duration::from_secs(2)).await;
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = directory.path().join("store.json");
+    let mut exporter = Exporter::serve(&careless_config(&url, &store));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    exporter.signal("TERM");
+    assert_eq!(exporter.wait(Duration::from_secs(5)), Some(0));
+    let stored = std::fs::read_to_string(&store).expect("the store is written");
+    assert!(stored.contains("rotated-s3cret"));
+}
+
+#[tokio::test]
+async fn a_bearer_that_the_api_repeats_is_not_shown() {
+    let url = careless(Duration::ZERO).await;
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let config = careless_config(&url, &directory.path().join("store.json"));
+    let exporter = Exporter::serve_with(&config, &["--log.level=trace"]);
+    exporter
+        .scrape_until("a failed location", |scrape| {
+            scrape.value("lightfi_collect_locations_failed") == Some(1.0)
+        })
+        .await;
+    let output = exporter.output();
+    assert!(
+        output.contains("top-level keys: Bearer <secret>"),
+        "{output}"
+    );
+    assert!(!output.contains("s3cret"), "{output}");
+}
+
+#[test]
+fn a_broken_store_is_told_once() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = directory.path().join("store.json");
+    std::fs::write(&store, "{").expect("written");
+    let config = directory.path().join("config.yaml");
+    std::fs::write(&config, careless_config("http://127.0.0.1:1", &store)).expect("written");
+    let output = run(&["--config.file", config.to_str().expect("a plain path")]);
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(said.matches("is no token store").count(), 1, "{said}");
+    assert!(said.contains("oauth.token_store: "), "{said}");
 }
