@@ -14,5 +14,6 @@ mod lifecycle;
 mod prometheus;
 mod readme;
 mod rules;
+mod stack;
 mod tokens;
 mod tools;
