@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the checks need beyond Rust, where it is missing: promtool and a real Prometheus, VictoriaMetrics as a
-# second scraper, and prometheus_client's strict OpenMetrics parser. On Debian and its kin; elsewhere it says what to
+# second scraper, prometheus_client's strict OpenMetrics parser and Grafana's own model of dashboards. On Debian and its kin; elsewhere it says what to
 # install by hand.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -25,7 +25,16 @@ if [ ${#missing[@]} -gt 0 ]; then
   $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
 fi
 
-if ! .tools/venv/bin/python -c 'import prometheus_client.openmetrics.parser' 2>/dev/null; then
-  python3 -m venv --clear .tools/venv
-  .tools/venv/bin/pip install --quiet --disable-pip-version-check 'prometheus_client==0.26.0'
-fi
+# Names as `pip freeze` writes them.
+packages=(
+  'prometheus_client==0.26.0'
+  'grafana_foundation_sdk==1769699379!11.6.0'
+)
+[ -x .tools/venv/bin/python ] || python3 -m venv --clear .tools/venv
+installed=$(.tools/venv/bin/python -m pip --disable-pip-version-check freeze)
+for package in "${packages[@]}"; do
+  if ! grep -qxF "$package" <<<"$installed"; then
+    .tools/venv/bin/python -m pip install --quiet --disable-pip-version-check "${packages[@]}"
+    break
+  fi
+done
