@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use tokio::{net::TcpListener, signal::unix::Signal, sync::mpsc, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -25,7 +25,7 @@ use crate::{
     shutdown::Signals,
     stats::Stats,
     telemetry::Telemetry,
-    web::{self, App},
+    web::{self, App, toolkit::Toolkit},
 };
 
 /// After the last scrape, for a token request in flight.
@@ -42,13 +42,6 @@ pub(super) async fn run(
     let telemetry = Telemetry::install(loaded.config.log.level, loaded.config.log.format);
     for warning in &loaded.warnings {
         warn!("{warning}");
-    }
-    // To serve without the TLS and the users that were asked for would be worse than not to serve.
-    if let Some(file) = &loaded.config.web.config_file {
-        let file = file.display();
-        return Err(Failure::Configuration(anyhow!(
-            "web.config_file ({file}): this version knows no TLS and no users; remove the key, and put a proxy in front"
-        )));
     }
     let signals = Signals::listen()?;
     Exporter::new(loaded.config, Proxies::OfEnvironment)
@@ -125,6 +118,12 @@ impl Exporter {
         bound: impl FnOnce(&[TcpListener]) -> anyhow::Result<()>,
         signals: Signals,
     ) -> Result<(), Failure> {
+        let (toolkit, warnings) = Toolkit::load(self.config.web.config_file.as_deref())
+            .map_err(|errors| Failure::Configuration(errors.into()))?;
+        for warning in warnings {
+            warn!("{warning}");
+        }
+        let toolkit = Arc::new(toolkit);
         let mut listeners = Vec::new();
         for address in &self.config.web.listen_address {
             let bound = web::server::bind(address).await;
@@ -142,7 +141,9 @@ impl Exporter {
             collector: handle.clone(),
             stats: self.stats.clone(),
             reloads,
+            toolkit: toolkit.clone(),
         };
+        tokio::spawn(toolkit.clone().watch(self.stats.clone(), shutdown.clone()));
         let routes = web::Routes::new(app.router(&self.config));
 
         let publish = move |snapshot, catalog| {
@@ -160,10 +161,10 @@ impl Exporter {
             shutdown: shutdown.clone(),
         };
         for listener in &listeners {
-            info!(address = %listener.local_addr()?, version = env!("CARGO_PKG_VERSION"), "listening");
+            info!(address = %listener.local_addr()?, version = env!("CARGO_PKG_VERSION"), tls = toolkit.is_tls(), "listening");
         }
         bound(&listeners)?;
-        let serving = web::server::serve(listeners, routes, shutdown.clone());
+        let serving = web::server::serve(listeners, routes, toolkit, shutdown.clone());
         tokio::join!(serving, generations.reload_when_asked(asked, hangup));
         // A rotated refresh token may still be on its way.
         let _ = timeout(LAST_ANSWER, generations.renewing.task).await;

@@ -7,7 +7,7 @@
 //! | `/-/reload`, `/config` | [`lifecycle`] |
 //! | `/` | [`landing`] |
 //!
-//! [`server`] accepts connections and ends them. Nothing here asks the API: a scrape waits for the collector at most, and
+//! [`server`] accepts connections and ends them, [`toolkit`] says who may come in. Nothing here asks the API: a scrape waits for the collector at most, and
 //! reads what the publisher holds.
 
 mod chunks;
@@ -16,6 +16,7 @@ mod landing;
 mod lifecycle;
 mod metrics;
 pub mod server;
+pub mod toolkit;
 
 use std::sync::Arc;
 
@@ -30,6 +31,7 @@ use axum::{
 };
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use self::toolkit::Toolkit;
 use crate::{
     collector,
     config::{self, Config},
@@ -53,6 +55,8 @@ pub struct App {
     pub stats: Arc<Stats>,
     /// To whoever loads the configuration again.
     pub reloads: mpsc::Sender<Reload>,
+    /// Says who may ask.
+    pub toolkit: Arc<Toolkit>,
 }
 
 /// Asks for a reload; what is sent back is the result, with the reason of a failure.
@@ -96,6 +100,10 @@ impl App {
                 (StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n")
             })
             .layer(middleware::from_fn(refuse_oversized))
+            .layer(middleware::from_fn_with_state(
+                self.toolkit.clone(),
+                Toolkit::guard,
+            ))
             .with_state(context)
     }
 }

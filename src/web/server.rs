@@ -1,32 +1,42 @@
 //! Listeners and connections: bound, bounded, timed, and ended in good order.
 
 use std::{
+    error::Error,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
 
 use hyper::{
-    server::conn::http1,
+    server::conn::{http1, http2},
     service::{Service, service_fn},
 };
 use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::graceful::GracefulConnection,
     service::TowerToHyperService,
 };
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::{net::TcpListener, sync::Semaphore};
-use tokio_util::sync::CancellationToken;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
-use super::Routes;
+use super::{
+    Routes,
+    toolkit::{Toolkit, transport::Accepted},
+};
 
 /// A request's head must have come by then.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// What is buffered of a request's head at most; what is allowed is less, and checked with the request.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
+/// Requests at once on one connection of HTTP/2.
+const MAX_STREAMS: u32 = 100;
 /// Connections at once, so that no crowd takes all file descriptors.
 const MAX_CONNECTIONS: usize = 512;
 /// Scrapes in flight at the end have this long; the contract is 5 s from the signal to the exit.
@@ -74,24 +84,42 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Serves until `shutdown`, then takes no new connections and lets requests in flight end.
-pub async fn serve(listeners: Vec<TcpListener>, routes: Routes, shutdown: CancellationToken) {
+pub async fn serve(
+    listeners: Vec<TcpListener>,
+    routes: Routes,
+    toolkit: Arc<Toolkit>,
+    shutdown: CancellationToken,
+) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let graceful = GracefulShutdown::new();
+    let connections = TaskTracker::new();
     // No detection of HTTP/2 on plain text: it waits for a first byte without a time-out.
-    let mut server = http1::Builder::new();
-    server
+    let mut http1 = http1::Builder::new();
+    http1
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(MAX_HEAD_BYTES);
+    let mut http2 = http2::Builder::new(TokioExecutor::new());
+    http2
+        .timer(TokioTimer::new())
+        .max_header_list_size(MAX_HEAD_BYTES as u32)
+        .max_concurrent_streams(MAX_STREAMS);
+    let server = Server {
+        http1,
+        http2,
+        routes,
+        toolkit,
+        shutdown: shutdown.clone(),
+    };
     let accepting = listeners
         .iter()
-        .map(|listener| accept(listener, &places, &graceful, &server, &routes));
+        .map(|listener| accept(listener, &places, &connections, &server));
     tokio::select! {
         _ = futures_util::future::join_all(accepting) => {}
         () = shutdown.cancelled() => {}
     }
     drop(listeners);
-    if tokio::time::timeout(GRACE, graceful.shutdown())
+    connections.close();
+    if tokio::time::timeout(GRACE, connections.wait())
         .await
         .is_err()
     {
@@ -103,9 +131,8 @@ pub async fn serve(listeners: Vec<TcpListener>, routes: Routes, shutdown: Cancel
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-    graceful: &GracefulShutdown,
-    server: &http1::Builder,
-    routes: &Routes,
+    connections: &TaskTracker,
+    server: &Server,
 ) {
     loop {
         // The semaphore is never closed.
@@ -122,15 +149,68 @@ async fn accept(
         };
         // Without it the tail of an answer may wait for the client's acknowledgement.
         let _ = stream.set_nodelay(true);
-        let routes = routes.clone();
-        let service =
-            service_fn(move |request| TowerToHyperService::new(routes.current()).call(request));
-        let connection = graceful.watch(server.serve_connection(TokioIo::new(stream), service));
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
+        let server = server.clone();
+        connections.spawn(async move {
+            if let Err(error) = server.connection(stream).await {
                 debug!(%error, "connection ended badly");
             }
             drop(place);
         });
     }
+}
+
+/// What every connection is served with.
+#[derive(Clone)]
+struct Server {
+    http1: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
+    routes: Routes,
+    toolkit: Arc<Toolkit>,
+    shutdown: CancellationToken,
+}
+
+impl Server {
+    /// Serves one to its end.
+    async fn connection(self, stream: TcpStream) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let accepted = tokio::select! {
+            accepted = self.toolkit.accept(stream) => accepted?,
+            () = self.shutdown.cancelled() => return Ok(()),
+        };
+        let routes = self.routes;
+        let service =
+            service_fn(move |request| TowerToHyperService::new(routes.current()).call(request));
+        let shutdown = &self.shutdown;
+        match accepted {
+            Accepted::Plain(stream) => {
+                let never = CancellationToken::new();
+                let connection = self.http1.serve_connection(TokioIo::new(stream), service);
+                until(connection, shutdown, &never).await?;
+            }
+            Accepted::Http1(stream, replaced) => {
+                let connection = self.http1.serve_connection(TokioIo::new(stream), service);
+                until(connection, shutdown, &replaced).await?;
+            }
+            Accepted::Http2(stream, replaced) => {
+                let connection = self.http2.serve_connection(TokioIo::new(stream), service);
+                until(connection, shutdown, &replaced).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Drives a connection; from either signal on it takes no new request and ends with the last answer.
+async fn until<C: GracefulConnection>(
+    connection: C,
+    shutdown: &CancellationToken,
+    replaced: &CancellationToken,
+) -> Result<(), C::Error> {
+    let mut connection = pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => return ended,
+        () = shutdown.cancelled() => {}
+        () = replaced.cancelled() => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    connection.await
 }
