@@ -188,6 +188,8 @@ impl Client {
         url: Url,
         decode: fn(&[u8]) -> Result<T, Malformed>,
     ) -> Result<T, Failure> {
+        // A place in the line is taken once there is a token: requests that waited for one would all leave together.
+        self.tokens.token().await?;
         self.admit(session).await?;
         let token = self.tokens.token().await?;
         match self.send(route, url.clone(), &token, decode).await {

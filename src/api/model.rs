@@ -100,7 +100,7 @@ pub(super) fn location(body: &[u8]) -> Result<LocationReply, Malformed> {
     let root = parse(body)?;
     let mut walk = Walk::default();
     if let Some(fields) = own_object(root) {
-        walk.reply.id = fields.text("id").or_else(|| fields.text("location_id"));
+        walk.reply.id = fields.location_id();
         walk.reply.name = fields.name();
     }
     walk.visit(root, Place::Elsewhere, None, 0);
@@ -122,10 +122,7 @@ pub(super) fn base_location(body: &[u8]) -> Result<LocationReply, Malformed> {
             .ok()
             .and_then(own_object)
             .ok_or_else(|| malformed.clone())?;
-        let id = fields
-            .text("id")
-            .or_else(|| fields.text("location_id"))
-            .ok_or(malformed)?;
+        let id = fields.location_id().ok_or(malformed)?;
         Ok(LocationReply {
             id: Some(id),
             name: fields.name(),
@@ -157,12 +154,13 @@ fn without_parameter_names(path: &str) -> String {
     kept.collect()
 }
 
-/// The object that describes the location itself: the body, or its only element.
+/// The object that describes the location itself: the body, or its only element; not one that is a sensor.
 fn own_object(root: &RawValue) -> Option<Fields<'_>> {
-    Fields::of(root).or_else(|| match elements(root)?.as_slice() {
+    let own = Fields::of(root).or_else(|| match elements(root)?.as_slice() {
         [only] => Fields::of(only),
         _ => None,
-    })
+    })?;
+    (!own.has_readings() || own.holds_places()).then_some(own)
 }
 
 fn parse(body: &[u8]) -> Result<&RawValue, Malformed> {
@@ -191,6 +189,8 @@ enum Place<'a> {
     Children,
     /// Under its id in such an object.
     ChildUnder(&'a str),
+    /// In an object that holds nothing but objects, so that the key may be an id.
+    Under(&'a str),
     Elsewhere,
 }
 
@@ -206,7 +206,7 @@ impl<'a> Place<'a> {
     /// The key that may be an id.
     fn key(self) -> Option<&'a str> {
         match self {
-            Self::SensorUnder(key) | Self::ChildUnder(key) => Some(key),
+            Self::SensorUnder(key) | Self::ChildUnder(key) | Self::Under(key) => Some(key),
             _ => None,
         }
     }
@@ -258,13 +258,18 @@ impl Walk {
                 items: fields.items(),
             });
         } else if in_children {
-            let id = fields.text("id").or_else(|| fields.text("location_id"));
-            let id = id.or_else(|| place.key().map(str::to_owned));
-            if let (Some(id), Some(name)) = (id, fields.name()) {
+            let key = || {
+                place
+                    .key()
+                    .map(str::to_owned)
+                    .filter(|key| is_asked_for(key))
+            };
+            let id = fields.location_id().or_else(key);
+            if let (Some(id), true) = (id, fields.may_be_named()) {
                 let (path, parent) = self.place_of(inside);
                 self.reply.children.push(Found {
                     id,
-                    name: Some(name),
+                    name: fields.name(),
                     path,
                     parent,
                     items: None,
@@ -274,6 +279,7 @@ impl Walk {
         }
         // An object under `sensors` or `children` that is neither holds them by id.
         let holds_by_id = !is_sensor && now_inside == inside && place.key().is_none();
+        let holds_only_objects = !is_sensor && fields.0.iter().all(|(_, raw)| is_object(raw));
         for (key, value) in &fields.0 {
             if is_sensor && key == "data" {
                 continue;
@@ -281,6 +287,7 @@ impl Walk {
             let below = match (Place::under(key), place) {
                 (Place::Elsewhere, Place::Sensors) if holds_by_id => Place::SensorUnder(key),
                 (Place::Elsewhere, Place::Children) if holds_by_id => Place::ChildUnder(key),
+                (Place::Elsewhere, _) if holds_only_objects => Place::Under(key),
                 (below, _) => below,
             };
             let holds = matches!(value.get().as_bytes().first(), Some(b'[' | b'{' | b'n'));
@@ -305,7 +312,7 @@ struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'a> Fields<'a> {
     fn of(value: &'a RawValue) -> Option<Self> {
-        if !value.get().starts_with('{') {
+        if !is_object(value) {
             return None;
         }
         serde_json::from_str(value.get()).ok()
@@ -332,6 +339,23 @@ impl<'a> Fields<'a> {
 
     fn name(&self) -> Option<String> {
         self.get("name").and_then(|raw| string(raw.get()))
+    }
+
+    /// Whether there is a name, be it that none is told.
+    fn may_be_named(&self) -> bool {
+        let name = self.get("name").map(RawValue::get);
+        name.is_some_and(|raw| raw == "null" || raw.starts_with('"'))
+    }
+
+    fn location_id(&self) -> Option<String> {
+        let id = self.text("id").or_else(|| self.text("location_id"));
+        id.filter(|id| is_asked_for(id))
+    }
+
+    /// Whether a key stands here that would hold sensors or child locations.
+    fn holds_places(&self) -> bool {
+        let mut keys = self.0.iter().map(|(key, _)| Place::under(key));
+        keys.any(|place| !matches!(place, Place::Elsewhere))
     }
 
     fn has_id(&self) -> bool {
@@ -387,6 +411,15 @@ impl<'a> Fields<'a> {
             keys.join(", ")
         }
     }
+}
+
+fn is_object(value: &RawValue) -> bool {
+    value.get().starts_with('{')
+}
+
+/// In a URL these two would name another route.
+fn is_asked_for(id: &str) -> bool {
+    !matches!(id, "." | "..")
 }
 
 fn item(element: &RawValue) -> Item {
@@ -642,6 +675,8 @@ mod tests {
             format!(r#"{{"sensors":{{"A":{{{data}}}}}}}"#),
             format!(r#"{{"locations":{{"9":{{"name":"F","sensors":[{{"id":"A",{data}}}]}}}}}}"#),
             format!(r#"{{"sensors":[{{"id":17,"sensor_id":"A",{data}}}]}}"#),
+            format!(r#"{{"A":{{"name":"Desk",{data}}}}}"#),
+            format!(r#"{{"id":1,"data":{{"A":{{{data}}}}}}}"#),
         ];
         for body in bodies {
             let ids: Vec<_> = location(body.as_bytes())
@@ -652,6 +687,37 @@ mod tests {
                 .collect();
             assert_eq!(ids, ["A"], "{body}");
         }
+    }
+
+    #[test]
+    fn a_sensor_that_is_the_whole_reply_is_not_taken_for_the_location() {
+        let sensor = r#"{"id":"A","name":"Desk","data":[{"var_name":"x","time":1,"value":1}]}"#;
+        for body in [format!("[{sensor}]"), sensor.to_owned()] {
+            for decode in [location, base_location] {
+                let reply = decode(body.as_bytes()).unwrap();
+                assert_eq!((reply.id, reply.name), (None, None), "{body}");
+                assert_eq!(reply.sensors.len(), 1, "{body}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_child_without_a_name_is_one_and_one_whose_id_names_another_route_is_none() {
+        let children = |body: &[u8]| -> Vec<_> {
+            location(body)
+                .unwrap()
+                .children
+                .into_iter()
+                .map(|c| (c.id, c.name))
+                .collect()
+        };
+        let body = br#"{"children":[{"id":1,"name":null},{"id":"..","name":"Up"},{"id":".","name":"Here"}]}"#;
+        assert_eq!(children(body), [("1".to_owned(), None)]);
+        assert_eq!(children(br#"{"children":{"..":{"name":"Up"}}}"#), []);
+        assert_eq!(
+            base_location(br#"{"id":"..","children":[]}"#).unwrap().id,
+            None
+        );
     }
 
     #[test]

@@ -119,9 +119,9 @@ mod tests {
 
     #[test]
     fn ages_are_told_in_one_unit() {
-        let ages = [0, 119, 121, 7_199, 7_201, 172_799, 172_801, 900_000];
+        let ages = [1, 119, 121, 7_199, 7_201, 172_799, 172_801, 900_000];
         let told = ages.map(|seconds| duration::format(coarse(Duration::from_secs(seconds))));
-        assert_eq!(told, ["0s", "119s", "2m", "119m", "2h", "47h", "2d", "10d"]);
+        assert_eq!(told, ["1s", "119s", "2m", "119m", "2h", "47h", "2d", "10d"]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod check;
 mod demo;
 mod listing;
+mod login;
 mod sensors;
 mod serve;
 mod simulate;
@@ -46,6 +47,13 @@ enum Command {
     },
     /// Runs only the simulated LightFi cloud, and prints a configuration for it
     Simulate(Box<simulate::Arguments>),
+    /// Gets a refresh token: you log in with a browser, and the token goes where the exporter finds it
+    Login {
+        #[command(flatten)]
+        flags: Flags,
+        #[command(flatten)]
+        arguments: login::Arguments,
+    },
     /// Validates the configuration; with --online also tries it, with --health asks a running exporter
     Check {
         #[command(flatten)]
@@ -162,6 +170,9 @@ impl Cli {
                 sensors::run(&flags.over(self.flags), arguments, environment).await
             }
             Some(Command::Simulate(arguments)) => simulate::run(*arguments).await,
+            Some(Command::Login { flags, arguments }) => {
+                login::run(&flags.over(self.flags), arguments, environment).await
+            }
             Some(Command::Check { flags, arguments }) => {
                 check::run(&flags.over(self.flags), arguments, environment).await
             }

@@ -140,6 +140,7 @@ impl Exporter {
             publisher: publisher.clone(),
             collector: handle.clone(),
             stats: self.stats.clone(),
+            tokens: self.tokens.clone(),
             reloads,
             toolkit: toolkit.clone(),
         };
@@ -277,6 +278,7 @@ impl Generations {
         }
         self.telemetry.set_level(next.config.log.level);
         self.app.collector.assign(next.assignment()).await;
+        self.app.tokens = next.tokens.clone();
         self.routes.replace(self.app.router(&next.config));
         self.exporter = next;
         Ok(())

@@ -38,6 +38,9 @@ pub(super) struct Arguments {
     /// Each refresh gives a new refresh token; the old one stays good for 60 s
     #[arg(long)]
     rotate_refresh_tokens: bool,
+    /// Where a login may send its code besides LightFi's usual places; repeatable
+    #[arg(long = "redirect-uri", value_name = "URI")]
+    redirect_uris: Vec<String>,
     /// What goes wrong, as NAME or NAME=SENSOR_ID; repeatable
     #[arg(long = "fault", value_name = "NAME[=SENSOR_ID]")]
     faults: Vec<Fault>,
@@ -85,6 +88,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
         latency: arguments.latency,
         token_lifetime: arguments.token_lifetime,
         rotate_refresh_tokens: arguments.rotate_refresh_tokens,
+        redirect_uris: arguments.redirect_uris,
         faults: arguments.faults,
         clock_skew: arguments.clock_skew,
         replay: replay.map_err(|error| wrong(error.into()))?,

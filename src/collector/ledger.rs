@@ -115,13 +115,17 @@ impl Ledger {
             let finding = findings.remove(&id);
             let own = direct.remove(&id);
             let is_listed = listed.get(&*id).copied();
-            let covered_by_failed = held
-                .as_ref()
-                .is_some_and(|held| !held.sources.is_disjoint(&failed_sources));
-            if finding.is_none() && is_listed.is_none() && !covered_by_failed {
+            let failed_of = |held: &Held| -> BTreeSet<Arc<str>> {
+                held.sources
+                    .intersection(&failed_sources)
+                    .cloned()
+                    .collect()
+            };
+            let failed_of = held.as_ref().map(failed_of).unwrap_or_default();
+            if finding.is_none() && is_listed.is_none() && failed_of.is_empty() {
                 continue;
             }
-            let page = Held::turn(&id, held, finding, own, covered_by_failed, is_listed, now);
+            let page = Held::turn(&id, held, finding, own, failed_of, is_listed, now);
             failed += usize::from(page.read == Some(false));
             self.sensors.insert(id, page);
         }
@@ -164,17 +168,17 @@ impl Ledger {
 }
 
 impl Held {
-    /// The page after a collection.
+    /// The page after a collection; `failed` are those of its sources that failed.
     fn turn(
         id: &Arc<str>,
         held: Option<Self>,
         finding: Option<Finding>,
         own: Option<Option<(Option<String>, Settled)>>,
-        covered_by_failed: bool,
+        failed: BTreeSet<Arc<str>>,
         listed: Option<&config::Sensor>,
         now: UnixTime,
     ) -> Self {
-        let was_read = finding.is_some() || own.is_some() || covered_by_failed;
+        let was_read = finding.is_some() || own.is_some() || !failed.is_empty();
         let mut page = held.unwrap_or_else(|| Self {
             name: None,
             path: None,
@@ -195,11 +199,16 @@ impl Held {
         let mut settled: Option<Settled> = None;
         if let Some(finding) = finding {
             replace_known(&mut page.name, finding.name);
-            replace_known(&mut page.path, finding.path);
-            replace_known(&mut page.location_id, finding.location_id);
             page.sources = finding.sources;
+            if !failed.is_empty() && depth(&page.path) > depth(&finding.path) {
+                // The deepest place wins, also while it cannot be seen: its labels do not change for that.
+                page.sources.extend(failed);
+            } else {
+                replace_known(&mut page.path, finding.path);
+                replace_known(&mut page.location_id, finding.location_id);
+            }
             settled = finding.settled;
-        } else if !covered_by_failed {
+        } else if failed.is_empty() {
             page.sources.clear();
         }
         if let Some((name, own)) = own.flatten() {
@@ -249,6 +258,10 @@ impl Held {
             ));
         }
     }
+}
+
+fn depth(path: &Option<String>) -> usize {
+    path.as_ref().map_or(0, |path| path.split(" / ").count())
 }
 
 /// An empty text is none, and what was seen once stays until something else is.
@@ -445,6 +458,47 @@ mod tests {
         );
         let good = close_location(&mut ledger, &[], Some(&["B"]));
         assert_eq!(shown(&good), [("B", Some(true), vec![700.0])]);
+    }
+
+    #[test]
+    fn a_deeper_place_is_kept_while_its_location_fails() {
+        let roots = [("1", "HQ"), ("2", "HQ / Floor 2"), ("3", "Annexe")].map(|(id, name)| {
+            config::Location {
+                id: id.to_owned(),
+                name: Some(name.to_owned()),
+                recursive: true,
+            }
+        });
+        let mut ledger = Ledger::default();
+        let mut turn = |found: [Option<bool>; 3]| {
+            let mut survey = Survey::new(&roots, std::mem::take(&mut ledger.locations));
+            survey.begin();
+            for (root, holds) in roots.iter().zip(found) {
+                let sensor = || Found {
+                    id: "A".to_owned(),
+                    name: None,
+                    path: vec![],
+                    parent: None,
+                    items: Some(items(700.0)),
+                };
+                let reply = holds.map(|holds| LocationReply {
+                    sensors: holds.then(sensor).into_iter().collect(),
+                    ..LocationReply::default()
+                });
+                survey.answered(&root.id, reply, NOW, &mut ledger.names);
+            }
+            ledger.close(&[], Direct::new(), survey, NOW);
+            let sensor = ledger.snapshot(Summary::default()).sensors.remove(0);
+            (sensor.identity.location.clone().unwrap(), sensor.read)
+        };
+        let [yes, no, fails] = [Some(true), Some(false), None];
+        let deep = ("HQ / Floor 2".to_owned(), Some(true));
+        assert_eq!(turn([yes, yes, no]), deep);
+        for _ in 0..2 {
+            assert_eq!(turn([yes, fails, no]), deep);
+        }
+        assert_eq!(turn([yes, no, no]).0, "HQ");
+        assert_eq!(turn([fails, no, yes]).0, "Annexe", "it has moved");
     }
 
     #[test]

@@ -46,6 +46,9 @@ use crate::{
 
 /// Scrapes that may wait for one collection; more are answered with what there is.
 const MAX_WAITING: usize = 1024;
+/// Share of a collection's time after which listed sensors wait no longer for locations that may cover them: later than
+/// the last location of a spread collection is asked for, and with time enough left for the sensors.
+const PATIENCE_SHARE: f64 = 2.0 / 3.0;
 
 /// What to collect, and how: what one configuration says.
 pub struct Assignment {
@@ -487,6 +490,7 @@ impl<'a> Round<'a, '_> {
         waiting: &mut Vec<oneshot::Sender<()>>,
     ) -> Option<(Box<Assignment>, oneshot::Sender<()>)> {
         self.begin(start, course);
+        let patience = start + (course.deadline - start).mul_f64(PATIENCE_SHARE);
         let mut in_flight = FuturesUnordered::<Flight<'a>>::new();
         let mut out = HashSet::<Job>::new();
         loop {
@@ -501,7 +505,8 @@ impl<'a> Round<'a, '_> {
                     Next::Nothing => break None,
                 }
             };
-            if self.sensors_wait && self.plan.has_tried_locations() {
+            let have_waited = self.plan.has_tried_locations() || now >= patience;
+            if self.sensors_wait && have_waited {
                 self.add_sensors_not_covered(now);
                 continue;
             }
@@ -509,18 +514,19 @@ impl<'a> Round<'a, '_> {
                 break;
             }
             tokio::select! {
-                () = sleep_until(course.deadline.into()) => break,
-                Some((attempt, result)) = in_flight.next() => {
-                    out.remove(&attempt.job);
-                    self.ended(attempt, result);
-                    (self.progress)(self.known - self.plan.waiting() - out.len(), self.known);
-                }
-                () = sleep_until_some(wake) => {}
-                Some(order) = orders.recv() => match order {
-                    Order::Scrape(scrape) => waiting.push(scrape),
-                    Order::Assign(assignment, done) => return Some((assignment, done)),
-                },
-            }
+                            () = sleep_until(course.deadline.into()) => break,
+                            Some((attempt, result)) = in_flight.next() => {
+                                out.remove(&attempt.job);
+                                self.ended(attempt, result);
+                                (self.progress)(self.known - self.plan.waiting() - out.len(), self.known);
+                            }
+                            () = sleep_until_some(wake) => {}
+            () = sleep_until(patience.into()), if self.sensors_wait => {}
+                            Some(order) = orders.recv() => match order {
+                                Order::Scrape(scrape) => waiting.push(scrape),
+                                Order::Assign(assignment, done) => return Some((assignment, done)),
+                            },
+                        }
         }
         self.give_up_on(out);
         None

@@ -21,6 +21,7 @@ const BASE: &str = "base";
 /// What is remembered of a location from its last good reply, for the time when it fails.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Outline {
+    /// Never empty.
     name: Option<String>,
     children: Vec<Child>,
 }
@@ -28,7 +29,9 @@ pub(super) struct Outline {
 #[derive(Debug, Clone)]
 struct Child {
     id: Arc<str>,
+    /// Names of the children it is nested in, none of them empty.
     path: Vec<String>,
+    /// Never empty.
     name: Option<String>,
 }
 
@@ -132,7 +135,7 @@ impl<'a> Survey<'a> {
             .as_ref()
             .and_then(|reply| reply.id.as_deref().map(Arc::from));
         self.base = id.or_else(|| self.memory.base.clone());
-        self.base_reply = reply.map_or(Answer::Failed, |reply| Answer::good(reply, now, names));
+        self.base_reply = self.answer_of(BASE, reply, now, names);
         let recursive = self
             .roots
             .iter()
@@ -156,13 +159,28 @@ impl<'a> Survey<'a> {
         names: &mut VarNames,
     ) -> Vec<Arc<str>> {
         let mut further = Vec::new();
+        let answer = self.answer_of(id, reply, now, names);
         if let Some(visit) = self.visits.get_mut(id) {
-            visit.answer = reply.map_or(Answer::Failed, |reply| Answer::good(reply, now, names));
+            visit.answer = answer;
             if visit.recursive {
                 self.descend(id, &mut further);
             }
         }
         further
+    }
+
+    /// What came of a request, with the names known from the last good reply where this one tells none.
+    fn answer_of(
+        &self,
+        source: &str,
+        reply: Option<LocationReply>,
+        now: UnixTime,
+        names: &mut VarNames,
+    ) -> Answer {
+        let known = self.memory.outlines.get(source);
+        reply.map_or(Answer::Failed, |reply| {
+            Answer::good(reply, known, now, names)
+        })
     }
 
     fn reach(&mut self, id: Arc<str>, recursive: bool, further: &mut Vec<Arc<str>>) {
@@ -220,13 +238,15 @@ impl<'a> Survey<'a> {
 
     /// The sensors that good replies of this collection hold.
     pub(super) fn seen(&self) -> HashSet<&str> {
+        let mut base = self.roots.iter().filter(|root| root.id == BASE);
+        let base_recursive = base.any(|root| root.recursive);
         let answers = self
             .visits
             .values()
-            .map(|visit| &visit.answer)
-            .chain([&self.base_reply]);
+            .map(|visit| (&visit.answer, visit.recursive))
+            .chain([(&self.base_reply, base_recursive)]);
         answers
-            .flat_map(Answer::sightings)
+            .flat_map(|(answer, recursive)| answer.counted(recursive))
             .map(|sighting| &*sighting.id)
             .collect()
     }
@@ -311,9 +331,7 @@ impl<'a> Survey<'a> {
         let mut places = BTreeMap::<Arc<str>, Vec<Place>>::new();
         for (order, root) in self.roots.iter().enumerate() {
             for (source, way) in self.ways_from(root) {
-                let direct_or_nested =
-                    |sighting: &&Sighting| root.recursive || sighting.parent.is_none();
-                for sighting in self.answer(&source).sightings().filter(direct_or_nested) {
+                for sighting in self.answer(&source).counted(root.recursive) {
                     let path: Vec<String> =
                         way.names.iter().chain(&sighting.path).cloned().collect();
                     places.entry(sighting.id.clone()).or_default().push(Place {
@@ -343,12 +361,9 @@ impl<'a> Survey<'a> {
             .cloned()
             .chain(is_base.then(|| BASE.into()))
             .collect();
-        let told = sources.iter().find_map(|source| {
-            self.outline(source)?
-                .name
-                .clone()
-                .filter(|name| !name.is_empty())
-        });
+        let told = sources
+            .iter()
+            .find_map(|source| self.outline(source)?.name.clone());
         let names: Vec<String> = root.name.clone().or(told).into_iter().collect();
         let mut ways = BTreeMap::<Arc<str>, Way>::new();
         let start = Way {
@@ -370,14 +385,10 @@ impl<'a> Survey<'a> {
             if let Some(outline) = self.outline(&source).filter(|_| root.recursive) {
                 for child in &outline.children {
                     let mut below = way.clone();
-                    below.names.extend(
-                        child
-                            .path
-                            .iter()
-                            .chain(&child.name)
-                            .filter(|name| !name.is_empty())
-                            .cloned(),
-                    );
+                    // Its own reply may tell the name that its parent's does not.
+                    let own = || self.outline(&child.id)?.name.as_ref();
+                    let name = child.name.as_ref().or_else(own);
+                    below.names.extend(child.path.iter().chain(name).cloned());
                     below.location = Some(child.id.clone());
                     below.through.push(source.clone());
                     ahead.push((child.id.clone(), below));
@@ -449,37 +460,67 @@ fn by_number(a: &Option<Arc<str>>, b: &Option<Arc<str>>) -> std::cmp::Ordering {
 }
 
 impl Answer {
-    fn sightings(&self) -> impl Iterator<Item = &Sighting> {
-        match self {
+    /// Sensors in the reply; without recursion, not those nested under child locations.
+    fn counted(&self, recursive: bool) -> impl Iterator<Item = &Sighting> {
+        let sightings = match self {
             Self::Good(_, sightings) => sightings.iter(),
             Self::Awaited | Self::Failed => [].iter(),
-        }
+        };
+        sightings.filter(move |sighting| recursive || sighting.parent.is_none())
     }
 
-    fn good(reply: LocationReply, now: UnixTime, names: &mut VarNames) -> Self {
-        let children = reply
-            .children
+    fn good(
+        reply: LocationReply,
+        known: Option<&Outline>,
+        now: UnixTime,
+        names: &mut VarNames,
+    ) -> Self {
+        let told = |name: Option<String>| name.filter(|name| !name.is_empty());
+        let known_names: HashMap<&str, &String> = known
             .into_iter()
-            .map(|Found { id, name, path, .. }| Child {
-                id: id.into(),
+            .flat_map(|known| &known.children)
+            .filter_map(|child| Some((&*child.id, child.name.as_ref()?)))
+            .collect();
+        // By child: the path of what is nested in it. The reply's own paths lack the names that only we know.
+        let mut paths = HashMap::<String, Vec<String>>::new();
+        let mut children = Vec::new();
+        for Found {
+            id, name, parent, ..
+        } in reply.children
+        {
+            let path = parent.and_then(|parent| paths.get(&parent).cloned());
+            let path = path.unwrap_or_default();
+            let name = told(name).or_else(|| known_names.get(&*id).copied().cloned());
+            let inside: Vec<String> = path.iter().chain(&name).cloned().collect();
+            children.push(Child {
+                id: id.as_str().into(),
                 path,
                 name,
             });
+            // A child that stands in two places is where its path is longer.
+            let known = paths.entry(id).or_default();
+            if known.len() < inside.len() {
+                *known = inside;
+            }
+        }
         let outline = Outline {
-            name: reply.name,
-            children: children.collect(),
+            name: told(reply.name).or_else(|| known?.name.clone()),
+            children,
         };
         let sightings = reply.sensors.into_iter().map(
             |Found {
                  id,
                  name,
-                 path,
                  parent,
                  items,
+                 ..
              }| Sighting {
                 id: id.into(),
                 name,
-                path,
+                path: parent
+                    .as_ref()
+                    .and_then(|parent| paths.get(parent).cloned())
+                    .unwrap_or_default(),
                 parent: parent.map(Arc::from),
                 settled: items.map(|items| Settled::from_items(items, now, names)),
             },
@@ -694,6 +735,55 @@ mod tests {
         let (findings, _, tally, _) = walk(&[root(BASE, None, true)], memory, &building, |_| 0);
         assert_eq!(findings.len(), 3);
         assert_eq!(tally, (1, 4));
+    }
+
+    #[test]
+    fn names_that_are_told_no_more_are_kept_and_a_childs_own_reply_may_tell_its_name() {
+        let roots = [root("1", None, true)];
+        let (_, memory, ..) = walk(&roots, Memory::default(), &building, |_| 0);
+        let nameless = |id: &str| {
+            let mut reply = building(id)?;
+            reply.name = (id == "2").then(String::new);
+            for child in &mut reply.children {
+                child.name = None;
+            }
+            Some(reply)
+        };
+        let expected = [
+            ("A", Some("HQ"), Some("1")),
+            ("B", Some("HQ / Floor 2"), Some("2")),
+            ("C", Some("HQ / Floor 3 / Lab"), Some("9")),
+        ];
+        let (findings, memory, ..) = walk(&roots, memory, &nameless, |_| 0);
+        assert_eq!(paths(&findings), expected);
+        let (findings, ..) = walk(&roots, memory, &nameless, |_| 0);
+        assert_eq!(paths(&findings), expected, "for longer than one collection");
+
+        let only_its_own = |id: &str| {
+            let mut reply = building(id)?;
+            for child in &mut reply.children {
+                child.name = Some(String::new());
+            }
+            Some(reply)
+        };
+        let (findings, ..) = walk(&roots, Memory::default(), &only_its_own, |_| 0);
+        assert_eq!(paths(&findings), expected);
+    }
+
+    #[test]
+    fn a_sensor_nested_below_a_location_without_recursion_is_not_seen() {
+        let roots = [root("3", None, false)];
+        let mut survey = Survey::new(&roots, Memory::default());
+        survey.begin();
+        survey.answered("3", building("3"), NOW, &mut VarNames::default());
+        assert!(!survey.seen().contains("C"));
+        let roots = [root("3", None, false), root("1", None, true)];
+        let mut survey = Survey::new(&roots, Memory::default());
+        survey.begin();
+        for id in ["1", "3"] {
+            survey.answered(id, building(id), NOW, &mut VarNames::default());
+        }
+        assert!(survey.seen().contains("C"));
     }
 
     #[test]

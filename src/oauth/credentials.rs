@@ -1,7 +1,7 @@
 //! What a token request is made with: read anew from the configuration's files and the token store before each one.
 //!
 //! Which refresh token wins, and where a rotated one is kept, are decided here. `source` calls this, off the runtime's
-//! threads, as all of it reads and writes files.
+//! threads, as all of it reads and writes files; `login` and `deposit` read single credentials with it.
 
 use std::{
     fs,
@@ -276,7 +276,7 @@ fn choose(
 }
 
 /// The text, or why there is none.
-fn read_credential(key: &str, credential: &Credential) -> Result<Secret, String> {
+pub(super) fn read_credential(key: &str, credential: &Credential) -> Result<Secret, String> {
     match credential {
         Credential::Inline(secret) => Ok(secret.clone()),
         Credential::File(path) => match fs::read_to_string(path) {

@@ -10,12 +10,16 @@
 //! | `request` | one token request and what its answer means |
 //! | `credentials` | what a request is made with; which refresh token wins |
 //! | `store` | the file that keeps rotated refresh tokens |
+//! | `login` | a person's login, from the URL to the refresh token |
+//! | `deposit` | where a login's refresh token goes |
 //! | `token` | one access token and its lifetime |
 //! | `scrub` | server's words made safe to show |
 //! | `http` | the HTTP client shared with `api` |
 
 mod credentials;
+pub mod deposit;
 pub mod http;
+pub mod login;
 mod policy;
 mod request;
 mod scrub;

@@ -1,4 +1,4 @@
-//! One token request: the form as it goes out, and what the answer means. `source` decides when to send it.
+//! One token request: the form as it goes out, and what the answer means. `source` and `login` decide when to send it.
 //!
 //! Replies are read tolerantly (servers differ), and nothing of a body is passed on but the two fields OAuth has for
 //! that, scrubbed and cut.
@@ -30,33 +30,56 @@ const MAX_REPLY_BYTES: usize = 1024 * 1024;
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
 /// Everything that goes into the form.
-pub(super) struct Refresh<'a> {
+pub(super) struct TokenRequest<'a> {
     pub(super) token_url: &'a Url,
     pub(super) client_auth: ClientAuth,
     pub(super) client_id: &'a Secret,
     pub(super) client_secret: Option<&'a Secret>,
-    pub(super) refresh_token: &'a Secret,
+    pub(super) exchanged: Exchanged<'a>,
+}
+
+/// What is given for an access token.
+pub(super) enum Exchanged<'a> {
+    RefreshToken(&'a Secret),
+    /// Of a login; `redirect_uri` is the one that the login was begun with, letter by letter.
+    Code {
+        code: &'a Secret,
+        redirect_uri: &'a str,
+        verifier: &'a Secret,
+    },
 }
 
 /// A good answer.
 pub(super) struct Reply {
     pub(super) bearer: HeaderValue,
     pub(super) lifetime: Duration,
-    /// Only from a server that rotates them.
+    /// For a refresh token only from a server that rotates them.
     pub(super) refresh_token: Option<Secret>,
 }
 
-impl Refresh<'_> {
+impl TokenRequest<'_> {
     /// Sends it and reads the answer. The client follows no redirect and has the time-out.
     pub(super) async fn send(
         &self,
         http: &Client,
         scrubber: &Scrubber,
     ) -> Result<Reply, TokenError> {
-        let mut form = vec![
-            ("grant_type", "refresh_token"),
-            ("refresh_token", self.refresh_token.expose()),
-        ];
+        let mut form = match &self.exchanged {
+            Exchanged::RefreshToken(token) => vec![
+                ("grant_type", "refresh_token"),
+                ("refresh_token", token.expose()),
+            ],
+            Exchanged::Code {
+                code,
+                redirect_uri,
+                verifier,
+            } => vec![
+                ("grant_type", "authorization_code"),
+                ("code", code.expose()),
+                ("redirect_uri", redirect_uri),
+                ("code_verifier", verifier.expose()),
+            ],
+        };
         let mut request = http
             .post(self.token_url.clone())
             .header(ACCEPT, HeaderValue::from_static("application/json"));

@@ -17,7 +17,7 @@ use super::{
     AccessToken, TokenError,
     credentials::{Credentials, Fingerprint, Grant, Keeping, Vault},
     policy::{Demand, Policy, Renewal, Setback},
-    request::{Refresh, Reply},
+    request::{Exchanged, Reply, TokenRequest},
     scrub::Scrubber,
     store::StoreError,
 };
@@ -292,12 +292,12 @@ impl TokenSource {
         let grant = self.worth_asking(credentials).unwrap_or(&credentials.best);
         self.state().asked_with = Some(credentials.fingerprint_with(grant));
         let http = self.http().clone();
-        let answer = Refresh {
+        let answer = TokenRequest {
             token_url: &self.oauth.token_url,
             client_auth: self.oauth.client_auth,
             client_id: &credentials.client_id,
             client_secret: credentials.client_secret.as_ref(),
-            refresh_token: &grant.refresh_token,
+            exchanged: Exchanged::RefreshToken(&grant.refresh_token),
         }
         .send(&http, &self.scrubber)
         .await;

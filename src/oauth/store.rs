@@ -1,7 +1,8 @@
 //! The token store: one small JSON file that keeps the newest refresh token across restarts and kills.
 //!
 //! Format, reading, and writing that is whole or not at all belong here; which token wins is decided in `credentials`.
-//! `credentials` and `login` (and `demo`, which plays a login) call this.
+//! `credentials` and `deposit` (and `demo`, which plays a login) call this; `deposit` also replaces its own files with
+//! the functions here.
 
 use std::{
     fmt::Write as _,
@@ -184,15 +185,7 @@ impl Store {
 
     /// The file itself where the path is a link to it, so that the file is replaced and the link stays.
     fn target(&self) -> Result<PathBuf, StoreError> {
-        let mut path = self.path.clone();
-        for _ in 0..MAX_LINKS {
-            match fs::read_link(&path) {
-                Ok(target) => path = directory_of(&path).join(target),
-                // No link, or nothing there yet.
-                Err(_) => return Ok(path),
-            }
-        }
-        Err(self.broken("too many symbolic links"))
+        end_of_links(&self.path).ok_or_else(|| self.broken("too many symbolic links"))
     }
 
     fn parse(&self, contents: &[u8]) -> Result<Record, StoreError> {
@@ -268,7 +261,21 @@ struct Read1 {
     obtained_at: Option<f64>,
 }
 
-fn replace(target: &Path, contents: &[u8]) -> io::Result<()> {
+/// The file that a path leads to, which need not exist; `None` where links go round in a circle.
+pub(super) fn end_of_links(path: &Path) -> Option<PathBuf> {
+    let mut path = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        match fs::read_link(&path) {
+            Ok(target) => path = directory_of(&path).join(target),
+            // No link, or nothing there yet.
+            Err(_) => return Some(path),
+        }
+    }
+    None
+}
+
+/// Puts `contents` and a line feed in the file's place: whole or not at all, 0600, and on the disk before this returns.
+pub(super) fn replace(target: &Path, contents: &[u8]) -> io::Result<()> {
     let mut temporary = temporary_beside(target)?;
     temporary.write_all(contents)?;
     temporary.write_all(b"\n")?;
@@ -278,7 +285,7 @@ fn replace(target: &Path, contents: &[u8]) -> io::Result<()> {
 }
 
 /// Readable by its owner only from the first moment: that is how temporary files are made.
-fn temporary_beside(target: &Path) -> io::Result<tempfile::NamedTempFile> {
+pub(super) fn temporary_beside(target: &Path) -> io::Result<tempfile::NamedTempFile> {
     tempfile::Builder::new()
         .prefix(&leftover_prefix(target))
         .tempfile_in(directory_of(target))
@@ -310,7 +317,7 @@ fn leftover_prefix(target: &Path) -> String {
     format!(".{name}.tmp-")
 }
 
-fn directory_of(path: &Path) -> &Path {
+pub(super) fn directory_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
         Some(_) => Path::new("."),

@@ -8,9 +8,10 @@
 //!   where, `people` who is in, `climate` what air and light they are in, `motion` what a motion sensor counts, `chance`
 //!   is the luck of all of them; an [`Item`] is a reading as it is sent;
 //! - `replay`: recorded readings instead;
-//! - `tokens`: the identity provider; `faults`: what goes wrong on purpose;
+//! - `tokens`: the identity provider; `authorize`: its page where a person logs in; `faults`: what goes wrong on purpose;
 //! - `routes`: HTTP; `listing`: the configuration that makes an exporter use it.
 
+mod authorize;
 mod building;
 mod chance;
 mod climate;
@@ -67,6 +68,10 @@ pub struct Options {
     pub rotate_refresh_tokens: bool,
     /// How long a refresh token stays good after it gave a new one.
     pub rotation_grace: Duration,
+    /// Where a login may send its code besides the usual places, compared literally.
+    pub redirect_uris: Vec<String>,
+    /// Whether a login gives a refresh token, which a client may be set up not to get.
+    pub login_gives_refresh_token: bool,
     /// Faults that are on from the start.
     pub faults: Vec<Fault>,
     /// How wrong the cloud's clock is. It stamps tokens and the `Date` header; readings carry the sensors' time.
@@ -88,6 +93,8 @@ impl Default for Options {
             rotate_refresh_tokens: false,
             // What Cognito allows at most.
             rotation_grace: Duration::from_secs(60),
+            redirect_uris: Vec::new(),
+            login_gives_refresh_token: true,
             faults: Vec::new(),
             clock_skew: ClockSkew::default(),
             replay: None,
@@ -165,6 +172,7 @@ pub struct Simulator(Arc<Cloud>);
 struct Cloud {
     source: Source,
     tokens: Tokens,
+    redirect_uris: Vec<String>,
     faults: Faults,
     latency: Duration,
     skew: f64,
@@ -238,9 +246,11 @@ impl Simulator {
             lifetime: options.token_lifetime,
             rotate: options.rotate_refresh_tokens,
             grace: options.rotation_grace,
+            login_gives_refresh_token: options.login_gives_refresh_token,
         };
         Ok(Self(Arc::new(Cloud {
             tokens: Tokens::new(options.seed, policy).map_err(|_| SimulatorError::NoKey)?,
+            redirect_uris: options.redirect_uris,
             faults: Faults::new(options.faults),
             latency: options.latency,
             skew: options.clock_skew.seconds(),

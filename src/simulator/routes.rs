@@ -1,7 +1,8 @@
 //! The simulated cloud over HTTP.
 //!
-//! As the vendor's (bearer token needed but for the first two):
-//! - `POST /oauth2/token`: the refresh grant;
+//! As the vendor's (bearer token needed but for the first three):
+//! - `GET /oauth2/authorize`: a person's login, whose form comes back by `POST`;
+//! - `POST /oauth2/token`: the refresh grant, and the grant for a login's code;
 //! - `GET /openapi.json`: what FastAPI would say of the routes;
 //! - `GET /sensors/{id}?project=latest&project=value`: one sensor;
 //! - `GET /locations`: the base location; `GET /locations/{id}/`: a location's children and its sensors with readings.
@@ -33,7 +34,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
-    Cloud,
+    Cloud, authorize,
     building::Location,
     faults::{Fault, FaultKind},
     item::Item,
@@ -53,6 +54,7 @@ type Shared = State<Arc<Cloud>>;
 pub(super) fn router(cloud: Arc<Cloud>) -> Router {
     let skewed = cloud.skew != 0.0;
     let router = Router::new()
+        .route("/oauth2/authorize", get(ask_to_log_in).post(log_in))
         .route("/oauth2/token", post(token))
         .route("/openapi.json", get(openapi))
         .route("/sensors/{id}", get(sensor))
@@ -74,6 +76,43 @@ pub(super) fn router(cloud: Arc<Cloud>) -> Router {
             std::future::ready(response)
         },
     ))
+}
+
+async fn ask_to_log_in(State(cloud): Shared, RawQuery(query): RawQuery) -> Response {
+    let query = query.unwrap_or_default();
+    shown(authorize::ask(
+        &cloud.tokens,
+        &cloud.redirect_uris,
+        query.as_bytes(),
+    ))
+}
+
+async fn log_in(State(cloud): Shared, form: Bytes) -> Response {
+    let now = cloud.now();
+    shown(authorize::decide(
+        &cloud.tokens,
+        &cloud.redirect_uris,
+        &form,
+        now,
+    ))
+}
+
+fn shown(answer: authorize::Answer) -> Response {
+    let (status, location, page) = match answer {
+        authorize::Answer::Page(page) => (StatusCode::OK, None, page),
+        authorize::Answer::Refused(page) => (StatusCode::BAD_REQUEST, None, page),
+        authorize::Answer::Redirect(to) => (StatusCode::FOUND, Some(to), String::new()),
+    };
+    let mut response = Response::new(Body::from(page));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    let html = HeaderValue::from_static("text/html; charset=utf-8");
+    headers.insert(header::CONTENT_TYPE, html);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Some(to) = location.and_then(|to| HeaderValue::from_str(&to).ok()) {
+        headers.insert(header::LOCATION, to);
+    }
+    response
 }
 
 async fn token(State(cloud): Shared, headers: HeaderMap, form: Bytes) -> Response {
@@ -918,7 +957,10 @@ mod tests {
         let (_, body) = json(cloud.sensor("A-1")).await;
         assert_eq!(body["data"].as_array().unwrap().len(), 1);
         assert_eq!(body["data"][0]["value"], 21.1875);
-        assert_eq!(body["data"], json!(cloud.simulator.served("A-1")));
+        // Through the same parser, which may read the last bit of a number otherwise than it was.
+        let served = json!(cloud.simulator.served("A-1")).to_string();
+        let served: Value = serde_json::from_str(&served).unwrap();
+        assert_eq!(body["data"], served);
         let (_, root) = json(cloud.get("/locations/1000/")).await;
         assert_eq!(root["sensors"].as_array().unwrap().len(), 2);
         let config = cloud.simulator.config_yaml(&cloud.base);

@@ -1,7 +1,7 @@
 //! The simulated token endpoint and the check of the tokens it gave: OAuth2 as the vendor's identity provider does it.
 //!
 //! No HTTP here: `routes` hands in the form, the `Authorization` header and the time. Time is the cloud's own clock,
-//! in Unix seconds, which may be wrong on purpose. The authorization-code grant is one more arm in [`Tokens::grant`].
+//! in Unix seconds, which may be wrong on purpose. `authorize` gives the codes that are redeemed here.
 
 use std::{
     collections::HashMap,
@@ -18,10 +18,13 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 
-use super::chance::hash;
+use super::{
+    authorize::{Codes, Redemption},
+    chance::hash,
+};
 
 /// The scope that the vendor's clients ask for.
-const SCOPE: &str = "aws.cognito.signin.user.admin";
+pub(super) const SCOPE: &str = "aws.cognito.signin.user.admin";
 
 /// How long a token is good that the fault `token-expires` cuts short.
 const SHORT_LIFE: f64 = 2.0;
@@ -33,6 +36,8 @@ pub(super) struct Policy {
     pub(super) rotate: bool,
     /// How long a rotated refresh token stays good.
     pub(super) grace: Duration,
+    /// Whether a login gives a refresh token.
+    pub(super) login_gives_refresh_token: bool,
 }
 
 /// What an exporter must be configured with.
@@ -104,6 +109,8 @@ struct Access {
 /// The identity provider.
 pub(super) struct Tokens {
     pub(super) client: Client,
+    /// What people have logged in for and no client has redeemed yet.
+    pub(super) codes: Codes,
     policy: Policy,
     basic: String,
     seed: u64,
@@ -140,7 +147,9 @@ impl Tokens {
             secret: format!("secret{:016x}{:016x}", hash(seed, &[31]), hash(seed, &[32])),
         };
         let newest = refresh_token(seed, 0);
+        let start = RandomState::new().hash_one(seed);
         Ok(Self {
+            codes: Codes::new(start),
             basic: BASE64_STANDARD.encode(format!("{}:{}", client.id, client.secret)),
             client,
             policy,
@@ -148,7 +157,7 @@ impl Tokens {
             signing: EncodingKey::from_ec_der(pkcs8.as_ref()),
             verifying: DecodingKey::from_ec_der(pair.public_key().as_ref()),
             validation,
-            start: RandomState::new().hash_one(seed),
+            start,
             refresh: Mutex::new(Refresh {
                 good: HashMap::from([(newest.clone(), None)]),
                 newest,
@@ -185,6 +194,28 @@ impl Tokens {
                 let (rotated, number) = self.refresh(token, now)?;
                 let mut granted = self.issue(number, faults, now)?;
                 granted.refresh_token = rotated;
+                Ok(granted)
+            }
+            (Some("authorization_code"), _) => {
+                let (Some(code), Some(redirect_uri)) = (field("code"), field("redirect_uri"))
+                else {
+                    return Err(Refused {
+                        error: "invalid_request",
+                    });
+                };
+                let redemption = Redemption {
+                    code,
+                    redirect_uri,
+                    verifier: field("code_verifier"),
+                };
+                if !self.codes.redeem(redemption, now) {
+                    return Err(Refused {
+                        error: "invalid_grant",
+                    });
+                }
+                let (number, refresh_token) = self.log_in();
+                let mut granted = self.issue(number, faults, now)?;
+                granted.refresh_token = refresh_token;
                 Ok(granted)
             }
             (Some("refresh_token"), None) | (None, _) => Err(Refused {
@@ -258,6 +289,17 @@ impl Tokens {
         Ok((Some(self.mint(&mut refresh)), number))
     }
 
+    /// The number of this grant, and a refresh token beside those that are good already.
+    fn log_in(&self) -> (u64, Option<String>) {
+        let mut refresh = self.lock_refresh();
+        refresh.granted += 1;
+        let token = self
+            .policy
+            .login_gives_refresh_token
+            .then(|| self.mint(&mut refresh));
+        (refresh.granted, token)
+    }
+
     fn mint(&self, refresh: &mut Refresh) -> String {
         refresh.issued += 1;
         // Not from the seed alone: what an earlier run gave must not be good again.
@@ -327,6 +369,7 @@ mod tests {
             lifetime: Duration::from_secs(300),
             rotate,
             grace: Duration::from_secs(60),
+            login_gives_refresh_token: true,
         };
         Tokens::new(1, policy).unwrap()
     }

@@ -5,17 +5,17 @@
 //! | `/metrics` (or `web.telemetry_path`) | [`metrics`] |
 //! | `/-/healthy`, `/healthz`, `/-/ready`, `/readyz` | [`health`] |
 //! | `/-/reload`, `/config` | [`lifecycle`] |
-//! | `/` | [`landing`] |
+//! | `/` | [`status`] |
 //!
-//! [`server`] accepts connections and ends them, [`toolkit`] says who may come in. Nothing here asks the API: a scrape waits for the collector at most, and
-//! reads what the publisher holds.
+//! [`server`] accepts connections and ends them, [`toolkit`] says who may come in. Nothing here asks the API: a scrape
+//! waits for the collector at most, and reads what the publisher holds.
 
 mod chunks;
 mod health;
-mod landing;
 mod lifecycle;
 mod metrics;
 pub mod server;
+mod status;
 pub mod toolkit;
 
 use std::sync::Arc;
@@ -35,6 +35,7 @@ use self::toolkit::Toolkit;
 use crate::{
     collector,
     config::{self, Config},
+    oauth::TokenSource,
     publisher::Publisher,
     stats::Stats,
 };
@@ -53,6 +54,8 @@ pub struct App {
     pub collector: collector::Handle,
     /// The exporter's own counters.
     pub stats: Arc<Stats>,
+    /// For the status page.
+    pub tokens: Arc<TokenSource>,
     /// To whoever loads the configuration again.
     pub reloads: mpsc::Sender<Reload>,
     /// Says who may ask.
@@ -87,7 +90,7 @@ impl App {
             config: config::to_yaml(config).into(),
         };
         Router::new()
-            .route("/", get(landing::page))
+            .route("/", get(status::page))
             .route(&web.telemetry_path, get(metrics::scrape))
             .route("/-/healthy", get(health::healthy))
             .route("/healthz", get(health::healthy))

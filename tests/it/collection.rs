@@ -160,8 +160,9 @@ async fn readings_stay_through_an_outage_until_they_are_stale_and_leave_at_that_
         .as_secs_f64();
     let limit = (now - newest) as u64 + 8;
     let exporter = Exporter::serve(&cloud.config(&format!(
-        "collect: {{interval: 2s, stale_after: {limit}s}}\n\
-         metrics: {{variables: {{batteryLevelPct: {{stale_after: 0}}, energyInkWh: {{stale_after: 0}}}}}}\n"
+        "collect: {{interval: 2s, stale_after: 8s}}\n\
+         metrics: {{variables: {{temperatureC: {{stale_after: {limit}s}}, batteryLevelPct: {{stale_after: 0}}, \
+         energyInkWh: {{stale_after: 0}}}}}}\n"
     )));
     let readings = |scrape: &Scrape| scrape.series_of("lightfi_temperature_celsius").len();
     let scrape = exporter.scrape().await;

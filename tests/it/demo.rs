@@ -77,6 +77,10 @@ async fn the_first_scrape_holds_every_family_and_both_formats_satisfy_the_real_p
         .collect();
     assert!(unknown.is_empty(), "not in the contract: {unknown:?}");
     tools::promtool_is_content(&text.body);
+    let cpu = text
+        .value("process_cpu_seconds_total")
+        .expect("it is exported");
+    assert!(cpu > 0.0 && cpu < 10.0, "{cpu} s, to the hundredth");
 
     let openmetrics = openmetrics(&demo).await;
     let samples = tools::openmetrics_samples(&openmetrics.body.clone());

@@ -1,0 +1,267 @@
+//! Where the refresh token of a login goes: the token store, a file of its own, a Kubernetes Secret, the terminal.
+//!
+//! Which of them, and in which form, is decided and proved before anybody is asked to log in. `cli/login` calls this.
+
+use std::{
+    fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use super::{
+    credentials::read_credential,
+    store::{Store, StoreError, directory_of, end_of_links, replace, temporary_beside},
+};
+use crate::config::{Credential, Oauth, Secret};
+
+/// The name of the Secret that is written.
+const SECRET_NAME: &str = "lightfi-exporter";
+
+/// The key in it.
+const SECRET_KEY: &str = "refresh-token";
+
+/// How a refresh token is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// The token and a line feed.
+    Token,
+    /// A manifest that `kubectl apply` takes.
+    KubernetesSecret,
+}
+
+/// A place that was proved.
+#[derive(Debug)]
+pub struct Deposit {
+    place: Option<Place>,
+    form: Form,
+    print: bool,
+}
+
+#[derive(Debug)]
+enum Place {
+    /// With what is configured now, whose token the new one wins over.
+    Store {
+        path: PathBuf,
+        configured: Option<Credential>,
+    },
+    File {
+        path: PathBuf,
+        /// It is `oauth.refresh_token_file`.
+        is_configured: bool,
+    },
+}
+
+/// Why a refresh token cannot be kept.
+#[derive(Debug, thiserror::Error)]
+pub enum DepositError {
+    /// Nobody has said where to.
+    #[error(
+        "no place for the refresh token: set oauth.token_store (or oauth.refresh_token_file), or name one with --out, or show it with --print"
+    )]
+    NoPlace,
+    /// The configured places hold other forms.
+    #[error(
+        "a Kubernetes Secret is not what {0} holds: name another file with --out, or show it with --print"
+    )]
+    ManifestElsewhere(&'static str),
+    /// The token store refuses.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// A pipe, a device, a directory.
+    #[error("{} is no regular file: name another with --out, or use --print", path.display())]
+    NoFile {
+        /// As named.
+        path: PathBuf,
+    },
+    /// The system refuses to write it.
+    #[error(
+        "cannot write {}: {error}; it must be in a directory that you may write to, which {} is not",
+        path.display(),
+        directory.display()
+    )]
+    Unwritable {
+        /// As named.
+        path: PathBuf,
+        /// Where it is.
+        directory: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+}
+
+impl Deposit {
+    /// Decides where to — `out`, else what is configured — and proves that it can be written.
+    pub fn prove(
+        oauth: &Oauth,
+        out: Option<&Path>,
+        form: Form,
+        print: bool,
+    ) -> Result<Self, DepositError> {
+        let place = place(oauth, out, form, print)?;
+        match &place {
+            Some(Place::Store { path, .. }) => {
+                Store::open(path)?;
+            }
+            Some(Place::File { path, .. }) => {
+                let target = target(path)?;
+                temporary_beside(&target).map_err(|error| unwritable(path, &target, error))?;
+            }
+            None => {}
+        }
+        Ok(Self { place, form, print })
+    }
+
+    /// Whether the refresh token is to be shown on standard output.
+    pub fn prints(&self) -> bool {
+        self.print
+    }
+
+    /// Writes it where it was decided. `now` is the time of the login.
+    pub fn keep(&self, refresh_token: &Secret, now: SystemTime) -> Result<(), DepositError> {
+        match &self.place {
+            Some(Place::Store { path, configured }) => {
+                let seed = configured.as_ref().and_then(|credential| {
+                    read_credential("oauth.refresh_token_file", credential).ok()
+                });
+                let now = now
+                    .duration_since(UNIX_EPOCH)
+                    .map_or(0.0, |since| since.as_secs_f64());
+                Store::create(path, refresh_token, seed.as_ref(), now)?;
+            }
+            Some(Place::File { path, .. }) => {
+                let target = target(path)?;
+                replace(&target, self.text(refresh_token).expose().as_bytes())
+                    .map_err(|error| unwritable(path, &target, error))?;
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Shows it.
+    pub fn print(&self, refresh_token: &Secret, to: &mut impl Write) -> io::Result<()> {
+        writeln!(to, "{}", self.text(refresh_token).expose())?;
+        to.flush()
+    }
+
+    /// Where it is now and what to do next, in a sentence or two.
+    pub fn advice(&self) -> String {
+        match &self.place {
+            Some(Place::Store { path, .. }) => format!(
+                "The refresh token is in the token store {}. An exporter that waits for it takes it up within \
+                 10 seconds; otherwise start one now.",
+                path.display()
+            ),
+            Some(Place::File {
+                path,
+                is_configured: true,
+            }) => format!(
+                "The refresh token is in {}. An exporter that waits for it takes it up within 10 seconds; otherwise \
+                 start one now.",
+                path.display()
+            ),
+            Some(Place::File { path, .. }) if self.form == Form::KubernetesSecret => format!(
+                "The Secret is in {}. Apply it with `kubectl apply -f`, then delete the file.",
+                path.display()
+            ),
+            Some(Place::File { path, .. }) => format!(
+                "The refresh token is in {}. Set oauth.refresh_token_file to this path and start the exporter.",
+                path.display()
+            ),
+            None => "The refresh token is on standard output and nowhere else: keep it as you keep a password."
+                .to_owned(),
+        }
+    }
+
+    /// Without the line feed at its end.
+    fn text(&self, refresh_token: &Secret) -> Secret {
+        match self.form {
+            Form::Token => refresh_token.clone(),
+            Form::KubernetesSecret => Secret::new(format!(
+                "apiVersion: v1\nkind: Secret\nmetadata:\n  name: {SECRET_NAME}\ntype: Opaque\nstringData:\n  \
+                 {SECRET_KEY}: {}",
+                // A JSON string is a YAML string too.
+                serde_json::Value::from(refresh_token.expose())
+            )),
+        }
+    }
+}
+
+fn place(
+    oauth: &Oauth,
+    out: Option<&Path>,
+    form: Form,
+    print: bool,
+) -> Result<Option<Place>, DepositError> {
+    let store = oauth.token_store.as_deref();
+    let file = match &oauth.refresh_token {
+        Some(Credential::File(path)) => Some(path.as_path()),
+        _ => None,
+    };
+    let manifest = form == Form::KubernetesSecret;
+    let named = |configured: Option<&Path>| {
+        out.is_some_and(|out| configured.is_some_and(|path| is_same(out, path)))
+    };
+    match (named(store), named(file)) {
+        (true, _) if manifest => return Err(DepositError::ManifestElsewhere("oauth.token_store")),
+        (_, true) if manifest => {
+            return Err(DepositError::ManifestElsewhere("oauth.refresh_token_file"));
+        }
+        _ => {}
+    }
+    let in_store = |path: &Path| Place::Store {
+        path: path.to_owned(),
+        configured: oauth.refresh_token.clone(),
+    };
+    let in_file = |path: &Path, is_configured| Place::File {
+        path: path.to_owned(),
+        is_configured,
+    };
+    Ok(match (out, store, file) {
+        (Some(_), Some(store), _) if named(Some(store)) => Some(in_store(store)),
+        (Some(out), _, file) => Some(in_file(out, named(file))),
+        // Meant for elsewhere: what is configured here stays as it is.
+        (None, _, _) if manifest && print => None,
+        (None, Some(_), _) if manifest => {
+            return Err(DepositError::ManifestElsewhere("oauth.token_store"));
+        }
+        (None, None, Some(_)) if manifest => {
+            return Err(DepositError::ManifestElsewhere("oauth.refresh_token_file"));
+        }
+        (None, Some(store), _) => Some(in_store(store)),
+        (None, None, Some(file)) => Some(in_file(file, true)),
+        (None, None, None) if print => None,
+        (None, None, None) => return Err(DepositError::NoPlace),
+    })
+}
+
+/// Whether two paths lead to one file, which need not exist.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let whole = |path: &Path| {
+        let end = end_of_links(path)?;
+        let directory = fs::canonicalize(directory_of(&end)).ok()?;
+        Some(directory.join(end.file_name()?))
+    };
+    one == other || whole(one).is_some_and(|one| whole(other) == Some(one))
+}
+
+/// The file to replace: a link to it stays a link.
+fn target(path: &Path) -> Result<PathBuf, DepositError> {
+    let no_file = || DepositError::NoFile {
+        path: path.to_owned(),
+    };
+    let target = end_of_links(path).ok_or_else(no_file)?;
+    match fs::metadata(&target) {
+        Ok(metadata) if !metadata.is_file() => Err(no_file()),
+        _ => Ok(target),
+    }
+}
+
+fn unwritable(path: &Path, target: &Path, error: io::Error) -> DepositError {
+    DepositError::Unwritable {
+        path: path.to_owned(),
+        directory: directory_of(target).to_owned(),
+        error,
+    }
+}

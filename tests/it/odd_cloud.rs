@@ -1,0 +1,75 @@
+//! A cloud made for one test, for what the simulated building never does.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    routing::{get, post},
+};
+use tokio::{net::TcpListener, time::Instant};
+
+use crate::exporter::Exporter;
+
+const GOOD: &str = r#"{"data":[{"var_name":"CO2ppm","time":1716301234,"value":500}]}"#;
+
+/// Serves `routes` and a token endpoint that takes its time; gives the beginning of a configuration for it.
+async fn serve(routes: Router, token_takes: Duration) -> String {
+    let token = move || async move {
+        tokio::time::sleep(token_takes).await;
+        r#"{"access_token":"opaque","expires_in":3600,"token_type":"Bearer"}"#
+    };
+    let listener = TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("loopback can be bound");
+    let address = listener
+        .local_addr()
+        .expect("a bound listener has an address");
+    let routes = routes.route("/token", post(token));
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    format!(
+        "oauth: {{token_url: \"http://{address}/token\", client_id: id, client_secret: secret, refresh_token: refresh}}\n\
+         collect: {{interval: 4s, stale_after: 0}}\napi:\n  url: http://{address}\n"
+    )
+}
+
+#[tokio::test]
+async fn requests_that_waited_for_a_token_keep_to_the_rate() {
+    let arrivals = Arc::new(Mutex::new(Vec::new()));
+    let seen = arrivals.clone();
+    let sensor = move || async move {
+        seen.lock().expect("nobody panics").push(Instant::now());
+        GOOD
+    };
+    let config = serve(
+        Router::new().route("/sensors/{id}", get(sensor)),
+        Duration::from_secs(1),
+    )
+    .await;
+    let config = format!("{config}  requests_per_second: 5\nsensors: [A, B, C, D, E]\n");
+    let exporter = Exporter::serve(&config);
+    assert_eq!(
+        exporter.scrape().await.sum("lightfi_sensor_read_success"),
+        5.0
+    );
+    let arrivals = arrivals.lock().expect("nobody panics");
+    let took = arrivals[4] - arrivals[0];
+    assert!(took >= Duration::from_millis(700), "5 requests in {took:?}");
+}
+
+#[tokio::test]
+async fn a_location_that_hangs_does_not_hold_up_the_listed_sensors() {
+    let hang = || async { std::future::pending::<&str>().await };
+    let routes = Router::new()
+        .route("/locations/{id}/", get(hang))
+        .route("/sensors/{id}", get(|| async { GOOD }));
+    let config = serve(routes, Duration::ZERO).await;
+    let exporter = Exporter::serve(&format!(
+        "{config}sensors: [A, B]\nlocations: [{{id: 1}}]\n"
+    ));
+    let scrape = exporter.scrape().await;
+    assert_eq!(scrape.sum("lightfi_sensor_read_success"), 2.0);
+    assert_eq!(scrape.value("lightfi_collect_locations_failed"), Some(1.0));
+}
