@@ -5,6 +5,7 @@
 use std::{
     fmt::Display,
     io::{self, Write},
+    path::Path,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -19,6 +20,7 @@ use crate::{
     collector::Collector,
     config::{self, Config, Purpose, duration},
     oauth::{TokenSource, http::Proxies},
+    web::toolkit::Toolkit,
 };
 
 /// A container's health check must not hang.
@@ -44,13 +46,25 @@ pub(super) async fn run(
     if let Some(url) = arguments.health {
         return Ok(health(url).await?);
     }
-    let loaded = config::load(flags, environment.into_iter(), Purpose::Serve)
-        .map_err(|errors| Failure::Configuration(errors.into()))?;
     let mut report = Report {
         out: anstream::stdout(),
         bad: 0,
         warnings: 0,
     };
+    // Who names a web configuration and has no other yet has only that looked at.
+    let nothing_else = flags.config_file.is_none()
+        && !Path::new(config::DEFAULT_FILE).exists()
+        && !environment
+            .iter()
+            .any(|(name, _)| name.starts_with("LIGHTFI_"));
+    if let Some(file) = &flags.web_config_file
+        && nothing_else
+    {
+        web_configuration(file, &mut report)?;
+        return Ok(());
+    }
+    let loaded = config::load(flags, environment.into_iter(), Purpose::Serve)
+        .map_err(|errors| Failure::Configuration(errors.into()))?;
     for warning in &loaded.warnings {
         report.warning("configuration", warning)?;
     }
@@ -60,11 +74,30 @@ pub(super) async fn run(
         "configuration",
         format_args!("valid: {sensors} sensors and {locations} locations listed"),
     )?;
+    if let Some(file) = &config.web.config_file {
+        web_configuration(file, &mut report)?;
+    }
     if arguments.online {
         online(config, report).await
     } else {
         Ok(())
     }
+}
+
+/// TLS and users, with the files that are named there.
+fn web_configuration(file: &Path, report: &mut Report) -> Result<(), Failure> {
+    let (toolkit, warnings) =
+        Toolkit::load(Some(file)).map_err(|errors| Failure::Configuration(errors.into()))?;
+    for warning in warnings {
+        report.warning("web configuration", warning)?;
+    }
+    let tls = if toolkit.is_tls() { "on" } else { "off" };
+    let file = file.display();
+    report.good(
+        "web configuration",
+        format_args!("{file} is valid, TLS is {tls}"),
+    )?;
+    Ok(())
 }
 
 async fn online(config: Config, mut report: Report) -> Result<(), Failure> {

@@ -82,6 +82,9 @@ struct Flags {
     /// Path of the metrics (default: /metrics)
     #[arg(long = "web.telemetry-path", value_name = "PATH")]
     telemetry_path: Option<String>,
+    /// TLS and users, in the format of the Prometheus exporters
+    #[arg(long = "web.config.file", value_name = "FILE")]
+    web_config_file: Option<PathBuf>,
     /// Scrapes at once, 0 for no limit (default: 40)
     #[arg(long = "web.max-requests", value_name = "N")]
     max_requests: Option<usize>,
@@ -108,11 +111,11 @@ impl Flags {
             config_file: self.config_file.or(before.config_file),
             listen_address,
             telemetry_path: self.telemetry_path.or(before.telemetry_path),
+            web_config_file: self.web_config_file.or(before.web_config_file),
             max_requests: self.max_requests.or(before.max_requests),
             enable_lifecycle: self.enable_lifecycle || before.enable_lifecycle,
             log_level: self.log_level.or(before.log_level),
             log_format: self.log_format.or(before.log_format),
-            ..config::Flags::default()
         }
     }
 }

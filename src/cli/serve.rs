@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use tokio::{net::TcpListener, signal::unix::Signal, sync::mpsc, task::JoinHandle, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -25,7 +25,7 @@ use crate::{
     shutdown::Signals,
     stats::Stats,
     telemetry::Telemetry,
-    web::{self, App},
+    web::{self, App, toolkit::Toolkit},
 };
 
 /// From the signal to the end at most, but for the way out; the contract is 5 s. Scrapes and a token request in flight
@@ -43,13 +43,6 @@ pub(super) async fn run(
     let telemetry = Telemetry::install(loaded.config.log.level, loaded.config.log.format);
     for warning in &loaded.warnings {
         warn!("{warning}");
-    }
-    // To serve without the TLS and the users that were asked for would be worse than not to serve.
-    if let Some(file) = &loaded.config.web.config_file {
-        let file = file.display();
-        return Err(Failure::Configuration(anyhow!(
-            "web.config_file ({file}): this version knows no TLS and no users; remove the key, and put a proxy in front"
-        )));
     }
     let signals = Signals::listen()?;
     Exporter::new(loaded.config, Proxies::OfEnvironment)
@@ -126,6 +119,12 @@ impl Exporter {
         bound: impl FnOnce(&[TcpListener]) -> anyhow::Result<()>,
         signals: Signals,
     ) -> Result<(), Failure> {
+        let (toolkit, warnings) = Toolkit::load(self.config.web.config_file.as_deref())
+            .map_err(|errors| Failure::Configuration(errors.into()))?;
+        for warning in warnings {
+            warn!("{warning}");
+        }
+        let toolkit = Arc::new(toolkit);
         let mut listeners = Vec::new();
         for address in &self.config.web.listen_address {
             let bound = web::server::bind(address).await;
@@ -144,7 +143,9 @@ impl Exporter {
             stats: self.stats.clone(),
             tokens: self.tokens.clone(),
             reloads,
+            toolkit: toolkit.clone(),
         };
+        tokio::spawn(toolkit.clone().watch(self.stats.clone(), shutdown.clone()));
         let routes = web::Routes::new(app.router(&self.config));
 
         let publish = move |snapshot, catalog| {
@@ -162,7 +163,7 @@ impl Exporter {
             shutdown: shutdown.clone(),
         };
         for listener in &listeners {
-            info!(address = %listener.local_addr()?, version = env!("CARGO_PKG_VERSION"), "listening");
+            info!(address = %listener.local_addr()?, version = env!("CARGO_PKG_VERSION"), tls = toolkit.is_tls(), "listening");
         }
         bound(&listeners)?;
         let late = async {
@@ -170,7 +171,7 @@ impl Exporter {
             sleep(LAST_WORK).await;
         };
         let work = async {
-            let serving = web::server::serve(listeners, routes, shutdown.clone());
+            let serving = web::server::serve(listeners, routes, toolkit, shutdown.clone());
             tokio::join!(serving, generations.reload_when_asked(asked, hangup));
             // A rotated refresh token may still be on its way.
             let _ = generations.renewing.task.await;

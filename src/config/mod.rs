@@ -10,10 +10,10 @@ mod effective;
 mod layers;
 mod listen;
 mod naming;
-mod problem;
+pub(crate) mod problem;
 mod read;
 mod secret;
-mod yaml;
+pub(crate) mod yaml;
 
 use std::{
     collections::BTreeMap,

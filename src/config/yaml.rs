@@ -12,15 +12,15 @@ use super::problem::is_key_like;
 
 /// A value and where it stands.
 #[derive(Debug)]
-pub(super) struct Node {
+pub(crate) struct Node {
     /// Counted from 1.
-    pub(super) line: usize,
-    pub(super) kind: Kind,
+    pub(crate) line: usize,
+    pub(crate) kind: Kind,
 }
 
 /// What a value is.
 #[derive(Debug)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// Nothing, `null` or `~`.
     Null,
     /// Any other scalar, quoted or plain.
@@ -32,23 +32,23 @@ pub(super) enum Kind {
 
 /// A key and where it stands.
 #[derive(Debug)]
-pub(super) struct Key {
-    pub(super) text: String,
-    pub(super) line: usize,
+pub(crate) struct Key {
+    pub(crate) text: String,
+    pub(crate) line: usize,
 }
 
 /// Why a text is not a configuration's YAML.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Invalid {
-    pub(super) line: usize,
-    pub(super) message: String,
+pub(crate) struct Invalid {
+    pub(crate) line: usize,
+    pub(crate) message: String,
 }
 
 /// Deeper nesting than any configuration has; keeps recursion over a [`Node`] shallow.
 const DEEPEST: usize = 16;
 
 /// Reads one document; an empty one is [`Kind::Null`].
-pub(super) fn parse(text: &str) -> Result<Node, Invalid> {
+pub(crate) fn parse(text: &str) -> Result<Node, Invalid> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut options = Options::default();
     // As events they get the same advice as any alias; as errors they would be "unknown anchors".

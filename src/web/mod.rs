@@ -7,8 +7,8 @@
 //! | `/-/reload`, `/config` | [`lifecycle`] |
 //! | `/` | [`status`] |
 //!
-//! [`server`] accepts connections and ends them, `connections` says which. Nothing here asks the API: a scrape waits for the collector at most, and
-//! reads what the publisher holds.
+//! [`server`] accepts connections and ends them, [`connections`] says which, [`toolkit`] says who may come in. Nothing here
+//! asks the API: a scrape waits for the collector at most, and reads what the publisher holds.
 
 mod chunks;
 mod connections;
@@ -17,6 +17,7 @@ mod lifecycle;
 mod metrics;
 pub mod server;
 mod status;
+pub mod toolkit;
 
 use std::sync::Arc;
 
@@ -31,6 +32,7 @@ use axum::{
 };
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use self::toolkit::Toolkit;
 use crate::{
     collector,
     config::{self, Config},
@@ -57,6 +59,8 @@ pub struct App {
     pub tokens: Arc<TokenSource>,
     /// To whoever loads the configuration again.
     pub reloads: mpsc::Sender<Reload>,
+    /// Says who may ask.
+    pub toolkit: Arc<Toolkit>,
 }
 
 /// Asks for a reload; what is sent back is the result, with the reason of a failure.
@@ -100,6 +104,10 @@ impl App {
                 (StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n")
             })
             .layer(middleware::from_fn(refuse_oversized))
+            .layer(middleware::from_fn_with_state(
+                self.toolkit.clone(),
+                Toolkit::guard,
+            ))
             .with_state(context)
     }
 }

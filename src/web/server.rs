@@ -1,35 +1,40 @@
 //! Listeners and connections: bound, bounded, timed, and ended in good order.
 
 use std::{
+    error::Error,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
 
 use hyper::{
-    server::conn::http1,
+    server::conn::{http1, http2},
     service::{Service, service_fn},
 };
 use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::graceful::GracefulConnection,
     service::TowerToHyperService,
 };
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
 use super::{
     Routes,
-    connections::{Connections, Watched},
+    connections::{Connection, Connections, Watched},
+    toolkit::{Toolkit, transport::Accepted},
 };
 
 /// A request's head must have come by then.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// What is buffered of a request's head at most; what is allowed is less, and checked with the request.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
+/// Requests at once on one connection of HTTP/2.
+const MAX_STREAMS: u32 = 100;
 /// Connections at once, so that no crowd takes all file descriptors.
 const MAX_CONNECTIONS: usize = 512;
 /// A connection on which nothing moves for so long is ended: a client that does not read its answer keeps a place among
@@ -82,25 +87,43 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Serves until `shutdown`, then takes no new connections and lets requests in flight end.
-pub async fn serve(listeners: Vec<TcpListener>, routes: Routes, shutdown: CancellationToken) {
-    let connections = Arc::new(Connections::new(MAX_CONNECTIONS));
-    let graceful = GracefulShutdown::new();
+pub async fn serve(
+    listeners: Vec<TcpListener>,
+    routes: Routes,
+    toolkit: Arc<Toolkit>,
+    shutdown: CancellationToken,
+) {
+    let open = Arc::new(Connections::new(MAX_CONNECTIONS));
+    let connections = TaskTracker::new();
     // No detection of HTTP/2 on plain text: it waits for a first byte without a time-out.
-    let mut server = http1::Builder::new();
-    server
+    let mut http1 = http1::Builder::new();
+    http1
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(MAX_HEAD_BYTES);
+    let mut http2 = http2::Builder::new(TokioExecutor::new());
+    http2
+        .timer(TokioTimer::new())
+        .max_header_list_size(MAX_HEAD_BYTES as u32)
+        .max_concurrent_streams(MAX_STREAMS);
+    let server = Server {
+        http1,
+        http2,
+        routes,
+        toolkit,
+        shutdown: shutdown.clone(),
+    };
     let accepting = listeners
         .iter()
-        .map(|listener| accept(listener, &connections, &graceful, &server, &routes));
+        .map(|listener| accept(listener, &open, &connections, &server));
     tokio::select! {
         _ = futures_util::future::join_all(accepting) => {}
-        () = end_stalled(&connections) => {}
+        () = end_stalled(&open) => {}
         () = shutdown.cancelled() => {}
     }
     drop(listeners);
-    if tokio::time::timeout(GRACE, graceful.shutdown())
+    connections.close();
+    if tokio::time::timeout(GRACE, connections.wait())
         .await
         .is_err()
     {
@@ -111,10 +134,9 @@ pub async fn serve(listeners: Vec<TcpListener>, routes: Routes, shutdown: Cancel
 /// Takes connections from one listener for ever.
 async fn accept(
     listener: &TcpListener,
-    connections: &Arc<Connections>,
-    graceful: &GracefulShutdown,
-    server: &http1::Builder,
-    routes: &Routes,
+    open: &Arc<Connections>,
+    connections: &TaskTracker,
+    server: &Server,
 ) {
     loop {
         let stream = match listener.accept().await {
@@ -127,29 +149,19 @@ async fn accept(
         };
         // Without it the tail of an answer may wait for the client's acknowledgement.
         let _ = stream.set_nodelay(true);
-        let place = connections.enter();
-        let stream = TokioIo::new(Watched {
-            stream,
-            connection: place.connection.clone(),
-        });
-        let connection = place.connection.clone();
-        let routes = routes.clone();
-        let service = service_fn(move |request| {
-            let answering = connection.answering();
-            let answer = TowerToHyperService::new(routes.current()).call(request);
-            async move {
-                let answer = answer.await;
-                drop(answering);
-                answer
-            }
-        });
-        let served = graceful.watch(server.serve_connection(stream, service));
-        tokio::spawn(async move {
+        let place = open.enter();
+        let server = server.clone();
+        connections.spawn(async move {
+            let connection = place.connection.clone();
+            let stream = Watched {
+                stream,
+                connection: connection.clone(),
+            };
             tokio::select! {
-                ended = served => if let Err(error) = ended {
+                ended = server.connection(stream, &connection) => if let Err(error) = ended {
                     debug!(%error, "connection ended badly");
                 },
-                () = place.connection.has_to_go() => debug!("quiet connection ended"),
+                () = connection.has_to_go() => debug!("quiet connection ended"),
             }
         });
     }
@@ -161,4 +173,72 @@ async fn end_stalled(connections: &Connections) {
         tokio::time::sleep(LOOK_EVERY).await;
         connections.end_quiet(STALLED);
     }
+}
+
+/// What every connection is served with.
+#[derive(Clone)]
+struct Server {
+    http1: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
+    routes: Routes,
+    toolkit: Arc<Toolkit>,
+    shutdown: CancellationToken,
+}
+
+impl Server {
+    /// Serves one to its end.
+    async fn connection(
+        self,
+        stream: Watched<TcpStream>,
+        watched: &Arc<Connection>,
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let accepted = tokio::select! {
+            accepted = self.toolkit.accept(stream) => accepted?,
+            () = self.shutdown.cancelled() => return Ok(()),
+        };
+        let routes = self.routes;
+        let watched = watched.clone();
+        let service = service_fn(move |request| {
+            let answering = watched.answering();
+            let answer = TowerToHyperService::new(routes.current()).call(request);
+            async move {
+                let answer = answer.await;
+                drop(answering);
+                answer
+            }
+        });
+        let shutdown = &self.shutdown;
+        match accepted {
+            Accepted::Plain(stream) => {
+                let never = CancellationToken::new();
+                let connection = self.http1.serve_connection(TokioIo::new(stream), service);
+                until(connection, shutdown, &never).await?;
+            }
+            Accepted::Http1(stream, replaced) => {
+                let connection = self.http1.serve_connection(TokioIo::new(stream), service);
+                until(connection, shutdown, &replaced).await?;
+            }
+            Accepted::Http2(stream, replaced) => {
+                let connection = self.http2.serve_connection(TokioIo::new(stream), service);
+                until(connection, shutdown, &replaced).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Drives a connection; from either signal on it takes no new request and ends with the last answer.
+async fn until<C: GracefulConnection>(
+    connection: C,
+    shutdown: &CancellationToken,
+    replaced: &CancellationToken,
+) -> Result<(), C::Error> {
+    let mut connection = pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => return ended,
+        () = shutdown.cancelled() => {}
+        () = replaced.cancelled() => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    connection.await
 }

@@ -1,0 +1,365 @@
+//! `--web.config.file`: TLS, users, headers and a rate limit, by the file that all Prometheus exporters take.
+//!
+//! `file` reads it, `tls` and `client_certificate` make of it what a connection is accepted with, `transport` accepts one,
+//! `users` and `limit` judge a request. [`Toolkit`] holds what is in force and [`Toolkit::watch`] takes up changes. Routes
+//! and limits of the server itself are not here. `cli` makes one; `server` and the router ask it.
+//!
+//! Order of a request: rate limit (429), headers, user (401), route. Health and readiness pass the first and the third.
+
+mod client_certificate;
+mod file;
+mod limit;
+mod tls;
+pub(super) mod transport;
+mod users;
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant, SystemTime},
+};
+
+use arc_swap::ArcSwap;
+use axum::{
+    extract::{Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use sha2::{Digest, Sha256};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use self::{
+    file::{RateLimit, Settings},
+    limit::Bucket,
+    tls::Serving,
+    users::{Login, Logins, Users, Verdict},
+};
+use crate::{
+    config::{Errors, problem::Problem},
+    stats::Stats,
+};
+
+/// Kubernetes swaps a link, editors rename a file: looking at what is there sees it all, and a few small files cost
+/// nothing. The contract is 5 s; a bad file is looked at twice before it is told.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Probes come from where neither users nor limits are known.
+const OPEN_PATHS: [&str; 4] = ["/-/healthy", "/healthz", "/-/ready", "/readyz"];
+
+/// The web configuration in force.
+pub struct Toolkit {
+    /// `None`: neither TLS nor users, for good.
+    path: Option<PathBuf>,
+    live: ArcSwap<Live>,
+    /// Of the start, as are TLS on or off and the rate limit.
+    http2: bool,
+    rate_limit: Option<RateLimit>,
+    bucket: Option<Mutex<Bucket>>,
+    logins: Logins,
+    /// Of what is in force.
+    at_start: Fingerprint,
+}
+
+/// What a reload replaces.
+struct Live {
+    tls: Option<Front>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    users: Users,
+}
+
+/// What new connections are accepted with.
+struct Front {
+    serving: Serving,
+    /// Cancelled when another takes its place: connections end once what they are answering is answered.
+    replaced: CancellationToken,
+}
+
+type Fingerprint = [u8; 32];
+
+impl fmt::Debug for Toolkit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Toolkit")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The files as they are at one moment.
+struct Look {
+    settings: Result<Settings, Errors>,
+    contents: tls::Contents,
+    fingerprint: Fingerprint,
+}
+
+impl Look {
+    /// Reads the file and all that it names.
+    fn at(path: &Path) -> Self {
+        let text = tls::read_file(path).map_err(|error| tls::words(&error));
+        let settings = match &text {
+            Ok(text) => match std::str::from_utf8(text) {
+                Ok(text) => file::read(path, text),
+                Err(_) => Err(errors(path, "yaml: the file is not UTF-8".to_owned())),
+            },
+            Err(error) => Err(errors(path, format!("cannot be read: {error}"))),
+        };
+        let named = settings.as_ref().ok().and_then(|it| it.tls.as_ref());
+        let contents = named.map(tls::contents).unwrap_or_default();
+        let mut digest = Sha256::new();
+        for content in [&text].into_iter().chain(contents.values()) {
+            let (mark, bytes): (u8, &[u8]) = match content {
+                Ok(bytes) => (0, bytes),
+                Err(error) => (1, error.as_bytes()),
+            };
+            digest.update([mark]);
+            digest.update((bytes.len() as u64).to_be_bytes());
+            digest.update(bytes);
+        }
+        Self {
+            settings,
+            contents,
+            fingerprint: digest.finalize().into(),
+        }
+    }
+}
+
+fn errors(path: &Path, message: String) -> Errors {
+    Errors::new(vec![Problem {
+        origin: path.to_string_lossy().into_owned(),
+        line: None,
+        message,
+    }])
+}
+
+impl Toolkit {
+    /// Loads the file for the first time, with what its writer should know; without a file everybody comes in.
+    pub fn load(path: Option<&Path>) -> Result<(Self, Vec<String>), Errors> {
+        let Some(path) = path else {
+            let open = Live {
+                tls: None,
+                headers: Vec::new(),
+                users: Users::default(),
+            };
+            return Ok((Self::new(None, open, false, None, [0; 32]), Vec::new()));
+        };
+        let look = Look::at(path);
+        let settings = look.settings?;
+        let (http2, rate_limit) = (settings.http2, settings.rate_limit);
+        let tls = settings
+            .tls
+            .map(|tls| Serving::new(tls, look.contents, http2))
+            .transpose()
+            .map_err(|message| errors(path, message))?;
+        let live = Live {
+            tls: tls.map(Front::new),
+            headers: settings.headers,
+            users: Users::new(settings.users),
+        };
+        let path = Some(path.to_owned());
+        let toolkit = Self::new(path, live, http2, rate_limit, look.fingerprint);
+        Ok((toolkit, settings.warnings))
+    }
+
+    fn new(
+        path: Option<PathBuf>,
+        live: Live,
+        http2: bool,
+        rate_limit: Option<RateLimit>,
+        at_start: Fingerprint,
+    ) -> Self {
+        Self {
+            path,
+            live: ArcSwap::from_pointee(live),
+            http2,
+            rate_limit,
+            bucket: rate_limit.map(|limit| Mutex::new(Bucket::new(limit, Instant::now()))),
+            logins: Logins::new(),
+            at_start,
+        }
+    }
+
+    /// Whether connections are TLS: known at the start, and for good.
+    pub fn is_tls(&self) -> bool {
+        self.live.load().tls.is_some()
+    }
+
+    /// Takes up changes of the file and of what it names until `shutdown`. What is bad leaves in force what was good.
+    pub async fn watch(self: Arc<Self>, stats: Arc<Stats>, shutdown: CancellationToken) {
+        let Some(path) = self.path.clone() else {
+            return;
+        };
+        let mut in_force = self.at_start;
+        // Contents that failed, and whether that was told.
+        let mut failed: Option<(Fingerprint, bool)> = None;
+        let mut told = None;
+        let mut ticks = interval(LOOK_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = shutdown.cancelled() => return,
+            }
+            let at = path.clone();
+            let Ok(look) = tokio::task::spawn_blocking(move || Look::at(&at)).await else {
+                continue;
+            };
+            let fingerprint = look.fingerprint;
+            if failed == Some((fingerprint, true)) || (fingerprint == in_force && failed.is_none())
+            {
+                continue;
+            }
+            let adopting = self.clone();
+            let adopted = tokio::task::spawn_blocking(move || adopting.adopt(look)).await;
+            match adopted {
+                Ok(Ok(warnings)) => {
+                    in_force = fingerprint;
+                    failed = None;
+                    told = None;
+                    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+                    stats.web_config_reload_successful.set(1.0);
+                    stats
+                        .web_config_reload_success_timestamp
+                        .set(now.map_or(0.0, |now| now.as_secs_f64()));
+                    for warning in warnings {
+                        warn!("{warning}");
+                    }
+                    info!(file = %path.display(), "web configuration reloaded");
+                }
+                // Certificate and key are written one after the other: one look may fall between.
+                Ok(Err(_)) if failed.is_none_or(|(seen, _)| seen != fingerprint) => {
+                    failed = Some((fingerprint, false));
+                }
+                Ok(Err(error)) => {
+                    failed = Some((fingerprint, true));
+                    stats.web_config_reload_successful.set(0.0);
+                    let error = error.to_string();
+                    if told.as_ref() != Some(&error) {
+                        error!(
+                            error,
+                            "the new web configuration is refused, the old one stays in force"
+                        );
+                        told = Some(error);
+                    }
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Puts in force what was seen, except for what takes a restart, which is told.
+    fn adopt(&self, look: Look) -> Result<Vec<String>, Errors> {
+        let path = self.path.as_deref().unwrap_or(Path::new(""));
+        let settings = look.settings?;
+        let live = self.live.load();
+        let mut warnings = settings.warnings;
+        let mut restart = |what: &str| {
+            warnings.push(format!(
+                "{what} has changed: it takes effect after a restart"
+            ));
+        };
+        if settings.http2 != self.http2 {
+            restart("http_server_config.http2");
+        }
+        if settings.rate_limit != self.rate_limit {
+            restart("rate_limit");
+        }
+        if settings.tls.is_some() != live.tls.is_some() {
+            restart("whether tls_server_config asks for TLS");
+        }
+        let new = match (settings.tls, &live.tls) {
+            (Some(tls), old) => {
+                if let Some(old) = old
+                    && old.serving.is_of(&tls, &look.contents)
+                {
+                    None
+                } else {
+                    let serving = Serving::new(tls, look.contents, self.http2);
+                    let serving = serving.map_err(|message| errors(path, message))?;
+                    old.is_some().then(|| Front::new(serving))
+                }
+            }
+            (None, _) => None,
+        };
+        let replaced = new
+            .is_some()
+            .then(|| live.tls.as_ref().map(|old| old.replaced.clone()));
+        let tls = new.or_else(|| live.tls.as_ref().map(Front::again));
+        self.live.store(Arc::new(Live {
+            tls,
+            headers: settings.headers,
+            users: Users::new(settings.users),
+        }));
+        if let Some(replaced) = replaced.flatten() {
+            replaced.cancel();
+        }
+        Ok(warnings)
+    }
+
+    /// Before the routes: who may ask at all.
+    pub(super) async fn guard(
+        State(toolkit): State<Arc<Self>>,
+        request: Request,
+        next: Next,
+    ) -> Response {
+        let open = OPEN_PATHS.contains(&request.uri().path());
+        if !open
+            && let Some(bucket) = &toolkit.bucket
+            && !bucket
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .admit(Instant::now())
+        {
+            return (StatusCode::TOO_MANY_REQUESTS, "Too Many Requests\n").into_response();
+        }
+        let live = toolkit.live.load_full();
+        let mut response = if open || live.users.is_empty() {
+            next.run(request).await
+        } else {
+            match toolkit.verdict(&live.users, request.headers()).await {
+                Verdict::Welcome => next.run(request).await,
+                Verdict::Unauthorized => (
+                    StatusCode::UNAUTHORIZED,
+                    [(header::WWW_AUTHENTICATE, "Basic")],
+                    "Unauthorized\n",
+                )
+                    .into_response(),
+                Verdict::Busy => {
+                    (StatusCode::SERVICE_UNAVAILABLE, "too many logins at once\n").into_response()
+                }
+            }
+        };
+        // What a page sets itself it knows better.
+        for (name, value) in &live.headers {
+            if !response.headers().contains_key(name) {
+                response.headers_mut().insert(name, value.clone());
+            }
+        }
+        response
+    }
+
+    async fn verdict(&self, users: &Users, headers: &HeaderMap) -> Verdict {
+        match Login::of(headers) {
+            Some(login) => self.logins.check(users, login).await,
+            None => Verdict::Unauthorized,
+        }
+    }
+}
+
+impl Front {
+    fn new(serving: Serving) -> Self {
+        Self {
+            serving,
+            replaced: CancellationToken::new(),
+        }
+    }
+
+    fn again(&self) -> Self {
+        Self {
+            serving: self.serving.clone(),
+            replaced: self.replaced.clone(),
+        }
+    }
+}
