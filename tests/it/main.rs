@@ -19,3 +19,4 @@ mod scrapers;
 mod status_page;
 mod tokens;
 mod tools;
+mod web_config;
