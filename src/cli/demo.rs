@@ -84,14 +84,21 @@ pub(super) async fn run(flags: config::Flags, building: Building) -> Result<(), 
     let signals = Signals::listen()?;
     tokio::spawn(simulator.serve(cloud, signals.shutdown.clone().cancelled_owned()));
     let path = config.web.telemetry_path.clone();
-    let announce = |listeners: &[TcpListener]| announce(listeners, &path, building.sensors);
+    let announce =
+        |listeners: &[TcpListener], tls| announce(listeners, tls, &path, building.sensors);
     Exporter::new(config, Proxies::None)
         .await?
         .serve(load, telemetry, announce, signals)
         .await
 }
 
-fn announce(listeners: &[TcpListener], path: &str, sensors: usize) -> anyhow::Result<()> {
+fn announce(
+    listeners: &[TcpListener],
+    tls: bool,
+    path: &str,
+    sensors: usize,
+) -> anyhow::Result<()> {
+    let scheme = if tls { "https" } else { "http" };
     let mut out = io::stdout().lock();
     writeln!(out, "A simulated building with {sensors} sensors. Open:")?;
     for listener in listeners {
@@ -102,8 +109,8 @@ fn announce(listeners: &[TcpListener], path: &str, sensors: usize) -> anyhow::Re
         } else {
             host(address)
         };
-        writeln!(out, "  http://{host}:{}/", address.port())?;
-        writeln!(out, "  http://{host}:{}{path}", address.port())?;
+        writeln!(out, "  {scheme}://{host}:{}/", address.port())?;
+        writeln!(out, "  {scheme}://{host}:{}{path}", address.port())?;
     }
     writeln!(out, "Stop with Ctrl-C.")?;
     out.flush()?;

@@ -47,7 +47,7 @@ pub(super) async fn run(
     let signals = Signals::listen()?;
     Exporter::new(loaded.config, Proxies::OfEnvironment)
         .await?
-        .serve(load, telemetry, |_| Ok(()), signals)
+        .serve(load, telemetry, |_, _| Ok(()), signals)
         .await
 }
 
@@ -111,12 +111,13 @@ impl Exporter {
         ))
     }
 
-    /// Binds, tells `bound`, collects and serves until a signal says to stop. `load` loads the configuration again.
+    /// Binds, tells `bound` where and whether it is TLS, collects and serves until a signal says to stop. `load` loads the
+    /// configuration again.
     pub(super) async fn serve(
         self,
         load: Load,
         telemetry: Telemetry,
-        bound: impl FnOnce(&[TcpListener]) -> anyhow::Result<()>,
+        bound: impl FnOnce(&[TcpListener], bool) -> anyhow::Result<()>,
         signals: Signals,
     ) -> Result<(), Failure> {
         let (toolkit, warnings) = Toolkit::load(self.config.web.config_file.as_deref())
@@ -165,7 +166,7 @@ impl Exporter {
         for listener in &listeners {
             info!(address = %listener.local_addr()?, version = env!("CARGO_PKG_VERSION"), tls = toolkit.is_tls(), "listening");
         }
-        bound(&listeners)?;
+        bound(&listeners, toolkit.is_tls())?;
         let late = async {
             shutdown.cancelled().await;
             sleep(LAST_WORK).await;

@@ -23,3 +23,4 @@ mod stack;
 mod status_page;
 mod tokens;
 mod tools;
+mod web_config;

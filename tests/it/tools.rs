@@ -90,6 +90,11 @@ impl Scraper {
     /// Prometheus, which asks for OpenMetrics. It looks at `target` (`host:port`) every `interval`, first some 5 s from
     /// now.
     pub async fn prometheus(target: &str, interval: &str) -> Self {
+        Self::prometheus_with(target, interval, "").await
+    }
+
+    /// The same, with `more` keys of its scrape job, as in `, scheme: https`.
+    pub async fn prometheus_with(target: &str, interval: &str, more: &str) -> Self {
         let flags = |directory: &Path, address: &str| {
             vec![
                 format!("--config.file={}", directory.join(SCRAPE).display()),
@@ -98,7 +103,7 @@ impl Scraper {
                 "--log.level=warn".to_owned(),
             ]
         };
-        Self::start("prometheus", flags, "/-/ready", target, interval).await
+        Self::start("prometheus", flags, "/-/ready", target, interval, more).await
     }
 
     /// VictoriaMetrics, which asks for the text format.
@@ -113,7 +118,7 @@ impl Scraper {
                 "-loggerLevel=WARN".to_owned(),
             ]
         };
-        Self::start("victoria-metrics", flags, "/health", target, interval).await
+        Self::start("victoria-metrics", flags, "/health", target, interval, "").await
     }
 
     async fn start(
@@ -122,13 +127,14 @@ impl Scraper {
         ready: &str,
         target: &str,
         interval: &str,
+        more: &str,
     ) -> Self {
         let start = Instant::now();
         loop {
             let directory = TempDir::new().expect("a temporary directory");
             let config = format!(
                 "global: {{scrape_interval: {interval}, scrape_timeout: {interval}}}\n\
-                 scrape_configs: [{{job_name: lightfi, static_configs: [{{targets: [\"{target}\"]}}]}}]\n"
+                 scrape_configs: [{{job_name: lightfi, static_configs: [{{targets: [\"{target}\"]}}]{more}}}]\n"
             );
             std::fs::write(directory.path().join(SCRAPE), config).expect("it is written");
             // Neither program can be handed a socket: between here and its start somebody may take the port.

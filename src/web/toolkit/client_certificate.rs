@@ -120,7 +120,9 @@ impl ClientCertVerifier for ClientCertificates {
             if self.listed.iter().any(|listed| listed == end_entity) {
                 is_client_now(end_entity, now)?;
             } else {
-                chains.verify_client_cert(end_entity, intermediates, now)?;
+                chains
+                    .verify_client_cert(end_entity, intermediates, now)
+                    .map_err(in_words_of_go)?;
             }
         }
         if let Some(allowed) = &self.allowed_sans
@@ -152,6 +154,16 @@ impl ClientCertVerifier for ClientCertificates {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.algorithms.supported_schemes()
+    }
+}
+
+/// The path builder has no word of its own for an authority that comes as a client; Go's is that nobody known issued it.
+fn in_words_of_go(error: Error) -> Error {
+    match error {
+        Error::InvalidCertificate(CertificateError::Other(_)) => {
+            CertificateError::UnknownIssuer.into()
+        }
+        error => error,
     }
 }
 

@@ -762,3 +762,43 @@ fn duration(text: &str) -> Option<Duration> {
         .ok()
         .filter(|duration| *duration <= LONGEST)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_go_reads_them() {
+        for (text, millis) in [
+            ("0", 0),
+            ("0s", 0),
+            ("1s", 1000),
+            ("1.5s", 1500),
+            ("1h1m1s1ms", 3_661_001),
+            ("+100ms", 100),
+            (".5s", 500),
+            ("2000us", 2),
+            ("2000µs", 2),
+        ] {
+            assert_eq!(
+                duration(text),
+                Some(Duration::from_millis(millis)),
+                "{text}"
+            );
+        }
+        for text in [
+            "",
+            "1",
+            "s",
+            "-1s",
+            "1d",
+            "1 s",
+            "1.2.3s",
+            "1s1",
+            "1e9h",
+            "99999999999h",
+        ] {
+            assert_eq!(duration(text), None, "{text:?}");
+        }
+    }
+}

@@ -217,3 +217,65 @@ fn digest(parts: &[&[u8]]) -> Key {
     }
     digest.finalize().into()
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn headers(value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(header::AUTHORIZATION, value.parse().unwrap())])
+    }
+
+    #[test]
+    fn a_login_is_split_at_the_first_colon() {
+        let value = format!("basic {}", STANDARD.encode("dave:a:b"));
+        let login = Login::of(&headers(&value)).unwrap();
+        assert_eq!(
+            (login.user, login.password),
+            (b"dave".to_vec(), b"a:b".to_vec())
+        );
+        for none in [
+            "",
+            "Basic",
+            "Basic !",
+            "Bearer ZGF2ZTph",
+            "Basic ZGF2ZQ==",
+            "Basic ZGF2ZTph=",
+        ] {
+            assert!(Login::of(&headers(none)).is_none(), "{none:?}");
+        }
+    }
+
+    #[test]
+    fn no_two_lists_of_parts_have_one_key() {
+        assert_ne!(digest(&[b"ab", b"c"]), digest(&[b"a", b"bc"]));
+        assert_ne!(digest(&[b"a", b""]), digest(&[b"", b"a"]));
+        assert_ne!(digest(&[b"a"]), digest(&[b"a", b""]));
+    }
+
+    #[test]
+    fn an_unknown_user_gets_a_hash_of_a_known_ones_cost_that_bcrypt_takes() {
+        let hash = bcrypt::hash("secret", 5).unwrap();
+        let users = Users::new([("dave".to_owned(), Secret::new(hash.clone()))].into());
+        assert_eq!(users.hash(b"dave", b""), (Secret::new(hash), true));
+        let (nobody, exists) = users.hash(b"nobody", b"");
+        assert!(!exists);
+        let parts: bcrypt::HashParts = nobody.expose().parse().unwrap();
+        assert_eq!(parts.get_cost(), 5);
+        assert!(!bcrypt::verify("secret", nobody.expose()).unwrap());
+    }
+
+    #[test]
+    fn the_oldest_results_go_first() {
+        let mut recent = Recent {
+            order: VecDeque::new(),
+            known: HashSet::new(),
+            capacity: 2,
+        };
+        let keys = [[1; 32], [2; 32], [1; 32], [3; 32]];
+        keys.iter().for_each(|key| recent.put(*key));
+        assert_eq!(recent.known, HashSet::from([[2; 32], [3; 32]]));
+        assert_eq!(recent.order.len(), 2);
+    }
+}

@@ -1,0 +1,894 @@
+//! `--web.config.file` on the real binary: what the exporter-toolkit's users know of it, with real TLS clients and
+//! certificates made here, and a real Prometheus.
+
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use lightfi_exporter::web::toolkit::Toolkit;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    SanType,
+};
+use rustls::{
+    CipherSuite, ClientConfig, NamedGroup, RootCertStore,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+    version::{TLS12, TLS13},
+};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use crate::{
+    exporter::{Exporter, Scrape, command, run},
+    tools::Scraper,
+};
+
+/// A user's entry, up to the hash.
+const DAVE: &str = "dave: ";
+
+/// Most tests are not about time, and take the least cost.
+fn hash(password: &str, cost: u32) -> String {
+    bcrypt::hash(password, cost).expect("bcrypt takes it")
+}
+
+fn files(prefix: &str) -> Vec<PathBuf> {
+    let mut files: Vec<_> = fs::read_dir("tests/web-config")
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            let name = path.file_name().unwrap().to_string_lossy();
+            name.starts_with(prefix)
+        })
+        .collect();
+    files.sort();
+    assert!(!files.is_empty(), "no {prefix}* in tests/web-config");
+    files
+}
+
+fn marked(path: &Path, mark: &str) -> Vec<String> {
+    let text = fs::read_to_string(path).unwrap();
+    text.lines()
+        .filter_map(|line| line.strip_prefix(mark))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn each_bad_file_is_refused_with_its_exact_message() {
+    let mut wrong = String::new();
+    for path in files("bad-") {
+        let found = match Toolkit::load(Some(&path)) {
+            Ok(_) => "accepted".to_owned(),
+            Err(errors) => errors.to_string(),
+        };
+        assert!(!found.contains("HUNTER2"), "{found}");
+        if found != marked(&path, "# error: ").join("\n") {
+            wrong.push_str(&format!("{}:\n{found}\n\n", path.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "\n{wrong}");
+}
+
+#[test]
+fn each_good_file_is_accepted_with_its_warnings() {
+    for path in files("good-") {
+        let (_, warnings) = Toolkit::load(Some(&path)).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(warnings, marked(&path, "# warning: "), "{}", path.display());
+    }
+}
+
+#[test]
+fn a_bad_file_ends_check_and_serve_with_2_before_a_port_is_bound() {
+    let bad = "tests/web-config/bad-users.yml";
+    for arguments in [
+        ["check", "--web.config.file", bad].as_slice(),
+        &[
+            "demo",
+            "--web.listen-address=127.0.0.1:0",
+            "--web.config.file",
+            bad,
+        ],
+        &["check", "--web.config.file=tests/web-config/absent.yml"],
+    ] {
+        let output = run(arguments);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {error}");
+        assert!(
+            error.contains("user \"john\"") || error.contains("no such file"),
+            "{error}"
+        );
+        assert!(
+            !error.contains("HUNTER2") && !error.contains("listening"),
+            "{error}"
+        );
+    }
+    let good = run(&[
+        "check",
+        "--web.config.file=tests/web-config/good-headers.yml",
+    ]);
+    assert_eq!(good.status.code(), Some(0));
+}
+
+/// A directory of certificates: `ca`, `server`, and clients.
+struct Pki {
+    directory: TempDir,
+    ca: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Pki {
+    fn new() -> Self {
+        let directory = TempDir::new().unwrap();
+        let ca = authority("the CA");
+        fs::write(directory.path().join("ca.crt"), ca.pem()).unwrap();
+        let pki = Self { directory, ca };
+        pki.issue(
+            "server",
+            &["localhost"],
+            ExtendedKeyUsagePurpose::ServerAuth,
+        );
+        pki
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        fs::write(self.path(name), text).unwrap();
+        self.path(name)
+    }
+
+    /// `NAME.crt` and `NAME.key` by the CA.
+    fn issue(&self, name: &str, names: &[&str], purpose: ExtendedKeyUsagePurpose) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.subject_alt_names = names.iter().map(|name| san(name)).collect();
+        params.extended_key_usages = vec![purpose];
+        let certificate = params.signed_by(&key, &self.ca).unwrap();
+        self.write(&format!("{name}.crt"), &certificate.pem());
+        self.write(&format!("{name}.key"), &key.serialize_pem());
+    }
+
+    /// `NAME.crt` and `NAME.key`, an authority of its own.
+    fn self_signed(&self, name: &str) {
+        let authority = authority(name);
+        self.write(&format!("{name}.crt"), &authority.pem());
+        self.write(&format!("{name}.key"), &authority.key().serialize_pem());
+    }
+
+    /// The exporter under a web configuration of these `tls_server_config` keys and `more`.
+    fn serve(&self, tls: &str, more: &str) -> Exporter {
+        let text = format!(
+            "tls_server_config: {{cert_file: server.crt, key_file: server.key{tls}}}\n{more}"
+        );
+        let file = self.write("web.yml", &text);
+        Exporter::demo(&[
+            "--sensors=2",
+            &format!("--web.config.file={}", file.display()),
+        ])
+    }
+
+    fn client(&self) -> Client {
+        Client {
+            roots: self.path("ca.crt"),
+            ..Client::default()
+        }
+    }
+}
+
+fn authority(name: &str) -> CertifiedIssuer<'static, KeyPair> {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, name);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+fn san(name: &str) -> SanType {
+    if let Ok(ip) = name.parse() {
+        SanType::IpAddress(ip)
+    } else if name.contains("://") {
+        SanType::URI(name.try_into().unwrap())
+    } else if name.contains('@') {
+        SanType::Rfc822Name(name.try_into().unwrap())
+    } else {
+        SanType::DnsName(name.try_into().unwrap())
+    }
+}
+
+/// A TLS client of HTTP/1.1 that can be told what to offer.
+#[derive(Default, Clone)]
+struct Client {
+    roots: PathBuf,
+    /// Path without `.crt` and `.key`.
+    certificate: Option<PathBuf>,
+    newest: Option<u16>,
+    suites: Vec<CipherSuite>,
+    curves: Vec<NamedGroup>,
+    alpn: Vec<&'static str>,
+}
+
+struct Answer {
+    head: String,
+    body: String,
+    suite: Option<CipherSuite>,
+    alpn: Option<Vec<u8>>,
+    certificate: Vec<u8>,
+}
+
+impl Client {
+    fn with(&self, certificate: PathBuf) -> Self {
+        Self {
+            certificate: Some(certificate),
+            ..self.clone()
+        }
+    }
+
+    async fn connect(&self, exporter: &Exporter) -> Result<TlsStream<TcpStream>, String> {
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_file_iter(&self.roots).unwrap() {
+            roots.add(certificate.unwrap()).unwrap();
+        }
+        let mut provider = aws_lc_rs::default_provider();
+        if !self.suites.is_empty() {
+            let all = std::mem::take(&mut provider.cipher_suites);
+            let find = |wanted: &CipherSuite| all.iter().find(|suite| suite.suite() == *wanted);
+            provider.cipher_suites = self.suites.iter().filter_map(find).copied().collect();
+        }
+        if !self.curves.is_empty() {
+            provider
+                .kx_groups
+                .retain(|group| self.curves.contains(&group.name()));
+        }
+        let versions: &[_] = match self.newest {
+            Some(12) => &[&TLS12],
+            Some(13) => &[&TLS13],
+            _ => &[&TLS13, &TLS12],
+        };
+        let builder = ClientConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(versions)
+            .unwrap()
+            .with_root_certificates(roots);
+        let mut config = match &self.certificate {
+            None => builder.with_no_client_auth(),
+            Some(path) => {
+                let chain = CertificateDer::pem_file_iter(path.with_extension("crt")).unwrap();
+                let key = PrivateKeyDer::from_pem_file(path.with_extension("key")).unwrap();
+                let chain = chain.map(Result::unwrap).collect();
+                builder.with_client_auth_cert(chain, key).unwrap()
+            }
+        };
+        config.alpn_protocols = self
+            .alpn
+            .iter()
+            .map(|name| name.as_bytes().to_vec())
+            .collect();
+        let address = exporter.url.trim_start_matches("http://");
+        let stream = TcpStream::connect(address).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        TlsConnector::from(Arc::new(config))
+            .connect(name, stream)
+            .await
+            .map_err(|error| error.to_string())
+    }
+
+    async fn get(&self, exporter: &Exporter, path: &str, user: &str) -> Result<Answer, String> {
+        let mut stream = self.connect(exporter).await?;
+        let authorization = match user {
+            "" => String::new(),
+            user => format!("Authorization: Basic {}\r\n", STANDARD.encode(user)),
+        };
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\n{authorization}Connection: close\r\n\r\n"
+        );
+        let words = |error: std::io::Error| error.to_string();
+        stream.write_all(request.as_bytes()).await.map_err(words)?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.map_err(words)?;
+        let (head, body) = answer.split_once("\r\n\r\n").ok_or("no whole answer")?;
+        let (_, session) = stream.get_ref();
+        Ok(Answer {
+            head: head.to_ascii_lowercase(),
+            body: body.to_owned(),
+            suite: session.negotiated_cipher_suite().map(|suite| suite.suite()),
+            alpn: session.alpn_protocol().map(<[u8]>::to_vec),
+            certificate: session.peer_certificates().unwrap()[0].to_vec(),
+        })
+    }
+
+    async fn status(&self, exporter: &Exporter, path: &str, user: &str) -> String {
+        match self.get(exporter, path, user).await {
+            Ok(answer) => answer.head[9..12].to_owned(),
+            Err(error) => error,
+        }
+    }
+}
+
+#[tokio::test]
+async fn tls_is_served_in_the_versions_and_protocols_asked_for() {
+    let pki = Pki::new();
+    let exporter = pki.serve("", "");
+    let client = pki.client();
+    let tls12 = Client {
+        newest: Some(12),
+        ..pki.client()
+    };
+    assert_eq!(client.status(&exporter, "/metrics", "").await, "200");
+    assert_eq!(tls12.status(&exporter, "/metrics", "").await, "200");
+
+    // HTTP/2 where the client asks for it.
+    let root = fs::read(pki.path("ca.crt")).unwrap();
+    let reqwest = reqwest::Client::builder()
+        .no_proxy()
+        .tls_certs_only([reqwest::Certificate::from_pem(&root).unwrap()])
+        .build()
+        .unwrap();
+    let url = exporter
+        .url
+        .replace("http://127.0.0.1", "https://localhost");
+    let answer = reqwest.get(format!("{url}/metrics")).send().await.unwrap();
+    assert_eq!(answer.version(), reqwest::Version::HTTP_2);
+    assert!(answer.text().await.unwrap().contains("lightfi_up 1"));
+
+    // Who does not know the CA does not come in, and hears nothing.
+    pki.self_signed("stranger");
+    let stranger = Client {
+        roots: pki.path("stranger.crt"),
+        ..Client::default()
+    };
+    let refused = stranger.status(&exporter, "/metrics", "").await;
+    assert!(refused.contains("invalid peer certificate"), "{refused}");
+
+    // Who speaks HTTP is told.
+    let plain = exporter.get("/metrics").await;
+    assert_eq!(plain.status(), 400);
+    assert_eq!(
+        plain.text().await.unwrap(),
+        "Client sent an HTTP request to an HTTPS server.\n"
+    );
+
+    let exporter = pki.serve(", min_version: TLS13", "http_server_config: {http2: false}");
+    let refused = tls12.status(&exporter, "/metrics", "").await;
+    assert!(refused.contains("ProtocolVersion"), "{refused}");
+    let both = Client {
+        alpn: vec!["h2", "http/1.1"],
+        ..pki.client()
+    };
+    let answer = both.get(&exporter, "/metrics", "").await.unwrap();
+    assert_eq!(answer.alpn.as_deref(), Some(b"http/1.1".as_slice()));
+}
+
+#[tokio::test]
+async fn suites_and_curves_are_those_listed_in_the_order_asked_for() {
+    const A: CipherSuite = CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256;
+    const B: CipherSuite = CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384;
+    const C: CipherSuite = CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256;
+    let pki = Pki::new();
+    let client = |suites: &[CipherSuite]| Client {
+        newest: Some(12),
+        suites: suites.to_vec(),
+        ..pki.client()
+    };
+    let listed = ", max_version: TLS12, cipher_suites: [TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, \
+         TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256], curve_preferences: [CurveP256]";
+    let server_orders = pki.serve(listed, "");
+    let answer = client(&[A, B])
+        .get(&server_orders, "/healthz", "")
+        .await
+        .unwrap();
+    assert_eq!(answer.suite, Some(B));
+    let refused = client(&[C]).status(&server_orders, "/healthz", "").await;
+    assert!(refused.contains("HandshakeFailure"), "{refused}");
+    let other_curve = Client {
+        curves: vec![NamedGroup::secp384r1],
+        ..client(&[])
+    };
+    let refused = other_curve.status(&server_orders, "/healthz", "").await;
+    assert!(refused.contains("HandshakeFailure"), "{refused}");
+
+    let client_orders = pki.serve(&format!("{listed}, prefer_server_cipher_suites: false"), "");
+    let answer = client(&[A, B])
+        .get(&client_orders, "/healthz", "")
+        .await
+        .unwrap();
+    assert_eq!(answer.suite, Some(A));
+}
+
+#[tokio::test]
+async fn each_client_auth_type_lets_in_whom_go_lets_in() {
+    let pki = Pki::new();
+    pki.issue("client", &["client"], ExtendedKeyUsagePurpose::ClientAuth);
+    pki.issue(
+        "wrong-purpose",
+        &["client"],
+        ExtendedKeyUsagePurpose::ServerAuth,
+    );
+    pki.self_signed("listed");
+    pki.self_signed("stranger");
+    let both =
+        [pki.path("ca.crt"), pki.path("listed.crt")].map(|path| fs::read_to_string(path).unwrap());
+    pki.write("clients.crt", &both.concat());
+    let who = ["", "client", "listed", "stranger", "wrong-purpose"];
+    let ok = "200";
+    let (required, unknown, purpose) =
+        ("CertificateRequired", "UnknownCA", "UnsupportedCertificate");
+    for (policy, expected) in [
+        ("NoClientCert", [ok, ok, ok, ok, ok]),
+        ("RequestClientCert", [ok, ok, ok, ok, ok]),
+        ("RequireAnyClientCert", [required, ok, ok, ok, ok]),
+        ("RequireClientCert", [required, ok, ok, ok, ok]),
+        ("VerifyClientCertIfGiven", [ok, ok, ok, unknown, purpose]),
+        (
+            "RequireAndVerifyClientCert",
+            [required, ok, ok, unknown, purpose],
+        ),
+    ] {
+        let authorities = if policy == "NoClientCert" {
+            ""
+        } else {
+            ", client_ca_file: clients.crt"
+        };
+        let exporter = pki.serve(&format!(", client_auth_type: {policy}{authorities}"), "");
+        for (who, expected) in who.iter().zip(expected) {
+            let client = match *who {
+                "" => pki.client(),
+                who => pki.client().with(pki.path(who)),
+            };
+            let status = client.status(&exporter, "/-/healthy", "").await;
+            assert!(status.contains(expected), "{policy}, {who:?}: {status}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_comes_in_by_an_allowed_name_of_any_kind() {
+    let pki = Pki::new();
+    let purpose = || ExtendedKeyUsagePurpose::ClientAuth;
+    let names = [
+        ("dns", "prometheus.example.org"),
+        ("v4", "192.0.2.7"),
+        ("v6", "2001:db8::7"),
+        ("mail", "ops@example.org"),
+        ("uri", "spiffe://example.org/prometheus"),
+    ];
+    for (file, name) in names {
+        pki.issue(file, &["other.example.org", name], purpose());
+    }
+    pki.issue("other", &["other.example.org"], purpose());
+    pki.issue("nameless", &[], purpose());
+    let listed = names.map(|(_, name)| format!("\"{name}\"")).join(", ");
+    let policy = "client_auth_type: RequireAndVerifyClientCert, client_ca_file: ca.crt";
+    let exporter = pki.serve(&format!(", {policy}, client_allowed_sans: [{listed}]"), "");
+    for (file, _) in names {
+        let client = pki.client().with(pki.path(file));
+        assert_eq!(
+            client.status(&exporter, "/metrics", "").await,
+            "200",
+            "{file}"
+        );
+    }
+    for file in ["other", "nameless"] {
+        let client = pki.client().with(pki.path(file));
+        let refused = client.status(&exporter, "/metrics", "").await;
+        assert!(refused.contains("BadCertificate"), "{file}: {refused}");
+    }
+    let nobody = pki.serve(&format!(", {policy}, client_allowed_sans: []"), "");
+    let client = pki.client().with(pki.path("dns"));
+    let refused = client.status(&nobody, "/metrics", "").await;
+    assert!(refused.contains("BadCertificate"), "{refused}");
+}
+
+#[tokio::test]
+async fn without_a_client_ca_the_systems_roots_count() {
+    let pki = Pki::new();
+    pki.issue("client", &["client"], ExtendedKeyUsagePurpose::ClientAuth);
+    pki.self_signed("stranger");
+    let policy = "client_auth_type: RequireAndVerifyClientCert";
+    let text =
+        format!("tls_server_config: {{cert_file: server.crt, key_file: server.key, {policy}}}");
+    let file = pki.write("web.yml", &text);
+    let mut command = command();
+    command
+        .args([
+            "demo",
+            "--web.listen-address=127.0.0.1:0",
+            "--web.config.file",
+        ])
+        .arg(file)
+        .env("SSL_CERT_FILE", pki.path("ca.crt"));
+    let exporter = Exporter::spawn(command, TempDir::new().unwrap());
+    let client = |name| pki.client().with(pki.path(name));
+    assert_eq!(
+        client("client").status(&exporter, "/metrics", "").await,
+        "200"
+    );
+    let refused = client("stranger").status(&exporter, "/metrics", "").await;
+    assert!(refused.contains("UnknownCA"), "{refused}");
+}
+
+/// Over plain HTTP, which the toolkit allows too.
+fn serve_plain(text: &str) -> (Exporter, TempDir) {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("web.yml");
+    fs::write(&file, text).unwrap();
+    let flag = format!("--web.config.file={}", file.display());
+    (Exporter::demo(&["--sensors=2", &flag]), directory)
+}
+
+async fn ask(exporter: &Exporter, path: &str, login: Option<(&str, &str)>) -> reqwest::Response {
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let mut request = client.get(format!("{}{path}", exporter.url));
+    if let Some((user, password)) = login {
+        request = request.basic_auth(user, Some(password));
+    }
+    request.send().await.unwrap()
+}
+
+#[tokio::test]
+async fn users_come_in_with_their_password_and_probes_without() {
+    let (dave, carol) = (hash("secret", 4), hash("a:b ü", 4));
+    let (exporter, _directory) = serve_plain(&format!(
+        "basic_auth_users: {{{DAVE}{dave}, carol: {}}}\nhttp_server_config: {{headers: {{X-XSS-Protection: 1}}}}",
+        carol.replace("$2b$", "$2y$")
+    ));
+    for _ in 0..2 {
+        // The second time from memory, with the same result.
+        for (login, status) in [
+            (None, 401),
+            (Some(("dave", "secret")), 200),
+            (Some(("carol", "a:b ü")), 200),
+            (Some(("dave", "a:b ü")), 401),
+            (Some(("dave", "")), 401),
+            (Some(("", "")), 401),
+            (Some(("Dave", "secret")), 401),
+            (Some(("nobody", "secret")), 401),
+            // What joining the parts plainly would confuse.
+            (Some(("dav", "esecret")), 401),
+        ] {
+            for path in ["/metrics", "/", "/config", "/absent"] {
+                let answer = ask(&exporter, path, login).await;
+                let expected = if path == "/absent" && status == 200 {
+                    404
+                } else {
+                    status
+                };
+                assert_eq!(answer.status(), expected, "{login:?} {path}");
+                assert_eq!(answer.headers()["x-xss-protection"], "1");
+                if status == 401 {
+                    assert_eq!(answer.headers()["www-authenticate"], "Basic");
+                    assert_eq!(answer.text().await.unwrap(), "Unauthorized\n");
+                }
+            }
+        }
+    }
+    for path in ["/-/healthy", "/healthz", "/-/ready", "/readyz"] {
+        assert_eq!(ask(&exporter, path, None).await.status(), 200, "{path}");
+    }
+    for hidden in [
+        "/-/healthy/",
+        "//metrics",
+        "/healthz/../metrics",
+        "/%2d/healthy",
+    ] {
+        let answer = ask(&exporter, hidden, None).await;
+        assert_eq!(answer.status(), 401, "{hidden}");
+    }
+    assert!(!exporter.output().contains("secret"));
+}
+
+#[tokio::test]
+async fn an_unknown_user_costs_what_a_known_one_does_and_delays_no_scrape() {
+    let (exporter, _directory) = serve_plain(&format!(
+        "basic_auth_users: {{{DAVE}{}}}",
+        hash("secret", 10)
+    ));
+    assert_eq!(
+        ask(&exporter, "/metrics", Some(("dave", "secret")))
+            .await
+            .status(),
+        200
+    );
+    let quickest = async |user: &str| {
+        let mut quickest = Duration::MAX;
+        for attempt in 0..4 {
+            let start = Instant::now();
+            let password = format!("wrong {attempt}");
+            let answer = ask(&exporter, "/metrics", Some((user, &password))).await;
+            assert_eq!(answer.status(), 401);
+            quickest = quickest.min(start.elapsed());
+        }
+        quickest
+    };
+    let (known, unknown) = (quickest("dave").await, quickest("nobody").await);
+    assert!(
+        unknown > known / 2 && known > unknown / 2,
+        "known {known:?}, unknown {unknown:?}"
+    );
+
+    // A crowd of guessers holds up neither who is known nor the probes.
+    let crowd: Vec<String> = (0..30).map(|guess| format!("guess {guess}")).collect();
+    let guessing = futures_util::future::join_all(
+        crowd
+            .iter()
+            .map(|guess| ask(&exporter, "/metrics", Some(("dave", guess)))),
+    );
+    let scraping = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let start = Instant::now();
+        assert_eq!(
+            ask(&exporter, "/metrics", Some(("dave", "secret")))
+                .await
+                .status(),
+            200
+        );
+        assert_eq!(ask(&exporter, "/readyz", None).await.status(), 200);
+        start.elapsed()
+    };
+    let (guesses, took) = tokio::join!(guessing, scraping);
+    assert!(guesses.iter().all(|answer| answer.status() == 401));
+    assert!(took < known * 10, "{took:?} beside bcrypts of {known:?}");
+}
+
+#[tokio::test]
+async fn the_rate_limit_comes_before_users_and_leaves_probes_alone() {
+    let (exporter, _directory) = serve_plain(&format!(
+        "rate_limit: {{interval: 1h, burst: 3}}\nbasic_auth_users: {{{DAVE}{}}}\n\
+         http_server_config: {{headers: {{X-Frame-Options: deny}}}}",
+        hash("secret", 4)
+    ));
+    for _ in 0..10 {
+        assert_eq!(ask(&exporter, "/readyz", None).await.status(), 200);
+    }
+    for _ in 0..3 {
+        assert_eq!(ask(&exporter, "/metrics", None).await.status(), 401);
+    }
+    let refused = ask(&exporter, "/metrics", Some(("dave", "secret"))).await;
+    assert_eq!(refused.status(), 429);
+    assert!(!refused.headers().contains_key("x-frame-options"));
+    assert_eq!(refused.text().await.unwrap(), "Too Many Requests\n");
+    assert_eq!(ask(&exporter, "/-/healthy", None).await.status(), 200);
+}
+
+#[tokio::test]
+async fn headers_are_on_every_answer_and_the_status_page_keeps_its_own() {
+    let (exporter, _directory) = serve_plain(
+        "http_server_config:\n  headers:\n    X-Frame-Options: deny\n    X-Content-Type-Options: nosniff\n    \
+         X-XSS-Protection: 1\n    Strict-Transport-Security: max-age=31536000; includeSubDomains\n    \
+         Content-Security-Policy: default-src 'self' *.example.net\n",
+    );
+    for path in ["/metrics", "/healthz", "/absent"] {
+        let answer = ask(&exporter, path, None).await;
+        for (name, value) in [
+            ("x-frame-options", "deny"),
+            ("x-content-type-options", "nosniff"),
+            ("x-xss-protection", "1"),
+            (
+                "strict-transport-security",
+                "max-age=31536000; includeSubDomains",
+            ),
+            (
+                "content-security-policy",
+                "default-src 'self' *.example.net",
+            ),
+        ] {
+            let values: Vec<_> = answer.headers().get_all(name).iter().collect();
+            assert_eq!(values, [value], "{path} {name}");
+        }
+    }
+    let page = ask(&exporter, "/", None).await;
+    let policies: Vec<_> = page
+        .headers()
+        .get_all("content-security-policy")
+        .iter()
+        .collect();
+    assert_eq!(policies.len(), 1);
+    assert!(!policies[0].to_str().unwrap().contains("example.net"));
+}
+
+/// Kubernetes' way to change a volume: the files behind a link, which is renamed over.
+struct Volume {
+    pki: Pki,
+    generation: u32,
+}
+
+impl Volume {
+    fn new() -> Self {
+        let pki = Pki::new();
+        Self { pki, generation: 0 }
+    }
+
+    /// `web.yml`, certificate and key at once.
+    fn swap(&mut self, text: &str) {
+        self.generation += 1;
+        let pki = &self.pki;
+        pki.issue(
+            "server",
+            &["localhost"],
+            ExtendedKeyUsagePurpose::ServerAuth,
+        );
+        let data = format!("..{}", self.generation);
+        fs::create_dir(pki.path(&data)).unwrap();
+        for file in ["server.crt", "server.key"] {
+            fs::copy(pki.path(file), pki.path(&data).join(file)).unwrap();
+        }
+        fs::write(pki.path(&data).join("web.yml"), text).unwrap();
+        symlink(&data, pki.path("..new")).unwrap();
+        fs::rename(pki.path("..new"), pki.path("..data")).unwrap();
+    }
+}
+
+async fn until(words: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let start = Instant::now();
+    while !holds().await {
+        assert!(
+            start.elapsed() < Duration::from_secs(5),
+            "not within 5 s: {words}"
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
+async fn changes_are_taken_up_and_bad_ones_leave_the_last_good_in_use() {
+    const SUCCESSFUL: &str = "lightfi_exporter_web_config_last_reload_successful";
+    let users = |users: &str| {
+        format!(
+            "tls_server_config: {{cert_file: server.crt, key_file: server.key}}\nbasic_auth_users: {{{users}}}\n"
+        )
+    };
+    let (dave, carol) = (
+        format!("{DAVE}{}", hash("secret", 4)),
+        format!("carol: {}", hash("geheim", 4)),
+    );
+    let mut volume = Volume::new();
+    volume.swap(&users(&dave));
+    symlink("..data", volume.pki.path("mounted")).unwrap();
+    let file = volume.pki.path("mounted").join("web.yml");
+    let exporter = Exporter::demo(&[
+        "--sensors=2",
+        &format!("--web.config.file={}", file.display()),
+    ]);
+    let client = volume.pki.client();
+    let scrape = async |user: &str| {
+        let answer = client.get(&exporter, "/metrics", user).await.unwrap();
+        Scrape::parse(answer.body.replace('\r', ""))
+    };
+    let first = client
+        .get(&exporter, "/metrics", "dave:secret")
+        .await
+        .unwrap();
+    assert!(first.head.starts_with("http/1.1 200"), "{}", first.head);
+    let mut open = client.connect(&exporter).await.unwrap();
+
+    // Certificate, key and users in one step.
+    volume.swap(&users(&carol));
+    until("carol comes in", async || {
+        client.status(&exporter, "/metrics", "carol:geheim").await == "200"
+    })
+    .await;
+    let second = client
+        .get(&exporter, "/metrics", "dave:secret")
+        .await
+        .unwrap();
+    assert!(second.head.starts_with("http/1.1 401"), "dave is gone");
+    assert!(second.certificate != first.certificate);
+    let ended = tokio::time::timeout(Duration::from_secs(5), open.read(&mut [0; 1])).await;
+    assert!(
+        matches!(ended, Ok(Ok(0) | Err(_))),
+        "a connection of the old certificate ends"
+    );
+    assert_eq!(scrape("carol:geheim").await.value(SUCCESSFUL), Some(1.0));
+
+    // Bad: told once, the last good stays.
+    volume.swap("basic_auth_users: {dave: HUNTER2}");
+    until("the metric tells", async || {
+        scrape("carol:geheim").await.value(SUCCESSFUL) == Some(0.0)
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    let told = exporter
+        .output()
+        .matches("the new web configuration is refused")
+        .count();
+    assert_eq!(told, 1, "{}", exporter.output());
+    assert!(!exporter.output().contains("HUNTER2"));
+
+    // Good again; what takes a restart is told and stays.
+    volume.swap(&format!(
+        "{}http_server_config: {{http2: false}}\nrate_limit: {{interval: 1h, burst: 1}}\n",
+        users(&carol)
+    ));
+    until("the metric tells", async || {
+        scrape("carol:geheim").await.value(SUCCESSFUL) == Some(1.0)
+    })
+    .await;
+    for key in ["http_server_config.http2", "rate_limit"] {
+        let words = format!("{key} has changed: it takes effect after a restart");
+        assert!(exporter.output().contains(&words), "{}", exporter.output());
+    }
+
+    // A key that is not the certificate's, in place; then the file removed.
+    let key = file.with_file_name("server.key");
+    let good = fs::read(&key).unwrap();
+    fs::write(&key, KeyPair::generate().unwrap().serialize_pem()).unwrap();
+    until("a wrong key is told", async || {
+        exporter
+            .output()
+            .contains("private key does not match public key")
+    })
+    .await;
+    fs::write(&key, good).unwrap();
+    until("the metric tells", async || {
+        scrape("carol:geheim").await.value(SUCCESSFUL) == Some(1.0)
+    })
+    .await;
+    fs::remove_file(volume.pki.path("..data")).unwrap();
+    until("a removed file is told", async || {
+        scrape("carol:geheim").await.value(SUCCESSFUL) == Some(0.0)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_half_open_handshake_holds_up_nobody() {
+    let pki = Pki::new();
+    let exporter = pki.serve("", "");
+    let address = exporter.url.trim_start_matches("http://");
+    let mut silent = Vec::new();
+    for half in [b"".as_slice(), b"\x16", b"\x16\x03\x01\x02\x00\x01"] {
+        for _ in 0..20 {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(half).await.unwrap();
+            silent.push(stream);
+        }
+    }
+    let start = Instant::now();
+    assert_eq!(pki.client().status(&exporter, "/metrics", "").await, "200");
+    assert!(start.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn prometheus_scrapes_over_tls_with_a_certificate_and_a_user() {
+    let pki = Pki::new();
+    pki.issue(
+        "prometheus",
+        &["prometheus.example.org"],
+        ExtendedKeyUsagePurpose::ClientAuth,
+    );
+    let exporter = pki.serve(
+        ", client_auth_type: RequireAndVerifyClientCert, client_ca_file: ca.crt, \
+         client_allowed_sans: [prometheus.example.org]",
+        &format!("basic_auth_users: {{{DAVE}{}}}", hash("secret", 10)),
+    );
+    let of = |name: &str| pki.path(name).display().to_string();
+    let more = format!(
+        ", scheme: https, tls_config: {{ca_file: {}, cert_file: {}, key_file: {}}}, \
+         basic_auth: {{username: dave, password: secret}}",
+        of("ca.crt"),
+        of("prometheus.crt"),
+        of("prometheus.key")
+    );
+    let target = exporter.url.replace("http://127.0.0.1", "localhost");
+    let prometheus = Scraper::prometheus_with(&target, "1s", &more).await;
+    let start = Instant::now();
+    while prometheus.value("up").await != Some(1.0) {
+        assert!(
+            start.elapsed() < Duration::from_secs(20),
+            "{}",
+            prometheus.log()
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(prometheus.value("lightfi_up").await, Some(1.0));
+}
