@@ -1,6 +1,6 @@
 # What people and CI run. Everything a target needs beyond Rust is installed by tests/install-tools.sh.
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-long format lint docs tools golden clean
+.PHONY: help demo test test-long format lint docs tools golden chart clean
 
 CARGO := cargo
 export CARGO_TERM_COLOR ?= auto
@@ -31,6 +31,9 @@ tools: ## Installs what the checks need beyond Rust, where it is missing
 
 golden: ## Writes the golden files anew; look at the difference before you commit it
 	UPDATE_GOLDEN=1 $(CARGO) test --locked --test it exposition
+
+chart: tools ## Writes what is derived from the chart, the alerts and the dashboards
+	.tools/venv/bin/python tests/chart.py write
 
 clean: ## Removes what was built
 	$(CARGO) clean

