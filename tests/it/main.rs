@@ -11,5 +11,6 @@ mod exporter;
 mod exposition;
 mod lifecycle;
 mod readme;
+mod rotation;
 mod tokens;
 mod tools;
