@@ -348,6 +348,30 @@ mod tests {
     }
 
     #[test]
+    fn a_refused_grant_is_asked_with_once_in_five_minutes_however_many_want_a_token() {
+        // With a token in hand at first, as after a revocation, and without one, as after a start.
+        for mut policy in [with_token(14.0), Policy::new(MARGIN)] {
+            let mut asked: Vec<Duration> = Vec::new();
+            for tick in 0..36_000_u32 {
+                let now = Duration::from_millis(100) * tick;
+                let wanted = policy.demand(now) == Demand::Start;
+                if wanted || policy.renewal(now) == Renewal::Start {
+                    asked.push(now);
+                    policy.failed(now, Setback::Refused, 0.5);
+                }
+                // The API refuses whatever is still in hand.
+                if tick % 7 == 0 {
+                    policy.rejected();
+                }
+            }
+            assert_eq!(asked.len(), 12, "an hour of five minutes each: {asked:?}");
+            for pair in asked.windows(2) {
+                assert!(pair[1] - pair[0] >= seconds(300.0), "{asked:?}");
+            }
+        }
+    }
+
+    #[test]
     fn other_credentials_are_asked_with_after_the_spacing() {
         let mut policy = Policy::new(MARGIN);
         policy.failed(Duration::ZERO, Setback::OthersKnown, 0.0);

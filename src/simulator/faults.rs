@@ -27,11 +27,21 @@ pub enum FaultKind {
     TokenExpires,
     /// The token endpoint answers `invalid_grant`.
     TokenRevoked,
+    /// The token endpoint answers `invalid_client`.
+    TokenInvalidClient,
+    /// The token endpoint answers 500.
+    TokenError500,
+    /// The token endpoint answers two seconds late.
+    TokenSlow,
+    /// The token endpoint answers 200 with a web page, as portals and wrong addresses do.
+    TokenHtml,
+    /// The token endpoint answers 200 with JSON that holds no `access_token`.
+    TokenNoAccessToken,
 }
 
 impl FaultKind {
     /// Every fault with its name.
-    pub const ALL: [(&'static str, Self); 9] = [
+    pub const ALL: [(&'static str, Self); 14] = [
         ("error-500", Self::Error500),
         ("rate-limit", Self::RateLimit),
         ("slow", Self::Slow),
@@ -41,11 +51,25 @@ impl FaultKind {
         ("unauthorized", Self::Unauthorized),
         ("token-expires", Self::TokenExpires),
         ("token-revoked", Self::TokenRevoked),
+        ("token-invalid-client", Self::TokenInvalidClient),
+        ("token-error-500", Self::TokenError500),
+        ("token-slow", Self::TokenSlow),
+        ("token-html", Self::TokenHtml),
+        ("token-no-access-token", Self::TokenNoAccessToken),
     ];
 
     /// Whether it is the token endpoint's, and so no sensor's.
     fn is_of_tokens(self) -> bool {
-        matches!(self, Self::TokenExpires | Self::TokenRevoked)
+        matches!(
+            self,
+            Self::TokenExpires
+                | Self::TokenRevoked
+                | Self::TokenInvalidClient
+                | Self::TokenError500
+                | Self::TokenSlow
+                | Self::TokenHtml
+                | Self::TokenNoAccessToken
+        )
     }
 }
 
@@ -159,7 +183,8 @@ mod tests {
         assert_eq!(
             error("error500"),
             "unknown fault \"error500\"; known are error-500, rate-limit, slow, hang, malformed, truncated, \
-             unauthorized, token-expires, token-revoked"
+             unauthorized, token-expires, token-revoked, token-invalid-client, token-error-500, token-slow, \
+             token-html, token-no-access-token"
         );
         assert_eq!(
             error("slow="),

@@ -329,6 +329,11 @@ impl Simulator {
         self.0.tokens.replace_refresh_token()
     }
 
+    /// The refresh token that was given last.
+    pub fn newest_refresh_token(&self) -> String {
+        self.0.tokens.newest_refresh_token()
+    }
+
     /// The requests answered so far.
     pub fn requests(&self) -> Requests {
         self.0.requests()

@@ -42,7 +42,7 @@ use super::{
     unix_now,
 };
 
-/// How late the fault `slow` is.
+/// How late the faults `slow` and `token-slow` are.
 const SLOW: Duration = Duration::from_secs(2);
 
 /// Smaller bodies are not worth compressing.
@@ -120,9 +120,17 @@ async fn token(State(cloud): Shared, headers: HeaderMap, form: Bytes) -> Respons
         form: &form,
         authorization: text(&headers, header::AUTHORIZATION),
     };
+    let meets = |kind| cloud.faults.meets(kind, None);
+    if meets(FaultKind::TokenSlow) {
+        tokio::time::sleep(SLOW).await;
+    }
+    if let Some(response) = broken_token_answer(meets) {
+        cloud.counters.token_refused.fetch_add(1, Ordering::Relaxed);
+        return response;
+    }
     let faults = TokenFaults {
-        revoked: cloud.faults.meets(FaultKind::TokenRevoked, None),
-        expires: cloud.faults.meets(FaultKind::TokenExpires, None),
+        revoked: meets(FaultKind::TokenRevoked),
+        expires: meets(FaultKind::TokenExpires),
     };
     let (counter, mut response) = match cloud.tokens.grant(request, faults, cloud.now()) {
         Ok(granted) => (
@@ -139,6 +147,33 @@ async fn token(State(cloud): Shared, headers: HeaderMap, form: Bytes) -> Respons
         .headers_mut()
         .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+/// What the token endpoint answers, whatever it is asked, while a fault is on that leaves the grant alone.
+fn broken_token_answer(meets: impl Fn(FaultKind) -> bool) -> Option<Response> {
+    if meets(FaultKind::TokenError500) {
+        return Some(detail(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "Internal Server Error",
+        ));
+    }
+    if meets(FaultKind::TokenHtml) {
+        let mut response = Response::new(Body::from(
+            "<!DOCTYPE html><title>Welcome</title><p>Please accept our terms.</p>",
+        ));
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html"));
+        return Some(response);
+    }
+    if meets(FaultKind::TokenNoAccessToken) {
+        let body = json!({"token_type": "Bearer", "expires_in": 3600});
+        return Some(json_response(StatusCode::OK, body.to_string()));
+    }
+    meets(FaultKind::TokenInvalidClient).then(|| {
+        let body = json!({"error": "invalid_client"});
+        json_response(StatusCode::BAD_REQUEST, body.to_string())
+    })
 }
 
 /// A sensor as both kinds of routes show it.

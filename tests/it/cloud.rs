@@ -1,5 +1,7 @@
 //! The simulated LightFi cloud, served in the test's own process.
 
+use std::path::Path;
+
 use lightfi_exporter::simulator::{Fault, Options, Simulator};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -37,6 +39,23 @@ impl Cloud {
             url,
             end,
         }
+    }
+
+    /// A configuration for this cloud whose section `oauth` has `oauth` in place of its refresh token, and `more` YAML at
+    /// its end.
+    pub fn config_without_token(&self, oauth: &str, more: &str) -> String {
+        let yaml = self.config(more);
+        let token = yaml
+            .lines()
+            .find(|line| line.trim_start().starts_with("refresh_token:"))
+            .expect("it is configured");
+        yaml.replacen(&format!("{token}\n"), oauth, 1)
+    }
+
+    /// A configuration for this cloud that keeps rotated refresh tokens in `store`.
+    pub fn config_with_store(&self, store: &Path, more: &str) -> String {
+        let store = format!("oauth:\n  token_store: \"{}\"\n", store.display());
+        self.config(more).replacen("oauth:\n", &store, 1)
     }
 
     /// A configuration for this cloud, with `more` YAML after it.

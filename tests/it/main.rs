@@ -18,6 +18,7 @@ mod prometheus;
 mod readme;
 mod reload;
 mod replay;
+mod rotation;
 mod rules;
 mod scrapers;
 mod stack;

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use lightfi_exporter::catalog::{Catalog, Form, Kind, MOTION_TIME, ROWS, UNMAPPED};
+use lightfi_exporter::{
+    catalog::{Catalog, Form, Kind, MOTION_TIME, ROWS, UNMAPPED},
+    simulator::FaultKind,
+};
 
 const README: &str = include_str!("../../README.md");
 
@@ -50,6 +53,13 @@ fn the_metric_table_is_the_catalogue() {
     }
     known.push(row(UNMAPPED.0, Kind::Gauge, "", None));
     assert_eq!(told, known);
+}
+
+#[test]
+fn every_fault_of_the_simulator_is_named() {
+    for (name, _) in FaultKind::ALL {
+        assert!(README.contains(&format!("`{name}`")), "{name}");
+    }
 }
 
 #[test]

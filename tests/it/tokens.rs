@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     cloud::Cloud,
-    exporter::{Exporter, Scrape, run},
+    exporter::{Exporter, Scrape, command, run},
 };
 
 fn crowd() -> Options {
@@ -192,6 +192,8 @@ async fn a_revoked_token_is_told_kept_through_and_recovered_from_when_the_file_c
     assert_eq!(scrape.sum("lightfi_sensor_read_success"), 10.0);
 }
 
+/// Through rotation, every trouble of the token endpoint and of the API, wrong credentials and a mended file, in one
+/// process and in the commands beside it, at the level that tells most.
 #[tokio::test]
 async fn no_secret_is_ever_written() {
     let directory = tempfile::tempdir().expect("a temporary directory");
@@ -202,46 +204,130 @@ async fn no_secret_is_ever_written() {
         ..Options::default()
     };
     let cloud = Cloud::start(options).await;
-    let yaml = cloud.config("collect: {interval: 1s}\n");
+    let [store, token, client_secret] =
+        ["store.json", "token", "client-secret"].map(|name| directory.path().join(name));
+    let inline = cloud.config("");
     let secret = |key: &str| {
-        let line = yaml
+        let line = inline
             .lines()
             .find(|line| line.trim_start().starts_with(&format!("{key}:")))
             .expect("it is there");
-        line.split_once(": ")
-            .expect("a value")
-            .1
-            .trim_matches('"')
-            .to_owned()
+        line.split('"').nth(1).expect("it is quoted").to_owned()
     };
-    let secrets = [secret("client_secret"), secret("refresh_token")];
-    let store = directory.path().join("store.json");
-    let with_store = yaml.replacen(
-        "oauth:\n",
-        &format!("oauth:\n  token_store: \"{}\"\n", store.display()),
-        1,
+    let right = secret("client_secret");
+    std::fs::write(&client_secret, &right).expect("written");
+    std::fs::write(&token, secret("refresh_token")).expect("written");
+    let oauth = format!(
+        "  refresh_token_file: \"{}\"\n  token_store: \"{}\"\n",
+        token.display(),
+        store.display()
     );
-    let exporter = Exporter::serve_with(&with_store, &["--log.level=trace"]);
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    for fault in ["unauthorized", "malformed", "token-revoked"] {
+    let config = cloud
+        .config_without_token(&oauth, "collect: {interval: 1s}\n")
+        .replacen("api:\n", "api:\n  timeout: 1s\n", 1)
+        .replacen(
+            &format!("client_secret: \"{right}\""),
+            &format!("client_secret_file: \"{}\"", client_secret.display()),
+            1,
+        );
+    assert!(!config.contains(&right), "the files alone hold secrets");
+    let exporter = Exporter::serve_with(&config, &["--log.level=trace"]);
+
+    // Every refresh token that is ever granted, as a rotated one is a secret too.
+    let mut secrets = vec![right.clone(), secret("refresh_token")];
+    let wrong = ["wrong-client-s3cret", "wrong-refresh-s3cret"];
+    secrets.extend(wrong.map(str::to_owned));
+    let mut seen = String::new();
+    let mut look = async |time: u64, secrets: &mut Vec<String>| {
+        for _ in 0..time / 20 {
+            let newest = cloud.simulator.newest_refresh_token();
+            if secrets.last() != Some(&newest) {
+                secrets.push(newest);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        for path in [
+            "/metrics",
+            "/",
+            "/config",
+            "/-/healthy",
+            "/-/ready",
+            "/nothing",
+        ] {
+            seen += &exporter.get(path).await.text().await.expect("a whole body");
+        }
+    };
+    look(3000, &mut secrets).await;
+    for fault in [
+        "unauthorized",
+        "malformed",
+        "token-revoked",
+        "token-error-500",
+        "token-slow",
+        "token-html",
+        "token-no-access-token",
+    ] {
         cloud.fault(fault, true);
-        tokio::time::sleep(Duration::from_millis(1500)).await;
+        look(1400, &mut secrets).await;
         cloud.fault(fault, false);
+        // A refused grant is asked with again when its file changes.
+        if fault.starts_with("token-") {
+            std::fs::write(&token, cloud.simulator.replace_refresh_token()).expect("written");
+        }
+        look(1000, &mut secrets).await;
     }
-    let mut seen = exporter.output();
-    for path in ["/metrics", "/", "/-/healthy", "/-/ready", "/nothing"] {
-        seen += &exporter.get(path).await.text().await.expect("a whole body");
-    }
+    std::fs::write(&client_secret, wrong[0]).expect("written");
+    std::fs::write(&token, wrong[1]).expect("written");
+    look(2500, &mut secrets).await;
+
+    // The commands beside it, with wrong credentials and with right ones.
+    let file = directory.path().join("config.yaml");
+    std::fs::write(&file, &config).expect("written");
+    let file = file.to_str().expect("a plain path").to_owned();
+    let beside = async || {
+        let mut said = String::new();
+        for words in [&["check", "--online"][..], &["sensors"]] {
+            let mut command = command();
+            command
+                .args(words)
+                .args(["--log.level=trace", "--config.file", &file]);
+            let ended = tokio::task::spawn_blocking(move || command.output());
+            let output = ended.await.expect("no panic").expect("it runs");
+            for bytes in [output.stdout, output.stderr] {
+                said += &String::from_utf8_lossy(&bytes);
+            }
+        }
+        said
+    };
+    let mut said = beside().await;
+    std::fs::write(&client_secret, &right).expect("written");
+    std::fs::write(&token, cloud.simulator.replace_refresh_token()).expect("written");
+    look(100, &mut secrets).await;
+    exporter
+        .scrape_until("recovery", |scrape| scrape.value("lightfi_up") == Some(1.0))
+        .await;
+    said += &beside().await;
+    look(1500, &mut secrets).await;
+    seen += &said;
+    seen += &exporter.output();
     seen += &std::fs::read_to_string(format!("/proc/{}/cmdline", exporter.pid())).expect("it runs");
-    let kept = std::fs::read_to_string(&store).expect("rotation writes the store");
-    let kept: serde_json::Value = serde_json::from_str(&kept).expect("it is JSON");
-    let rotated = kept["refresh_token"]
-        .as_str()
-        .expect("it holds a token")
-        .to_owned();
-    for secret in secrets.into_iter().chain([rotated]) {
+
+    for reason in [
+        "invalid_grant",
+        "invalid_client",
+        "server_error",
+        "timeout",
+        "malformed",
+    ] {
         assert!(
-            secret.len() >= 8 && !seen.contains(&secret),
+            seen.contains(&format!("reason={reason}")),
+            "{reason} was not met:\n{seen}"
+        );
+    }
+    assert!(secrets.len() > 10, "{} tokens", secrets.len());
+    for secret in &secrets {
+        assert!(
+            secret.len() >= 8 && !seen.contains(secret),
             "a secret was written:\n{seen}"
         );
     }

@@ -1,0 +1,714 @@
+//! Refresh tokens that rotate, kills at the worst moments, two exporters on one store, and the way back out of every
+//! trouble with the token endpoint: the real binary, in real time. What the long runs saw is printed with `--nocapture`.
+#![allow(clippy::print_stdout)]
+
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::{Child, Stdio},
+    time::{Duration, Instant},
+};
+
+use futures_util::future::join_all;
+use lightfi_exporter::simulator::{Listing, Options};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    cloud::Cloud,
+    exporter::{Exporter, Scrape, command},
+};
+
+/// What the contract grants from the mend to the first good collection.
+const RECOVERY: Duration = Duration::from_secs(10);
+
+fn rotating() -> Options {
+    Options {
+        sensors: 5,
+        listing: Listing::Sensors,
+        rotate_refresh_tokens: true,
+        token_lifetime: Duration::from_secs(2),
+        ..Options::default()
+    }
+}
+
+/// The token in the store, which must be whole at any time; `None` before the first write.
+fn stored(store: &Path) -> Option<String> {
+    let text = match fs::read_to_string(store) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+        Err(error) => panic!("{error}"),
+    };
+    let kept: serde_json::Value =
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("a torn store: {error}: {text}"));
+    assert_eq!(kept["version"], 1, "{text}");
+    let token = kept["refresh_token"].as_str().expect("it holds a token");
+    assert!(!token.is_empty());
+    Some(token.to_owned())
+}
+
+async fn eventually(what: &str, patience: Duration, mut holds: impl FnMut() -> bool) -> Duration {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < patience, "{what}: not so in {patience:?}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    start.elapsed()
+}
+
+fn api_failures(scrape: &Scrape) -> f64 {
+    scrape.sum("lightfi_exporter_api_request_failures_total")
+}
+
+fn refused(scrape: &Scrape) -> f64 {
+    scrape.sum("lightfi_exporter_token_refresh_failures_total")
+}
+
+fn refreshes(scrape: &Scrape) -> f64 {
+    scrape
+        .value("lightfi_exporter_token_refreshes_total")
+        .expect("it is counted")
+}
+
+// Rotation on every refresh.
+
+/// With a stop and a start half-way.
+async fn every_rotation_is_stored_and_no_collection_fails_for(time: Duration) {
+    let cloud = Cloud::start(rotating()).await;
+    let directory = TempDir::new().expect("a temporary directory");
+    let store = directory.path().join("store.json");
+    let config = cloud.config_with_store(&store, "collect: {interval: 1s}\n");
+    let (mut made, mut seen, mut slowest) = (0.0, 0, Duration::ZERO);
+    for _ in 0..2 {
+        let mut exporter = Exporter::serve(&config);
+        let start = Instant::now();
+        while start.elapsed() < time / 2 {
+            let newest = cloud.simulator.newest_refresh_token();
+            let late = eventually(
+                "the newest token is in the store",
+                Duration::from_secs(1),
+                // A still newer one may have overtaken it.
+                || {
+                    let kept = stored(&store);
+                    kept.as_ref() == Some(&newest)
+                        || kept == Some(cloud.simulator.newest_refresh_token())
+                },
+            )
+            .await;
+            slowest = slowest.max(late);
+            seen += 1;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let scrape = exporter.scrape().await;
+        let output = exporter.output();
+        assert_eq!(api_failures(&scrape), 0.0, "{output}");
+        assert_eq!(refused(&scrape), 0.0, "{output}");
+        assert_eq!(scrape.sum("lightfi_sensor_read_success"), 5.0, "{output}");
+        assert!(
+            refreshes(&scrape) > time.as_secs_f64() / 2.0 * 0.6,
+            "one a second or so: {}",
+            scrape.body
+        );
+        made += refreshes(&scrape);
+        for level in ["level=warn", "level=error"] {
+            assert!(!output.contains(level), "{output}");
+        }
+        exporter.signal("TERM");
+        assert_eq!(exporter.wait(Duration::from_secs(6)), Some(0));
+        assert_eq!(
+            stored(&store),
+            Some(cloud.simulator.newest_refresh_token()),
+            "nothing is lost at the stop"
+        );
+    }
+    let requests = cloud.simulator.requests();
+    assert_eq!((requests.token_refused, requests.unauthorized), (0, 0));
+    println!(
+        "{time:?}: {made} refreshes counted, {} granted, 0 refused; the store was looked at {seen} times and had the \
+         newest token within {slowest:?}",
+        requests.token_granted
+    );
+}
+
+#[tokio::test]
+async fn every_rotation_is_stored_and_no_collection_fails() {
+    every_rotation_is_stored_and_no_collection_fails_for(Duration::from_secs(10)).await;
+}
+
+#[tokio::test]
+#[ignore = "takes three minutes: make test-long"]
+async fn every_rotation_is_stored_and_no_collection_fails_for_three_minutes() {
+    every_rotation_is_stored_and_no_collection_fails_for(Duration::from_secs(180)).await;
+}
+
+// Kills.
+
+/// An exporter that is started to be killed; nobody reads what it says.
+struct Victim(Child);
+
+impl Victim {
+    fn start(config: &Path) -> Self {
+        let child = command()
+            .arg("--config.file")
+            .arg(config)
+            .arg("--web.listen-address=127.0.0.1:0")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        Self(child.expect("the binary starts"))
+    }
+
+    fn kill(mut self) {
+        self.0.kill().expect("it runs");
+        self.0.wait().expect("a child can be waited for");
+    }
+}
+
+fn configured(directory: &TempDir, yaml: &str) -> PathBuf {
+    let path = directory.path().join("config.yaml");
+    fs::write(&path, yaml).expect("written");
+    path
+}
+
+fn granted(cloud: &Cloud) -> usize {
+    cloud.simulator.requests().token_granted
+}
+
+/// Each restart gets a token, or the store would be dead; at the end all is well.
+async fn the_store_lives(cloud: &Cloud, config: &Path) {
+    let yaml = fs::read_to_string(config).expect("it is there");
+    let exporter = Exporter::serve(&yaml);
+    let scrape = exporter
+        .scrape_until("a good collection", |scrape| {
+            scrape.value("lightfi_up") == Some(1.0)
+        })
+        .await;
+    assert_eq!(refused(&scrape), 0.0, "{}", exporter.output());
+    assert_eq!(cloud.simulator.requests().token_refused, 0);
+}
+
+async fn kills_at_random_instants_leave_a_living_store(kills: usize) {
+    let cloud = Cloud::start(rotating()).await;
+    let directory = TempDir::new().expect("a temporary directory");
+    let store = directory.path().join("store.json");
+    let config = configured(
+        &directory,
+        &cloud.config_with_store(&store, "collect: {interval: 1s}\n"),
+    );
+    let mut lost = 0;
+    for _ in 0..kills {
+        let before = granted(&cloud);
+        let victim = Victim::start(&config);
+        eventually("it gets a token", Duration::from_secs(10), || {
+            granted(&cloud) > before
+        })
+        .await;
+        tokio::time::sleep(Duration::from_micros(fastrand::u64(0..2_500_000))).await;
+        victim.kill();
+        if stored(&store) != Some(cloud.simulator.newest_refresh_token()) {
+            lost += 1;
+        }
+        assert_eq!(cloud.simulator.requests().token_refused, 0);
+    }
+    the_store_lives(&cloud, &config).await;
+    println!(
+        "{kills} kills at random: {} tokens granted, 0 refused, {lost} kills between grant and store",
+        granted(&cloud)
+    );
+}
+
+#[tokio::test]
+async fn eight_kills_at_random_instants_leave_a_living_store() {
+    kills_at_random_instants_leave_a_living_store(8).await;
+}
+
+#[tokio::test]
+#[ignore = "takes minutes: make test-long"]
+async fn fifty_kills_at_random_instants_leave_a_living_store() {
+    kills_at_random_instants_leave_a_living_store(50).await;
+}
+
+/// Every kill comes a little longer after a grant than the one before, until one comes after the write; then it begins
+/// anew with other steps. So the moments of the answer, the temporary file, its renaming and after are all met.
+async fn kills_round_the_write_leave_a_whole_store(kills: usize, grace: Duration) {
+    let cloud = Cloud::start(Options {
+        rotation_grace: grace,
+        ..rotating()
+    })
+    .await;
+    let directory = TempDir::new().expect("a temporary directory");
+    let store = directory.path().join("store.json");
+    let token = directory.path().join("token");
+    let oauth = format!(
+        "  refresh_token_file: \"{}\"\n  token_store: \"{}\"\n",
+        token.display(),
+        store.display()
+    );
+    fs::write(&token, cloud.simulator.newest_refresh_token()).expect("written");
+    let config = configured(
+        &directory,
+        &cloud.config_without_token(&oauth, "collect: {interval: 1s}\n"),
+    );
+    let (mut offset, mut step) = (Duration::ZERO, Duration::from_micros(400));
+    let (mut before_the_write, mut after_it, mut temporary) = (0, 0, 0);
+    for _ in 0..kills {
+        let before = granted(&cloud);
+        let victim = Victim::start(&config);
+        let start = Instant::now();
+        while granted(&cloud) == before {
+            assert!(
+                start.elapsed() < Duration::from_secs(10),
+                "no token after a kill: {:?}",
+                cloud.simulator.requests()
+            );
+            tokio::time::sleep(Duration::from_micros(100)).await;
+        }
+        // A timer is too coarse for this.
+        let grant = Instant::now();
+        while grant.elapsed() < offset {
+            tokio::task::yield_now().await;
+        }
+        victim.kill();
+        let leftovers = fs::read_dir(directory.path()).expect("it is there");
+        temporary += usize::from(leftovers.flatten().any(|entry| {
+            let left = entry.file_name().to_string_lossy().starts_with(".store");
+            left && fs::remove_file(entry.path()).is_ok()
+        }));
+        if stored(&store) == Some(cloud.simulator.newest_refresh_token()) {
+            after_it += 1;
+            offset = Duration::ZERO;
+            step = step * 3 / 4 + Duration::from_micros(50);
+            continue;
+        }
+        before_the_write += 1;
+        offset += step;
+        if grace.is_zero() {
+            lost_for_good_is_told_and_mended(&cloud, &config, &token).await;
+        }
+    }
+    assert!(before_the_write > 0 && after_it > 0, "both are met");
+    if !grace.is_zero() {
+        the_store_lives(&cloud, &config).await;
+    }
+    println!(
+        "{kills} kills round the write, grace {grace:?}: {before_the_write} before the new token was in place ({temporary} \
+         with a temporary file), {after_it} after; {:?}",
+        cloud.simulator.requests()
+    );
+}
+
+/// The refresh token was used up by a process that could not keep the new one.
+async fn lost_for_good_is_told_and_mended(cloud: &Cloud, config: &Path, token: &Path) {
+    let yaml = fs::read_to_string(config).expect("it is there");
+    let exporter = Exporter::serve(&yaml);
+    let scrape = exporter
+        .scrape_until("the loss is told", |scrape| {
+            scrape.value("lightfi_exporter_refresh_token_valid") == Some(0.0)
+        })
+        .await;
+    assert_eq!(
+        refused(&scrape),
+        failures(&scrape, "invalid_grant"),
+        "{}",
+        scrape.body
+    );
+    assert!(
+        exporter.output().contains("reason=invalid_grant"),
+        "{}",
+        exporter.output()
+    );
+    for word in ["broken", "cannot use the token store"] {
+        assert!(!exporter.output().contains(word), "{}", exporter.output());
+    }
+    fs::write(token, cloud.simulator.replace_refresh_token()).expect("written");
+    recovers(&exporter).await;
+}
+
+#[tokio::test]
+async fn kills_round_the_write_leave_a_living_store() {
+    kills_round_the_write_leave_a_whole_store(30, Duration::from_secs(60)).await;
+}
+
+#[tokio::test]
+async fn without_grace_a_kill_before_the_write_shows_as_invalid_grant_and_never_as_a_broken_store()
+{
+    kills_round_the_write_leave_a_whole_store(8, Duration::ZERO).await;
+}
+
+#[tokio::test]
+#[ignore = "takes minutes: make test-long"]
+async fn four_hundred_kills_round_the_write_leave_a_living_store() {
+    kills_round_the_write_leave_a_whole_store(400, Duration::from_secs(60)).await;
+    kills_round_the_write_leave_a_whole_store(60, Duration::ZERO).await;
+}
+
+// Two processes.
+
+async fn two_exporters_share_a_store(time: Duration, grace: Duration) {
+    let cloud = Cloud::start(Options {
+        rotation_grace: grace,
+        token_lifetime: Duration::from_secs(8),
+        ..rotating()
+    })
+    .await;
+    let directory = TempDir::new().expect("a temporary directory");
+    let store = directory.path().join("store.json");
+    let config = cloud.config_with_store(&store, "collect: {interval: 1s}\n");
+    let one = Exporter::serve(&config);
+    one.scrape_until("a token", |scrape| scrape.value("lightfi_up") == Some(1.0))
+        .await;
+    let two = Exporter::serve(&config);
+    two.scrape_until("a token", |scrape| scrape.value("lightfi_up") == Some(1.0))
+        .await;
+    let start = Instant::now();
+    while start.elapsed() < time {
+        for exporter in [&one, &two] {
+            let scrape = exporter.scrape().await;
+            assert_eq!(
+                scrape.value("lightfi_up"),
+                Some(1.0),
+                "{}",
+                exporter.output()
+            );
+            assert_eq!(api_failures(&scrape), 0.0, "{}", exporter.output());
+            stored(&store);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    for exporter in [&one, &two] {
+        let scrape = exporter.scrape().await;
+        assert!(refreshes(&scrape) >= 2.0, "{}", scrape.body);
+        assert_eq!(refused(&scrape), failures(&scrape, "invalid_grant"));
+        if !grace.is_zero() {
+            assert_eq!(refused(&scrape), 0.0, "{}", exporter.output());
+        }
+    }
+    println!(
+        "two for {time:?}, grace {grace:?}: {:?}",
+        cloud.simulator.requests()
+    );
+}
+
+#[tokio::test]
+async fn two_exporters_on_one_store_both_go_on() {
+    let time = Duration::from_secs(12);
+    tokio::join!(
+        two_exporters_share_a_store(time, Duration::from_secs(60)),
+        two_exporters_share_a_store(time, Duration::ZERO),
+    );
+}
+
+#[tokio::test]
+#[ignore = "takes two minutes: make test-long"]
+async fn two_exporters_on_one_store_both_go_on_for_two_minutes() {
+    let time = Duration::from_secs(120);
+    tokio::join!(
+        two_exporters_share_a_store(time, Duration::from_secs(60)),
+        two_exporters_share_a_store(time, Duration::ZERO),
+    );
+}
+
+// Recovery.
+
+fn failures(scrape: &Scrape, reason: &str) -> f64 {
+    scrape
+        .value(&format!(
+            "lightfi_exporter_token_refresh_failures_total{{reason=\"{reason}\"}}"
+        ))
+        .expect("it is a known reason")
+}
+
+async fn recovers(exporter: &Exporter) -> Scrape {
+    let mended = Instant::now();
+    let scrape = exporter
+        .scrape_until("recovery", |scrape| scrape.value("lightfi_up") == Some(1.0))
+        .await;
+    assert!(
+        mended.elapsed() < RECOVERY,
+        "recovery took {:?}:\n{}",
+        mended.elapsed(),
+        exporter.output()
+    );
+    scrape
+}
+
+/// Lines of the log with these words.
+fn said(exporter: &Exporter, words: &str) -> Vec<String> {
+    let output = exporter.output();
+    let lines = output.lines().filter(|line| line.contains(words));
+    lines.map(str::to_owned).collect()
+}
+
+/// The trouble, from a good state and back: told once, counted under its reason, asked with measure, no reading lost.
+async fn trouble(
+    what: &str,
+    exporter: &Exporter,
+    (reason, sentence): (&str, &str),
+    begin: impl AsyncFnOnce(),
+    mend: impl AsyncFnOnce(),
+) {
+    let good = exporter
+        .scrape_until("a good start", |scrape| {
+            scrape.value("lightfi_up") == Some(1.0)
+        })
+        .await;
+    let readings = good.series_of("lightfi_temperature_celsius").len()
+        + good.series_of("lightfi_battery_ratio").len();
+    assert!(readings > 0);
+    begin().await;
+    let start = Instant::now();
+    let mut sure_of_it = None;
+    loop {
+        let scrape = exporter.scrape().await;
+        let kept = scrape.series_of("lightfi_temperature_celsius").len()
+            + scrape.series_of("lightfi_battery_ratio").len();
+        assert_eq!(kept, readings, "{what}: readings stay");
+        // The living token is used up first; then some collections without one.
+        if scrape.value("lightfi_up") == Some(0.0) {
+            let since = *sure_of_it.get_or_insert_with(Instant::now);
+            if since.elapsed() > Duration::from_millis(2500) {
+                break;
+            }
+        }
+        assert!(
+            start.elapsed() < Duration::from_secs(15),
+            "{what}: the token must have ended:\n{}",
+            exporter.output()
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let bad = exporter.scrape().await;
+    let counted = failures(&bad, reason);
+    assert_eq!(counted, refused(&bad), "{what}: no other reason");
+    // At 0, 1, 3, 7 s and so on, less the jitter; once for what only a person can mend.
+    assert!((1.0..=6.0).contains(&counted), "{what}: {counted} requests");
+    let told = said(exporter, "cannot renew the access token");
+    assert_eq!(told.len(), 1, "{what}: {told:?}");
+    assert!(
+        told[0].contains(&format!("reason={reason}")) && told[0].contains(sentence),
+        "{what}: {told:?}"
+    );
+    let valid = bad.value("lightfi_exporter_refresh_token_valid");
+    assert_eq!(valid == Some(0.0), reason == "invalid_grant", "{what}");
+    mend().await;
+    let scrape = recovers(exporter).await;
+    assert_eq!(
+        scrape.value("lightfi_exporter_refresh_token_valid"),
+        Some(1.0),
+        "{what}"
+    );
+    let ended = said(exporter, "access tokens can be had again");
+    assert_eq!(ended.len(), 1, "{what}: {ended:?}");
+    let told = said(exporter, "cannot renew the access token");
+    assert_eq!(told.len(), 1, "{what}: {told:?}");
+    println!("{what}: {counted} requests failed");
+}
+
+/// Tokens of four seconds: the one in hand has ended soon after the trouble begins.
+fn short_lived() -> Options {
+    Options {
+        rotate_refresh_tokens: false,
+        token_lifetime: Duration::from_secs(4),
+        ..rotating()
+    }
+}
+
+const COLLECT: &str = "collect: {interval: 1s}\n";
+
+/// What fails and ends by itself at the endpoint: the fault, the label value, a part of the sentence.
+const FAULTS: [(&str, &str, &str); 6] = [
+    (
+        "token-revoked",
+        "invalid_grant",
+        "the refresh token is not accepted",
+    ),
+    (
+        "token-invalid-client",
+        "invalid_client",
+        "the client id or secret is not accepted",
+    ),
+    (
+        "token-error-500",
+        "server_error",
+        "the token endpoint answered 500",
+    ),
+    ("token-slow", "timeout", "timed out"),
+    (
+        "token-html",
+        "malformed",
+        "something else than a JSON object",
+    ),
+    ("token-no-access-token", "malformed", "has no access_token"),
+];
+
+#[tokio::test]
+async fn what_heals_at_the_endpoint_is_told_once_and_recovered_from() {
+    let troubles = FAULTS
+        .iter()
+        .filter(|(_, reason, _)| !reason.starts_with("invalid"));
+    join_all(troubles.map(async |(fault, reason, sentence)| {
+        let cloud = Cloud::start(short_lived()).await;
+        let config = cloud
+            .config(COLLECT)
+            .replacen("api:\n", "api:\n  timeout: 1s\n", 1);
+        let exporter = Exporter::serve(&config);
+        let begin = async || cloud.fault(fault, true);
+        let mend = async || cloud.fault(fault, false);
+        trouble(fault, &exporter, (reason, sentence), begin, mend).await;
+    }))
+    .await;
+}
+
+#[tokio::test]
+async fn a_token_endpoint_that_dies_and_comes_back_is_recovered_from() {
+    let cloud = Cloud::start(short_lived()).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    let serve = |listener| {
+        let end = CancellationToken::new();
+        let simulator = cloud.simulator.clone();
+        tokio::spawn(simulator.serve(listener, end.clone().cancelled_owned()));
+        end
+    };
+    let config = cloud.config(COLLECT).replacen(
+        &format!("token_url: \"{}/", cloud.url),
+        &format!("token_url: \"http://{address}/"),
+        1,
+    );
+    let end = serve(listener);
+    let exporter = Exporter::serve(&config);
+    let begin = async || end.cancel();
+    let mend = async || {
+        serve(
+            TcpListener::bind(address)
+                .await
+                .expect("the port is free again"),
+        );
+    };
+    trouble(
+        "dead endpoint",
+        &exporter,
+        ("connect", "no access token"),
+        begin,
+        mend,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_changed_file_ends_invalid_grant() {
+    let cloud = Cloud::start(short_lived()).await;
+    let directory = TempDir::new().expect("a temporary directory");
+    let token = directory.path().join("token");
+    fs::write(&token, cloud.simulator.newest_refresh_token()).expect("written");
+    let oauth = format!("  refresh_token_file: \"{}\"\n", token.display());
+    let exporter = Exporter::serve(&cloud.config_without_token(&oauth, COLLECT));
+    let mut new = String::new();
+    let begin = async || new = cloud.simulator.replace_refresh_token();
+    let known = ("invalid_grant", "the refresh token is not accepted");
+    let mend = async || fs::write(&token, cloud.simulator.newest_refresh_token()).expect("written");
+    trouble("changed file", &exporter, known, begin, mend).await;
+    assert!(!new.is_empty());
+}
+
+#[tokio::test]
+async fn a_secret_that_kubernetes_swaps_ends_invalid_grant() {
+    let cloud = Cloud::start(short_lived()).await;
+    let directory = TempDir::new().expect("a temporary directory");
+    let mount = directory.path();
+    // As the kubelet does it: a new directory, and one rename of the link that all names go through.
+    let publish = |version: &str, token: &str| {
+        fs::create_dir(mount.join(version)).expect("made");
+        fs::write(mount.join(version).join("token"), token).expect("written");
+        symlink(version, mount.join("..data_tmp")).expect("linked");
+        fs::rename(mount.join("..data_tmp"), mount.join("..data")).expect("renamed");
+    };
+    publish("..2026_1", &cloud.simulator.newest_refresh_token());
+    symlink("..data/token", mount.join("token")).expect("linked");
+    let oauth = format!(
+        "  refresh_token_file: \"{}\"\n",
+        mount.join("token").display()
+    );
+    let exporter = Exporter::serve(&cloud.config_without_token(&oauth, COLLECT));
+    let begin = async || drop(cloud.simulator.replace_refresh_token());
+    let known = ("invalid_grant", "the refresh token is not accepted");
+    let mend = async || {
+        publish("..2026_2", &cloud.simulator.newest_refresh_token());
+        fs::remove_dir_all(mount.join("..2026_1")).expect("removed");
+    };
+    trouble("swapped secret", &exporter, known, begin, mend).await;
+}
+
+#[tokio::test]
+async fn a_changed_store_ends_invalid_grant() {
+    let cloud = Cloud::start(short_lived()).await;
+    let directory = TempDir::new().expect("a temporary directory");
+    let store = directory.path().join("store.json");
+    let login = |token: &str| {
+        // As a login writes it: whole, by rename.
+        let text = serde_json::json!({"version": 1, "refresh_token": token, "obtained_at": 1.8e9});
+        let temporary = directory.path().join("temporary");
+        fs::write(&temporary, text.to_string()).expect("written");
+        fs::rename(&temporary, &store).expect("renamed");
+    };
+    login(&cloud.simulator.newest_refresh_token());
+    let oauth = format!("  token_store: \"{}\"\n", store.display());
+    let exporter = Exporter::serve(&cloud.config_without_token(&oauth, COLLECT));
+    let begin = async || drop(cloud.simulator.replace_refresh_token());
+    let known = ("invalid_grant", "the refresh token is not accepted");
+    let mend = async || login(&cloud.simulator.newest_refresh_token());
+    trouble("changed store", &exporter, known, begin, mend).await;
+}
+
+#[tokio::test]
+async fn a_changed_secret_file_ends_invalid_client() {
+    let cloud = Cloud::start(short_lived()).await;
+    let directory = TempDir::new().expect("a temporary directory");
+    let file = directory.path().join("secret");
+    let yaml = cloud.config(COLLECT);
+    let line = yaml
+        .lines()
+        .find(|line| line.trim_start().starts_with("client_secret:"))
+        .expect("it is configured");
+    let secret = line.split('"').nth(1).expect("it is quoted");
+    fs::write(&file, secret).expect("written");
+    let config = yaml.replacen(
+        line,
+        &format!("  client_secret_file: \"{}\"", file.display()),
+        1,
+    );
+    let exporter = Exporter::serve(&config);
+    let begin = async || fs::write(&file, "not the secret").expect("written");
+    let mend = async || fs::write(&file, secret).expect("written");
+    let known = ("invalid_client", "the client id or secret is not accepted");
+    trouble("changed secret", &exporter, known, begin, mend).await;
+}
+
+#[tokio::test]
+#[ignore = "takes over a minute: make test-long"]
+async fn refused_credentials_are_asked_with_at_most_five_times_in_the_first_minute() {
+    let cases = FAULTS
+        .iter()
+        .filter(|(_, reason, _)| reason.starts_with("invalid"));
+    join_all(cases.map(async |(fault, reason, _)| {
+        let cloud = Cloud::start(Options {
+            faults: vec![fault.parse().expect("a known fault")],
+            ..short_lived()
+        })
+        .await;
+        let exporter = Exporter::serve(&cloud.config(COLLECT));
+        let start = Instant::now();
+        // Whoever scrapes and collects meanwhile changes nothing.
+        while start.elapsed() < Duration::from_secs(65) {
+            exporter.scrape().await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        let asked = cloud.simulator.requests().token_refused;
+        assert!((1..=5).contains(&asked), "{asked} requests");
+        assert_eq!(failures(&exporter.scrape().await, reason), asked as f64);
+        println!("{fault}: {asked} requests in 65 s");
+    }))
+    .await;
+}
