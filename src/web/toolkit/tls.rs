@@ -1,4 +1,4 @@
-//! [`file::Tls`] and what the files it names hold, to what rustls serves with.
+//! `file::Tls` and what the files it names hold, to what rustls serves with.
 
 use std::{
     collections::BTreeMap,
