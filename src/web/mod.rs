@@ -25,7 +25,7 @@ use arc_swap::ArcSwap;
 use axum::{
     Router,
     extract::Request,
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderValue, Method, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -45,6 +45,9 @@ use crate::{
 const MAX_URL_BYTES: usize = 8 * 1024;
 /// All of a request's headers together.
 const MAX_HEADER_BYTES: usize = 64 * 1024;
+
+const METHOD_NOT_ALLOWED: (StatusCode, &str) =
+    (StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
 
 /// What the routes read, whatever the configuration.
 #[derive(Clone)]
@@ -99,10 +102,11 @@ impl App {
             .route("/readyz", get(health::ready))
             .route("/-/reload", post(lifecycle::reload))
             .route("/config", get(lifecycle::config))
-            .fallback(async || (StatusCode::NOT_FOUND, "404 page not found\n"))
-            .method_not_allowed_fallback(async || {
-                (StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n")
+            .fallback(async |method: Method| match method {
+                Method::GET | Method::HEAD => (StatusCode::NOT_FOUND, "404 page not found\n"),
+                _ => METHOD_NOT_ALLOWED,
             })
+            .method_not_allowed_fallback(async || METHOD_NOT_ALLOWED)
             .layer(middleware::from_fn(refuse_oversized))
             .layer(middleware::from_fn_with_state(
                 self.toolkit.clone(),

@@ -289,6 +289,10 @@ async fn only_get_and_head_are_answered_and_oversized_requests_are_refused() {
     let status = |request: reqwest::RequestBuilder| async {
         request.send().await.expect("it answers").status()
     };
+    assert_eq!(
+        status(client.delete(format!("{}/nothing", demo.url))).await,
+        405
+    );
     for path in ["/metrics", "/", "/-/healthy", "/-/ready"] {
         let url = format!("{}{path}", demo.url);
         assert_eq!(status(client.post(&url)).await, 405, "{path}");
