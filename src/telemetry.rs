@@ -17,7 +17,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use crate::config::LogFormat;
+use crate::config::{Log, LogFormat};
 
 /// Changes what is logged while the process runs.
 #[derive(Clone)]
@@ -32,6 +32,16 @@ impl Telemetry {
             .with(layer(format))
             .init();
         Self(handle)
+    }
+
+    /// The log of a command whose results are what a person reads: only what is wrong, unless more is asked for.
+    pub fn install_quietly(log: &Log) -> Self {
+        let level = if log.level == Level::INFO {
+            Level::WARN
+        } else {
+            log.level
+        };
+        Self::install(level, log.format)
     }
 
     /// From now on events of this level and above are written.

@@ -20,6 +20,7 @@ use crate::{
     collector::Collector,
     config::{self, Config, Purpose, duration},
     oauth::{TokenSource, http::Proxies},
+    telemetry::Telemetry,
     web::toolkit::Toolkit,
 };
 
@@ -78,6 +79,7 @@ pub(super) async fn run(
         web_configuration(file, &mut report)?;
     }
     if arguments.online {
+        Telemetry::install_quietly(&config.log);
         online(config, report).await
     } else {
         Ok(())

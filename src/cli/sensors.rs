@@ -52,7 +52,7 @@ pub(super) async fn run(
     let loaded = config::load(flags, environment.into_iter(), Purpose::Discover)
         .map_err(|errors| Failure::Configuration(errors.into()))?;
     let mut config = loaded.config;
-    Telemetry::install(config.log.level, config.log.format);
+    Telemetry::install_quietly(&config.log);
     // Whoever has listed nothing yet wants to know what there is.
     if config.locations.is_empty() {
         config.locations.push(Location {
