@@ -209,6 +209,8 @@ pub struct Mapping {
     pub stale_after: Option<Duration>,
     /// Whether it goes to [`UNMAPPED`].
     pub unmapped: bool,
+    /// Whether the sensor itself measures it.
+    pub measured: bool,
 }
 
 /// The table under one configuration's overrides.
@@ -277,6 +279,7 @@ impl Catalog {
                 scale,
                 stale_after,
                 unmapped,
+                measured: is_measured(var_name),
             };
             mappings.insert(var_name.to_owned(), Some(mapping));
             if unmapped {
@@ -329,6 +332,7 @@ impl Catalog {
             scale: Scale::Times(1.0),
             stale_after: default_stale_after,
             unmapped: true,
+            measured: true,
         };
         Self {
             families,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use lightfi_exporter::cli::Cli;
-use tokio::runtime::Runtime;
+use tokio::runtime::Builder;
 
 fn main() -> ExitCode {
     let cli = match Cli::parse(env::args_os()) {
@@ -20,7 +20,10 @@ fn main() -> ExitCode {
     };
     let text = |text: std::ffi::OsString| text.into_string().ok();
     let environment = env::vars_os().filter_map(|(key, value)| Some((text(key)?, text(value)?)));
-    let result = Runtime::new().map_err(Into::into).and_then(|runtime| {
+    // One thread serves and asks: sending is the kernel's work, and what takes long is done by others. A second one would
+    // serve no faster, and keep a heap of its own.
+    let runtime = Builder::new_current_thread().enable_all().build();
+    let result = runtime.map_err(Into::into).and_then(|runtime| {
         let result = runtime.block_on(cli.run(environment.collect()));
         // A name look-up that hangs must not hold up the exit.
         runtime.shutdown_background();

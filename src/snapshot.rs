@@ -125,11 +125,6 @@ impl Identity {
         for (label, value) in &labels {
             push_label(&mut info, label, value);
         }
-        let info = if info.is_empty() {
-            series.clone()
-        } else {
-            format!("{series},{info}")
-        };
         Self {
             id,
             name,
@@ -146,7 +141,7 @@ impl Identity {
         &self.series_labels
     }
 
-    /// The labels of `lightfi_sensor_info`, those of every series included.
+    /// What `lightfi_sensor_info` has beside the labels of every series: `model="…",location_id="…",desk="12"`; may be empty.
     pub fn info_labels(&self) -> &str {
         &self.info_labels
     }
@@ -298,13 +293,11 @@ mod tests {
         ]);
         let some = |text: &str| Some(text.to_owned());
         let whole = Identity::new("AQ2-1".into(), some("A"), some("HQ"), some("77"), labels);
-        let expected = format!(
-            r#"{},model="Alpine",location_id="77",desk="12""#,
-            whole.series_labels()
+        assert_eq!(
+            whole.info_labels(),
+            r#"model="Alpine",location_id="77",desk="12""#
         );
-        assert_eq!(whole.info_labels(), expected);
-        let bare = identity("nameless", "", "", "");
-        assert_eq!(bare.info_labels(), bare.series_labels());
+        assert_eq!(identity("nameless", "", "", "").info_labels(), "");
     }
 
     #[test]

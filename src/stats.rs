@@ -1,16 +1,27 @@
 //! The exporter's own counters: the only metrics that live as long as the process. A leaf: everyone may count.
 //!
+//! [`Stats::version`] tells whether anything has changed, so that nobody need gather to find out.
+//!
 //! Every series whose labels can be known starts at 0. A gauge that is not yet known is NaN and is left out of
 //! [`Stats::gather`].
 
-use std::time::Duration;
+mod process;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use prometheus::{
     Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry,
-    core::Collector,
-    process_collector::ProcessCollector,
-    proto::{Counter, MetricFamily},
+    core::Collector, proto::MetricFamily,
 };
+
+use self::process::Process;
+pub use self::process::SAMPLED_EVERY;
 
 /// The API's routes: label `route`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -135,32 +146,69 @@ const REQUEST_DURATION_BUCKETS: [f64; 9] = [0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.
 
 /// The long-lived registry and its handles.
 pub struct Stats {
+    version: Version,
     registry: Registry,
+    process: Process,
     api_requests: IntCounterVec,
     api_request_failures: IntCounterVec,
     api_request_duration: HistogramVec,
     token_refreshes: IntCounter,
     token_refresh_failures: IntCounterVec,
     /// Unix time at which the access token ends; NaN before the first.
-    pub access_token_expiry: Gauge,
+    pub access_token_expiry: Level,
     /// 0 after `invalid_grant` or while there is none.
-    pub refresh_token_valid: Gauge,
+    pub refresh_token_valid: Level,
     /// Unix time of the login; NaN when unknown.
-    pub refresh_token_obtained: Gauge,
+    pub refresh_token_obtained: Level,
     /// 1 while the last reload was good.
-    pub config_reload_successful: Gauge,
+    pub config_reload_successful: Level,
     /// Unix time of the last good load.
-    pub config_reload_success_timestamp: Gauge,
+    pub config_reload_success_timestamp: Level,
     /// The same for the web configuration.
-    pub web_config_reload_successful: Gauge,
+    pub web_config_reload_successful: Level,
     /// The same for the web configuration.
-    pub web_config_reload_success_timestamp: Gauge,
+    pub web_config_reload_success_timestamp: Level,
+}
+
+/// How many changes there were.
+#[derive(Clone, Default)]
+struct Version(Arc<AtomicU64>);
+
+impl Version {
+    /// After the change: who sees the new number sees the new value.
+    fn changed(&self) {
+        self.0.fetch_add(1, Ordering::Release);
+    }
+}
+
+/// A gauge of the exporter's own.
+pub struct Level {
+    gauge: Gauge,
+    version: Version,
+}
+
+impl Level {
+    /// From now on.
+    pub fn set(&self, value: f64) {
+        self.gauge.set(value);
+        self.version.changed();
+    }
+
+    /// What was set last.
+    pub fn get(&self) -> f64 {
+        self.gauge.get()
+    }
 }
 
 impl Stats {
     /// Everything at its start: counters 0, the configuration loaded at `now` (Unix seconds), no token asked for yet.
     pub fn new(now: f64) -> Self {
         let registry = Registry::new();
+        let version = Version::default();
+        let gauge = |name, help| Level {
+            gauge: known(&registry, Gauge::new(name, help)),
+            version: version.clone(),
+        };
         let build_info = gauge_with_labels(
             "lightfi_exporter_build_info",
             "Version of the exporter and of what built it, always 1",
@@ -210,41 +258,36 @@ impl Stats {
                 &["reason"],
             ),
             access_token_expiry: gauge(
-                &registry,
                 "lightfi_exporter_access_token_expiry_timestamp_seconds",
                 "Unix time at which the access token in use ends",
             ),
             refresh_token_valid: gauge(
-                &registry,
                 "lightfi_exporter_refresh_token_valid",
                 "0 while the refresh token is missing, expired or revoked, so that a person must log in, else 1",
             ),
             refresh_token_obtained: gauge(
-                &registry,
                 "lightfi_exporter_refresh_token_obtained_timestamp_seconds",
                 "Unix time of the login that the refresh token comes from",
             ),
             config_reload_successful: gauge(
-                &registry,
                 "lightfi_exporter_config_last_reload_successful",
                 "Whether the last attempt to load the configuration succeeded",
             ),
             config_reload_success_timestamp: gauge(
-                &registry,
                 "lightfi_exporter_config_last_reload_success_timestamp_seconds",
                 "Unix time of the last successful load of the configuration",
             ),
             web_config_reload_successful: gauge(
-                &registry,
                 "lightfi_exporter_web_config_last_reload_successful",
                 "Whether the last attempt to load the web configuration succeeded",
             ),
             web_config_reload_success_timestamp: gauge(
-                &registry,
                 "lightfi_exporter_web_config_last_reload_success_timestamp_seconds",
                 "Unix time of the last successful load of the web configuration",
             ),
+            version: version.clone(),
             registry,
+            process: Process::new(),
         };
         for route in Route::ALL {
             stats.api_requests.with_label_values(&[route.as_str()]);
@@ -267,7 +310,6 @@ impl Stats {
         stats.config_reload_success_timestamp.set(now);
         stats.web_config_reload_successful.set(1.0);
         stats.web_config_reload_success_timestamp.set(now);
-        register(&stats.registry, ProcessCollector::for_self());
         stats
     }
 
@@ -280,6 +322,7 @@ impl Stats {
                 .with_label_values(&[route.as_str(), reason.as_str()])
                 .inc();
         }
+        self.version.changed();
     }
 
     /// One token request has ended: with a token, or `failure`.
@@ -290,6 +333,12 @@ impl Stats {
                 .with_label_values(&[reason.as_str()])
                 .inc();
         }
+        self.version.changed();
+    }
+
+    /// Another number after every change but those of the process.
+    pub fn version(&self) -> u64 {
+        self.version.0.load(Ordering::Acquire)
     }
 
     /// All families with their samples, the exporter's own first, then `process_*`.
@@ -301,16 +350,7 @@ impl Stats {
                 .map(|sample| sample.get_gauge().get_value())
                 .any(f64::is_nan)
         });
-        let cpu = families
-            .iter_mut()
-            .find(|family| family.name() == CPU_SECONDS);
-        if let (Some(cpu), Some(seconds)) = (cpu, cpu_seconds()) {
-            for sample in cpu.mut_metric() {
-                let mut counter = Counter::default();
-                counter.set_value(seconds);
-                sample.set_counter(counter);
-            }
-        }
+        families.extend(self.process.sample());
         families
     }
 
@@ -318,16 +358,6 @@ impl Stats {
         self.api_request_duration
             .with_label_values(&[route.as_str()])
     }
-}
-
-const CPU_SECONDS: &str = "process_cpu_seconds_total";
-
-/// The library counts whole seconds of CPU, which hides an exporter that uses a hundredth of one.
-fn cpu_seconds() -> Option<f64> {
-    let stat = procfs::process::Process::myself()
-        .and_then(|process| process.stat())
-        .ok()?;
-    Some((stat.utime + stat.stime) as f64 / procfs::ticks_per_second() as f64)
 }
 
 /// Names and labels here are literals; a wrong one fails the first test that makes a [`Stats`].
@@ -345,10 +375,6 @@ fn register<C: Collector + 'static>(registry: &Registry, collector: C) {
 
 fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
     known(registry, IntCounterVec::new(Opts::new(name, help), labels))
-}
-
-fn gauge(registry: &Registry, name: &str, help: &str) -> Gauge {
-    known(registry, Gauge::new(name, help))
 }
 
 fn gauge_with_labels(name: &str, help: &str, labels: &[(&str, &str)]) -> Gauge {

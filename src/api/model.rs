@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use serde::{
     Deserialize, Deserializer,
-    de::{MapAccess, SeqAccess, Visitor},
+    de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
 
@@ -79,11 +79,36 @@ pub struct Found {
 #[error("{0}")]
 pub(super) struct Malformed(String);
 
+/// An element of `data` as the API sends them, as far as is known.
+struct PlainItem<'a> {
+    var_name: Cow<'a, str>,
+    time: Option<&'a RawValue>,
+    value: Option<&'a RawValue>,
+}
+
+/// The body of `GET /sensors/{id}` as the API sends it, as far as is known.
+#[derive(Deserialize)]
+struct PlainSensor<'a> {
+    name: Option<String>,
+    #[serde(borrow)]
+    data: Option<Vec<PlainItem<'a>>>,
+}
+
 /// Decodes the body of `GET /sensors/{id}`: an object whose `data` is an array, null or missing.
 pub(super) fn sensor(body: &[u8]) -> Result<SensorReply, Malformed> {
+    // All but always it is what is known, and read in one go. Whatever else it is, is found out below.
+    if body.trim_ascii_start().starts_with(b"{")
+        && let Ok(PlainSensor { name, data }) = serde_json::from_slice(body)
+    {
+        let items = data.unwrap_or_default();
+        return Ok(SensorReply {
+            name,
+            items: items.into_iter().map(Item::from).collect(),
+        });
+    }
     let fields = Fields::of(parse(body)?)
         .ok_or_else(|| Malformed("the reply is no JSON object".to_owned()))?;
-    match fields.items() {
+    match fields.data().items() {
         Some(items) => Ok(SensorReply {
             name: fields.name(),
             items,
@@ -161,7 +186,7 @@ fn own_object(root: &RawValue) -> Option<Fields<'_>> {
         [only] => Fields::of(only),
         _ => None,
     })?;
-    (!own.has_readings() || own.holds_places()).then_some(own)
+    (!own.data().has_readings() || own.holds_places()).then_some(own)
 }
 
 fn parse(body: &[u8]) -> Result<&RawValue, Malformed> {
@@ -246,8 +271,9 @@ impl Walk {
         let sensor_id = fields
             .sensor_id()
             .or_else(|| place.key().map(str::to_owned));
+        let data = fields.data();
         let is_sensor =
-            fields.has_readings() || (in_sensors && (fields.has_id() || place.key().is_some()));
+            data.has_readings() || (in_sensors && (fields.has_id() || place.key().is_some()));
         let mut now_inside = inside;
         if let (true, Some(id)) = (is_sensor, sensor_id) {
             let (path, parent) = self.place_of(inside);
@@ -256,7 +282,7 @@ impl Walk {
                 name: fields.name(),
                 path,
                 parent,
-                items: fields.items(),
+                items: data.items(),
             });
         } else if in_children {
             let key = || {
@@ -374,19 +400,13 @@ impl<'a> Fields<'a> {
             .or_else(|| keys.iter().find_map(|key| self.text(key)))
     }
 
-    /// Whether `data` is an array in which an element has a `var_name`: the one sure mark of a sensor.
-    fn has_readings(&self) -> bool {
-        let data = self.get("data").and_then(elements).unwrap_or_default();
-        data.iter()
-            .any(|element| Fields::of(element).is_some_and(|item| item.get("var_name").is_some()))
-    }
-
-    /// Elements of `data`; empty where it is null or missing, `None` where it is something else.
-    fn items(&self) -> Option<Vec<Item>> {
-        match self.get("data") {
-            None => Some(Vec::new()),
-            Some(data) if data.get() == "null" => Some(Vec::new()),
-            Some(data) => elements(data).map(|elements| elements.into_iter().map(item).collect()),
+    fn data(&self) -> Data<'a> {
+        let Some(data) = self.get("data").filter(|data| data.get() != "null") else {
+            return Data::Plain(Vec::new());
+        };
+        match serde_json::from_str(data.get()) {
+            Ok(items) => Data::Plain(items),
+            Err(_) => elements(data).map_or(Data::Unknown, Data::Odd),
         }
     }
 
@@ -414,6 +434,38 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// What stands under `data`.
+enum Data<'a> {
+    /// Items of the known shape; none where it is null or missing.
+    Plain(Vec<PlainItem<'a>>),
+    /// Some that are not.
+    Odd(Vec<&'a RawValue>),
+    /// No array.
+    Unknown,
+}
+
+impl Data<'_> {
+    /// Whether an element has a `var_name`: the one sure mark of a sensor.
+    fn has_readings(&self) -> bool {
+        match self {
+            Self::Plain(items) => !items.is_empty(),
+            Self::Odd(elements) => elements.iter().any(|element| {
+                Fields::of(element).is_some_and(|item| item.get("var_name").is_some())
+            }),
+            Self::Unknown => false,
+        }
+    }
+
+    /// `None` where it is no array.
+    fn items(self) -> Option<Vec<Item>> {
+        match self {
+            Self::Plain(items) => Some(items.into_iter().map(Item::from).collect()),
+            Self::Odd(elements) => Some(elements.into_iter().map(item).collect()),
+            Self::Unknown => None,
+        }
+    }
+}
+
 fn is_object(value: &RawValue) -> bool {
     value.get().starts_with('{')
 }
@@ -424,24 +476,29 @@ fn is_asked_for(id: &str) -> bool {
 }
 
 fn item(element: &RawValue) -> Item {
-    let Some(fields) = Fields::of(element) else {
-        return Item::Malformed;
-    };
-    let Some(var_name) = fields
-        .get("var_name")
-        .and_then(|raw| string(raw.get()))
-        .filter(|name| !name.is_empty())
-    else {
-        return Item::Malformed;
-    };
-    match (number(fields.get("time")), number(fields.get("value"))) {
-        (Ok(Some(time)), Ok(Some(value))) => Item::Reading {
-            var_name,
-            time,
-            value,
-        },
-        (Err(()), _) | (_, Err(())) => Item::Malformed,
-        _ => Item::Null,
+    let fields = Fields::of(element);
+    let plain = fields.as_ref().and_then(|fields| {
+        Some(PlainItem {
+            var_name: string(fields.get("var_name")?.get())?.into(),
+            time: fields.get("time"),
+            value: fields.get("value"),
+        })
+    });
+    plain.map_or(Item::Malformed, Item::from)
+}
+
+impl From<PlainItem<'_>> for Item {
+    fn from(item: PlainItem<'_>) -> Self {
+        match (number(item.time), number(item.value)) {
+            _ if item.var_name.is_empty() => Self::Malformed,
+            (Ok(Some(time)), Ok(Some(value))) => Self::Reading {
+                var_name: item.var_name.into_owned(),
+                time,
+                value,
+            },
+            (Err(()), _) | (_, Err(())) => Self::Malformed,
+            _ => Self::Null,
+        }
     }
 }
 
@@ -494,6 +551,41 @@ impl<'de> Deserialize<'de> for Fields<'de> {
                     fields.push((key, map.next_value()?));
                 }
                 Ok(Fields(fields))
+            }
+        }
+        deserializer.deserialize_map(Object)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for PlainItem<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // Not derived: that would take an array for an object.
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = PlainItem<'de>;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let (mut var_name, mut time, mut value) = (None, None, None);
+                while let Some(Key(key)) = map.next_key()? {
+                    match &*key {
+                        "var_name" => {
+                            let Key(name) = map.next_value()?;
+                            var_name = Some(name);
+                        }
+                        "time" => time = Some(map.next_value()?),
+                        "value" => value = Some(map.next_value()?),
+                        _ => {
+                            map.next_value::<IgnoredAny>()?;
+                        }
+                    }
+                }
+                Ok(PlainItem {
+                    var_name: var_name.ok_or_else(|| A::Error::missing_field("var_name"))?,
+                    time,
+                    value,
+                })
             }
         }
         deserializer.deserialize_map(Object)

@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Write},
+    sync::Arc,
     time::SystemTime,
 };
 
@@ -61,7 +62,7 @@ pub(super) async fn run(flags: config::Flags, building: Building) -> Result<(), 
         .into_iter()
         .map(|(key, value)| (format!("LIGHTFI_{key}"), value))
         .collect();
-    let load: Load = Box::new(move || {
+    let load: Load = Arc::new(move || {
         config::load_text(
             "demo",
             &yaml,

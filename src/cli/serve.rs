@@ -7,7 +7,13 @@ use std::{
 };
 
 use anyhow::Context;
-use tokio::{net::TcpListener, signal::unix::Signal, sync::mpsc, task::JoinHandle, time::sleep};
+use tokio::{
+    net::TcpListener,
+    signal::unix::Signal,
+    sync::mpsc,
+    task::{JoinHandle, spawn_blocking},
+    time::sleep,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -21,7 +27,7 @@ use crate::{
         TokenSource,
         http::{Proxies, http_client},
     },
-    publisher::Publisher,
+    publisher::{Publisher, Tails},
     shutdown::Signals,
     stats::Stats,
     telemetry::Telemetry,
@@ -38,7 +44,7 @@ pub(super) async fn run(
     environment: Vec<(String, String)>,
 ) -> Result<(), Failure> {
     let load: Load =
-        Box::new(move || config::load(&flags, environment.iter().cloned(), Purpose::Serve));
+        Arc::new(move || config::load(&flags, environment.iter().cloned(), Purpose::Serve));
     let loaded = load().map_err(|errors| Failure::Configuration(errors.into()))?;
     let telemetry = Telemetry::install(loaded.config.log.level, loaded.config.log.format);
     for warning in &loaded.warnings {
@@ -141,7 +147,7 @@ impl Exporter {
         let app = App {
             publisher: publisher.clone(),
             collector: handle.clone(),
-            stats: self.stats.clone(),
+            tails: Arc::new(Tails::new(self.stats.clone())),
             tokens: self.tokens.clone(),
             reloads,
             toolkit: toolkit.clone(),
@@ -206,7 +212,7 @@ impl Exporter {
 }
 
 /// How the configuration is loaded, at the start and again.
-pub(super) type Load = Box<dyn Fn() -> Result<Loaded, Errors> + Send>;
+pub(super) type Load = Arc<dyn Fn() -> Result<Loaded, Errors> + Send + Sync>;
 
 /// The life of the exporter from configuration to configuration.
 struct Generations {
@@ -276,7 +282,9 @@ impl Generations {
     }
 
     async fn reload(&mut self) -> anyhow::Result<()> {
-        let Loaded { config, warnings } = (self.load)()?;
+        // A configuration of a hundred thousand sensors takes its time, in which scrapes go on.
+        let load = self.load.clone();
+        let Loaded { config, warnings } = spawn_blocking(move || load()).await??;
         let next = self.exporter.successor(config).await?;
         for warning in warnings
             .into_iter()

@@ -14,6 +14,9 @@ const LEVEL: Compression = Compression::new(3);
 /// Deflate; no name, no time, no flags, unknown system.
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 
+/// What is free in the buffer at least before the library writes to it.
+const ROOM: usize = 4 * 1024;
+
 /// The beginning of a member.
 #[derive(Debug, Clone)]
 pub struct Prefix {
@@ -21,20 +24,40 @@ pub struct Prefix {
     checksum: Hasher,
 }
 
-impl Prefix {
-    /// Deflates `text`. Takes long where the text is long: not for a thread that serves.
-    pub fn new(text: &[u8]) -> Self {
-        let mut bytes = HEADER.to_vec();
-        deflate(text, FlushCompress::Sync, &mut bytes);
+/// A prefix under way.
+pub struct Deflater {
+    stream: Compress,
+    out: Vec<u8>,
+    checksum: Hasher,
+}
+
+impl Deflater {
+    /// Nothing yet, with room for the prefix of a text of about this many bytes.
+    pub fn new(expected: usize) -> Self {
+        /// An exposition shrinks to less than this part of itself, mostly.
+        const SHRINKS_TO: usize = 10;
+        let mut out = Vec::with_capacity(expected / SHRINKS_TO + ROOM);
+        out.extend_from_slice(&HEADER);
         Self {
-            bytes: exactly(bytes),
-            checksum: checksum(text),
+            stream: Compress::new(LEVEL, false),
+            out,
+            checksum: Hasher::new(),
         }
     }
 
-    /// What it takes in memory.
-    pub fn size(&self) -> usize {
-        self.bytes.len()
+    /// Takes the next piece of the text.
+    pub fn push(&mut self, text: &[u8]) {
+        self.checksum.update(text);
+        deflate(&mut self.stream, text, FlushCompress::None, &mut self.out);
+    }
+
+    /// Ends it.
+    pub fn finish(mut self) -> Prefix {
+        deflate(&mut self.stream, &[], FlushCompress::Sync, &mut self.out);
+        Prefix {
+            bytes: exactly(self.out),
+            checksum: self.checksum,
+        }
     }
 }
 
@@ -49,10 +72,13 @@ impl Tail {
     /// Deflates `text`.
     pub fn new(text: &[u8]) -> Self {
         let mut bytes = Vec::new();
-        deflate(text, FlushCompress::Finish, &mut bytes);
+        let mut stream = Compress::new(LEVEL, false);
+        deflate(&mut stream, text, FlushCompress::Finish, &mut bytes);
+        let mut checksum = Hasher::new();
+        checksum.update(text);
         Self {
             bytes: exactly(bytes),
-            checksum: checksum(text),
+            checksum,
         }
     }
 }
@@ -74,15 +100,11 @@ pub fn join(prefix: &Prefix, tail: &Tail) -> [Bytes; 3] {
     ]
 }
 
-fn deflate(text: &[u8], flush: FlushCompress, out: &mut Vec<u8>) {
-    /// An exposition shrinks to less than this part of itself, mostly.
-    const SHRINKS_TO: usize = 6;
-    /// Enough for any block's header and end.
-    const ROOM: usize = 256;
-    let mut stream = Compress::new(LEVEL, false);
+/// Has `stream` take all of `text`, and with a flush give all that it holds back.
+fn deflate(stream: &mut Compress, text: &[u8], flush: FlushCompress, out: &mut Vec<u8>) {
     let mut rest = text;
     loop {
-        out.reserve(rest.len() / SHRINKS_TO + ROOM);
+        out.reserve(ROOM);
         let taken = stream.total_in();
         let status = stream
             .compress_vec(rest, out, flush)
@@ -99,12 +121,6 @@ fn deflate(text: &[u8], flush: FlushCompress, out: &mut Vec<u8>) {
             return;
         }
     }
-}
-
-fn checksum(text: &[u8]) -> Hasher {
-    let mut checksum = Hasher::new();
-    checksum.update(text);
-    checksum
 }
 
 /// Kept for as long as the snapshot: without the spare room.
@@ -132,7 +148,14 @@ mod tests {
     }
 
     fn joined(prefix: &[u8], tail: &[u8]) -> Vec<u8> {
-        join(&Prefix::new(prefix), &Tail::new(tail)).concat()
+        join(&whole(prefix), &Tail::new(tail)).concat()
+    }
+
+    /// Pushed in pieces: no border may show.
+    fn whole(text: &[u8]) -> Prefix {
+        let mut deflater = Deflater::new(text.len());
+        text.chunks(1000).for_each(|piece| deflater.push(piece));
+        deflater.finish()
     }
 
     #[test]
@@ -161,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_prefix_serves_many_tails() {
-        let prefix = Prefix::new(b"same ");
+        let prefix = whole(b"same ");
         for tail in ["one", "two"] {
             let body = join(&prefix, &Tail::new(tail.as_bytes())).concat();
             assert_eq!(decode(&body), (format!("same {tail}").into_bytes(), false));

@@ -1,7 +1,7 @@
 //! From values to the bytes that Prometheus reads: a snapshot under a catalogue at a moment ([`View`]), and the
 //! exporter's own metrics ([`render_own`]), each in two formats, plain or gzipped.
 //!
-//! A body is a prefix and a tail. The prefix is a view's rendering and changes only with the snapshot, the catalogue,
+//! A body is a prefix and a tail. The prefix is a view's [`Rendering`] and changes only with the snapshot, the catalogue,
 //! or the next expiry of a reading ([`View::valid_until`]); the tail is the exporter's own metrics and changes with
 //! every request made. [`gzip`] joins the two without touching the prefix again.
 //!
@@ -17,7 +17,7 @@ mod writer;
 use std::collections::HashSet;
 
 pub use own::render_own;
-pub use view::{Shown, View};
+pub use view::{Rendering, Shown, View};
 
 /// How a body is spelt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

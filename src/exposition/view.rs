@@ -1,28 +1,28 @@
 //! What a snapshot shows at a moment: which readings, converted; which are held back; what the sensors and the
 //! collection are said to be. How it is spelt is `writer`'s business.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use super::{
     Filter, Format,
     writer::{Type, Writer, push_number},
 };
 use crate::{
-    catalog::{Catalog, Family, Form, Kind, Mapping, Status, is_measured},
+    catalog::{Catalog, Family, Form, Kind, Mapping, Status},
     snapshot::{Reading, Sensor, Skip, Skipped, Snapshot, UnixTime, push_label},
 };
 
 /// A snapshot at a moment under a catalogue.
 #[derive(Debug)]
-pub struct View<'a> {
+pub struct View {
     /// The view holds up to and including this moment; after it a reading is stale. Infinite when none will be.
     pub valid_until: UnixTime,
-    snapshot: &'a Snapshot,
-    catalog: &'a Catalog,
+    snapshot: Arc<Snapshot>,
+    catalog: Arc<Catalog>,
     /// By family of the catalogue, then in the snapshot's order.
-    families: Vec<Vec<Shown<'a>>>,
+    families: Vec<Vec<Placed>>,
     /// Each reading that any family shows, in the snapshot's order; kept only where the times are exported.
-    timestamps: Vec<(usize, &'a Reading)>,
+    timestamps: Vec<Place>,
     /// One per sensor of the snapshot.
     sensors: Vec<Verdict>,
     /// Over all sensors, with what conversion made non-finite.
@@ -42,11 +42,52 @@ pub struct Shown<'a> {
     pub value: f64,
 }
 
+/// Where a reading stands: there are many, so that they are kept small.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// Index into [`Snapshot::sensors`].
+    sensor: u32,
+    /// Index into [`Sensor::readings`].
+    reading: u32,
+}
+
+/// The same as [`Shown`], for keeping.
+#[derive(Debug, Clone, Copy)]
+struct Placed {
+    place: Place,
+    value: f64,
+}
+
 /// What a sensor's own families say of its readings.
 #[derive(Debug, Clone, Copy, Default)]
 struct Verdict {
     stale: u32,
     last_reading: Option<UnixTime>,
+}
+
+/// A body under way. Its text comes in chunks, so that a large one is never held whole for one scrape.
+#[derive(Debug, Clone)]
+pub struct Rendering {
+    view: Arc<View>,
+    format: Format,
+    filter: Filter,
+    /// How many sections are written.
+    section: usize,
+    /// How many entries of the section under way are.
+    entry: usize,
+}
+
+/// A part of the body: one family.
+#[derive(Debug, Clone, Copy)]
+enum Section {
+    /// Index into [`View::families`].
+    Readings(usize),
+    SensorInfo,
+    Sensors(&'static SensorFamily),
+    ReadingTimestamps,
+    Collection(&'static CollectionFamily),
+    ReadingsSkipped,
+    UnmappedVariables,
 }
 
 /// A family with at most one sample per sensor.
@@ -135,47 +176,72 @@ const UNMAPPED_VARIABLES: (&str, &str) = (
     "Variables without a metric of their own, shown as lightfi_reading",
 );
 
-impl<'a> View<'a> {
+impl View {
     /// Converts every reading and holds back what is stale at `now`.
-    pub fn new(snapshot: &'a Snapshot, catalog: &'a Catalog, now: UnixTime) -> Self {
+    pub fn new(snapshot: Arc<Snapshot>, catalog: Arc<Catalog>, now: UnixTime) -> Self {
         let mut view = Self {
             valid_until: UnixTime::INFINITY,
-            snapshot,
-            catalog,
             families: vec![Vec::new(); catalog.families().len()],
             timestamps: Vec::new(),
             sensors: Vec::with_capacity(snapshot.sensors.len()),
             skipped: Skipped::default(),
             unmapped: 0,
+            snapshot: snapshot.clone(),
+            catalog: catalog.clone(),
         };
-        for (index, sensor) in snapshot.sensors.iter().enumerate() {
+        let mut mappings = Mappings::of(&catalog);
+        for (sensor, index) in snapshot.sensors.iter().zip(0..) {
             let mut verdict = Verdict::default();
-            for reading in sensor.readings.iter() {
-                if let Some(mapping) = catalog.mapping(&reading.var_name) {
-                    view.place(index, reading, mapping, now, &mut verdict);
+            for (reading, at) in sensor.readings.iter().zip(0..) {
+                if let Some(mapping) = mappings.of_reading(reading) {
+                    let place = Place {
+                        sensor: index,
+                        reading: at,
+                    };
+                    view.place(place, reading, mapping, now, &mut verdict);
                 }
             }
             view.skipped.add(&sensor.skipped);
             view.sensors.push(verdict);
         }
         view.drop_families_of_a_name_taken();
+        view.families.iter_mut().for_each(Vec::shrink_to_fit);
+        view.timestamps.shrink_to_fit();
         view.unmapped = view.families.last().map_or(0, |unmapped| {
             unmapped
                 .iter()
-                .map(|shown| &*shown.reading.var_name)
+                .map(|placed| &*view.reading(placed.place).var_name)
                 .collect::<HashSet<_>>()
                 .len()
         });
         view
     }
 
+    /// What is shown.
+    pub fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
+    }
+
+    /// How it is shown.
+    pub fn catalog(&self) -> &Arc<Catalog> {
+        &self.catalog
+    }
+
     /// The families of the catalogue that have readings to show, in the order of the exposition.
-    pub fn readings(&self) -> impl Iterator<Item = (&'a Family, &[Shown<'a>])> {
+    pub fn readings(&self) -> impl Iterator<Item = (&Family, impl Iterator<Item = Shown<'_>>)> {
         self.catalog
             .families()
             .iter()
-            .zip(self.families.iter().map(Vec::as_slice))
+            .zip(&self.families)
             .filter(|(_, shown)| !shown.is_empty())
+            .map(|(family, shown)| {
+                let shown = shown.iter().map(|placed| Shown {
+                    sensor: placed.place.sensor as usize,
+                    reading: self.reading(placed.place),
+                    value: placed.value,
+                });
+                (family, shown)
+            })
     }
 
     /// How many readings of the sensor at this index of the snapshot are held back as stale.
@@ -183,23 +249,23 @@ impl<'a> View<'a> {
         self.sensors.get(sensor).map_or(0, |verdict| verdict.stale)
     }
 
-    /// Appends the families that `filter` lets through. In OpenMetrics the body is not ended: [`super::render_own`]
-    /// does that.
-    pub fn render(&self, format: Format, filter: &Filter, out: &mut Vec<u8>) {
-        if filter.is_everything() {
-            out.reserve(self.estimated_size());
+    /// The body with the families that `filter` lets through. In OpenMetrics it is not ended: [`super::render_own`] does
+    /// that.
+    pub fn rendering(self: Arc<Self>, format: Format, filter: Filter) -> Rendering {
+        Rendering {
+            view: self,
+            format,
+            filter,
+            section: 0,
+            entry: 0,
         }
-        let mut writer = Writer::new(out, format, filter);
-        self.render_readings(&mut writer);
-        self.render_sensors(&mut writer);
-        self.render_collection(&mut writer);
     }
 
     /// Decides on one reading.
     fn place(
         &mut self,
-        index: usize,
-        reading: &'a Reading,
+        place: Place,
+        reading: &Reading,
         mapping: Mapping,
         now: UnixTime,
         verdict: &mut Verdict,
@@ -212,37 +278,32 @@ impl<'a> View<'a> {
             self.skipped.count(Skip::NonFinite);
             return;
         }
-        if is_measured(&reading.var_name) {
+        if mapping.measured {
             let newest = verdict.last_reading.unwrap_or(reading.time);
             verdict.last_reading = Some(newest.max(reading.time));
         }
         let fresh = match mapping.form {
             Form::Value | Form::Motion => self.is_fresh(reading.time, mapping.stale_after, now),
-            Form::Status => self.is_heard_of(index, now),
+            Form::Status => self.is_heard_of(place, now),
         };
-        let motion_time = mapping.form == Form::Motion && self.is_heard_of(index, now);
-        let shown = Shown {
-            sensor: index,
-            reading,
-            value,
-        };
+        let motion_time = mapping.form == Form::Motion && self.is_heard_of(place, now);
         if fresh {
-            self.families[mapping.family].push(shown);
+            self.families[mapping.family].push(Placed { place, value });
         } else {
             verdict.stale += 1;
         }
         if motion_time {
             let value = reading.time;
-            self.families[mapping.family + 1].push(Shown { value, ..shown });
+            self.families[mapping.family + 1].push(Placed { place, value });
         }
         if self.catalog.reading_timestamps && (fresh || motion_time) {
-            self.timestamps.push((index, reading));
+            self.timestamps.push(place);
         }
     }
 
     /// Neither a state nor the time of a motion grows old by itself: they leave when we no longer hear of the sensor.
-    fn is_heard_of(&mut self, index: usize, now: UnixTime) -> bool {
-        let last = self.snapshot.sensors[index].last_success;
+    fn is_heard_of(&mut self, place: Place, now: UnixTime) -> bool {
+        let last = self.sensor(place).last_success;
         let limit = self.catalog.default_stale_after;
         self.is_fresh(last.unwrap_or(UnixTime::NEG_INFINITY), limit, now)
     }
@@ -270,29 +331,164 @@ impl<'a> View<'a> {
         }
     }
 
-    fn render_readings(&self, writer: &mut Writer) {
-        let mut interval = Vec::new();
-        push_number(&mut interval, self.snapshot.summary.interval.as_secs_f64());
-        let interval = String::from_utf8_lossy(&interval);
-        for (family, shown) in self.readings() {
-            let help = reading_help(family, &interval);
-            let kind = match family.kind {
-                Kind::Gauge => Type::Gauge,
-                Kind::Counter => Type::Counter,
-            };
-            if writer.family(&family.name, kind, &help) {
-                self.render_family(writer, family, shown);
+    fn sensor(&self, place: Place) -> &Sensor {
+        &self.snapshot.sensors[place.sensor as usize]
+    }
+
+    fn reading(&self, place: Place) -> &Reading {
+        &self.sensor(place).readings[place.reading as usize]
+    }
+
+    fn labels(&self, place: Place) -> &str {
+        self.sensor(place).identity.series_labels()
+    }
+
+    /// How long the text of everything is, roughly: somewhat more, mostly.
+    pub fn estimated_size(&self) -> usize {
+        /// Of value, braces and one label of a sample's own.
+        const BESIDE_NAME_AND_LABELS: usize = 48;
+        /// Metadata, and the families of the collection.
+        const ONCE: usize = 16 * 1024;
+        let sensors = &self.snapshot.sensors;
+        let labels = |sensor: &Sensor| sensor.identity.series_labels().len();
+        let mean = sensors.iter().map(labels).sum::<usize>() / sensors.len().max(1);
+        let line = |name: &str| name.len() + mean + BESIDE_NAME_AND_LABELS;
+        let families = self.catalog.families().iter().zip(&self.families);
+        let readings: usize = families
+            .map(|(family, shown)| shown.len() * line(&family.name))
+            .sum();
+        let timestamps = self.timestamps.len() * line(READING_TIMESTAMP.0);
+        let fixed = SENSOR_FAMILIES.iter().map(|(name, ..)| *name);
+        let fixed: usize = fixed.chain([SENSOR_INFO.0]).map(line).sum();
+        readings + timestamps + sensors.len() * fixed + ONCE
+    }
+}
+
+impl Rendering {
+    /// What a chunk of text is filled up to.
+    pub const CHUNK: usize = 128 * 1024;
+    /// A chunk is full when less than this is left of it: most entries need less.
+    const ROOM: usize = 2 * 1024;
+
+    /// Appends the next chunk to `out`, which is best empty and has room for [`Self::CHUNK`]. False: there was none left.
+    pub fn fill(&mut self, out: &mut Vec<u8>) -> bool {
+        let before = out.len();
+        let full = before + Self::CHUNK - Self::ROOM;
+        let mut writer = Writer::new(out, self.format, &self.filter).until(full);
+        while let Some(section) = self.view.section(self.section) {
+            self.entry = self.view.render(section, self.entry, &mut writer);
+            if self.entry > 0 {
+                return true;
+            }
+            self.section += 1;
+        }
+        out.len() > before
+    }
+}
+
+/// Chunk by chunk.
+impl Iterator for Rendering {
+    type Item = Vec<u8>;
+
+    fn next(&mut self) -> Option<Vec<u8>> {
+        let mut chunk = Vec::with_capacity(Self::CHUNK);
+        self.fill(&mut chunk).then_some(chunk)
+    }
+}
+
+impl View {
+    /// The families, in the order of the exposition.
+    fn section(&self, at: usize) -> Option<Section> {
+        let readings = (0..self.families.len()).map(Section::Readings);
+        let sensors = SENSOR_FAMILIES.iter().map(Section::Sensors);
+        let collection = COLLECTION_FAMILIES.iter().map(Section::Collection);
+        readings
+            .chain([Section::SensorInfo])
+            .chain(sensors)
+            .chain([Section::ReadingTimestamps])
+            .chain(collection)
+            .chain([Section::ReadingsSkipped, Section::UnmappedVariables])
+            .nth(at)
+    }
+
+    /// Writes a section from its entry `from` on, until the writer is full. Yields the entry to go on from; 0 = all are
+    /// written.
+    fn render(&self, section: Section, from: usize, writer: &mut Writer) -> usize {
+        match section {
+            Section::Readings(family) => self.render_readings(family, from, writer),
+            Section::SensorInfo => {
+                let (name, help) = SENSOR_INFO;
+                if from == 0 && (self.sensors.is_empty() || !writer.family(name, Type::Info, help))
+                {
+                    return 0;
+                }
+                writer.entries(&self.snapshot.sensors, from, |writer, sensor| {
+                    let identity = &sensor.identity;
+                    writer.sample(name, identity.series_labels(), identity.info_labels(), 1.0);
+                })
+            }
+            Section::Sensors(family) => self.render_sensors(family, from, writer),
+            Section::ReadingTimestamps => {
+                let (name, help) = READING_TIMESTAMP;
+                if from == 0
+                    && (self.timestamps.is_empty() || !writer.family(name, Type::Gauge, help))
+                {
+                    return 0;
+                }
+                let mut label = String::new();
+                writer.entries(&self.timestamps, from, |writer, place| {
+                    let reading = self.reading(*place);
+                    var_name_label(&mut label, reading);
+                    writer.sample(name, self.labels(*place), &label, reading.time);
+                })
+            }
+            Section::Collection((name, help, value)) => {
+                if let Some(value) = value(self)
+                    && writer.family(name, Type::Gauge, help)
+                {
+                    writer.sample(name, "", "", value);
+                }
+                0
+            }
+            Section::ReadingsSkipped => {
+                let (name, help) = READINGS_SKIPPED;
+                if writer.family(name, Type::Gauge, help) {
+                    for skip in Skip::ALL {
+                        let mut reason = String::new();
+                        push_label(&mut reason, "reason", skip.as_str());
+                        writer.sample(name, "", &reason, self.skipped.of(skip).into());
+                    }
+                }
+                0
+            }
+            Section::UnmappedVariables => {
+                let (name, help) = UNMAPPED_VARIABLES;
+                if writer.family(name, Type::Gauge, help) {
+                    writer.sample(name, "", "", count(self.unmapped));
+                }
+                0
             }
         }
     }
 
-    fn render_family(&self, writer: &mut Writer, family: &Family, shown: &[Shown]) {
+    fn render_readings(&self, family: usize, from: usize, writer: &mut Writer) -> usize {
+        let shown = &self.families[family];
+        let family = &self.catalog.families()[family];
+        let name = &*family.name;
+        let kind = match family.kind {
+            Kind::Gauge => Type::Gauge,
+            Kind::Counter => Type::Counter,
+        };
+        if from == 0 && (shown.is_empty() || !writer.family(name, kind, &self.reading_help(family)))
+        {
+            return 0;
+        }
         let Some(var_name) = &family.var_name else {
-            return self.render_by_var_name(
-                writer,
-                &family.name,
-                shown.iter().map(|s| (s.sensor, s.reading, s.value)),
-            );
+            let mut label = String::new();
+            return writer.entries(shown, from, |writer, placed| {
+                var_name_label(&mut label, self.reading(placed.place));
+                writer.sample(name, self.labels(placed.place), &label, placed.value);
+            });
         };
         let mapping = self.catalog.mapping(var_name);
         if mapping.is_some_and(|mapping| mapping.form == Form::Status) {
@@ -301,135 +497,88 @@ impl<'a> View<'a> {
                 push_label(&mut text, "status", state);
                 text
             });
-            for shown in shown {
-                let labels = self.labels(shown.sensor);
-                let present = Status::of(shown.value);
+            return writer.entries(shown, from, |writer, placed| {
+                let present = Status::of(placed.value);
                 for (index, state) in states.iter().enumerate() {
                     let value = f64::from(index == present);
-                    writer.sample(&family.name, labels, state, value);
+                    writer.sample(name, self.labels(placed.place), state, value);
                 }
-            }
-        } else {
-            for shown in shown {
-                writer.sample(&family.name, self.labels(shown.sensor), "", shown.value);
-            }
+            });
         }
+        writer.entries(shown, from, |writer, placed| {
+            writer.sample(name, self.labels(placed.place), "", placed.value);
+        })
     }
 
-    fn render_by_var_name<'r>(
+    fn render_sensors(
         &self,
+        (name, help, value): &SensorFamily,
+        from: usize,
         writer: &mut Writer,
-        name: &str,
-        samples: impl Iterator<Item = (usize, &'r Reading, f64)>,
-    ) {
-        let mut label = String::new();
-        for (sensor, reading, value) in samples {
-            label.clear();
-            push_label(&mut label, "var_name", &reading.var_name);
-            writer.sample(name, self.labels(sensor), &label, value);
+    ) -> usize {
+        let sensors = &self.snapshot.sensors;
+        let samples = || sensors.iter().zip(&self.sensors);
+        let has_any = || samples().any(|(sensor, verdict)| value(sensor, verdict).is_some());
+        if from == 0 && !(has_any() && writer.family(name, Type::Gauge, help)) {
+            return 0;
         }
+        let mut verdicts = self.sensors[from..].iter();
+        writer.entries(sensors, from, |writer, sensor| {
+            let value = verdicts.next().and_then(|verdict| value(sensor, verdict));
+            if let Some(value) = value {
+                writer.sample(name, sensor.identity.series_labels(), "", value);
+            }
+        })
     }
 
-    fn render_sensors(&self, writer: &mut Writer) {
-        let sensors = || self.snapshot.sensors.iter().zip(&self.sensors);
-        let (name, help) = SENSOR_INFO;
-        if !self.sensors.is_empty() && writer.family(name, Type::Info, help) {
-            for (sensor, _) in sensors() {
-                writer.sample(name, sensor.identity.info_labels(), "", 1.0);
-            }
+    /// Its last word is the `var_name`, for whoever looks for where a metric comes from.
+    fn reading_help(&self, family: &Family) -> String {
+        let mut interval = Vec::new();
+        push_number(&mut interval, self.snapshot.summary.interval.as_secs_f64());
+        let interval = String::from_utf8_lossy(&interval);
+        let help = &family.help;
+        let cached = format!("{help}; cached and refreshed every collect.interval ({interval}s)");
+        match &family.var_name {
+            Some(var_name) => format!("{cached}, from {var_name}"),
+            None => cached,
         }
-        for (name, help, value) in SENSOR_FAMILIES {
-            let mut samples = sensors()
-                .filter_map(|(sensor, verdict)| {
-                    Some((sensor.identity.series_labels(), value(sensor, verdict)?))
-                })
-                .peekable();
-            if samples.peek().is_some() && writer.family(name, Type::Gauge, help) {
-                for (labels, value) in samples {
-                    writer.sample(name, labels, "", value);
-                }
-            }
-        }
-        let (name, help) = READING_TIMESTAMP;
-        if !self.timestamps.is_empty() && writer.family(name, Type::Gauge, help) {
-            let samples = self.timestamps.iter();
-            let samples = samples.map(|(sensor, reading)| (*sensor, *reading, reading.time));
-            self.render_by_var_name(writer, name, samples);
-        }
-    }
-
-    fn render_collection(&self, writer: &mut Writer) {
-        for (name, help, value) in COLLECTION_FAMILIES {
-            if let Some(value) = value(self)
-                && writer.family(name, Type::Gauge, help)
-            {
-                writer.sample(name, "", "", value);
-            }
-        }
-        let (name, help) = READINGS_SKIPPED;
-        if writer.family(name, Type::Gauge, help) {
-            for skip in Skip::ALL {
-                let mut reason = String::new();
-                push_label(&mut reason, "reason", skip.as_str());
-                writer.sample(name, "", &reason, self.skipped.of(skip).into());
-            }
-        }
-        let (name, help) = UNMAPPED_VARIABLES;
-        if writer.family(name, Type::Gauge, help) {
-            writer.sample(name, "", "", count(self.unmapped));
-        }
-    }
-
-    fn labels(&self, sensor: usize) -> &str {
-        self.snapshot.sensors[sensor].identity.series_labels()
-    }
-
-    /// Somewhat more than the body of everything, so that the buffer need not grow and be copied.
-    fn estimated_size(&self) -> usize {
-        /// Of value, braces and one label of a sample's own.
-        const BESIDE_NAME_AND_LABELS: usize = 48;
-        /// Metadata, and the families of the collection.
-        const ONCE: usize = 16 * 1024;
-        let line = |name: &str, labels: &str| name.len() + labels.len() + BESIDE_NAME_AND_LABELS;
-        let readings: usize = self
-            .readings()
-            .map(|(family, shown)| {
-                let lines = shown
-                    .iter()
-                    .map(|s| line(&family.name, self.labels(s.sensor)));
-                lines.sum::<usize>()
-            })
-            .sum();
-        let (timestamp, _) = READING_TIMESTAMP;
-        let timestamps = self.timestamps.iter();
-        let timestamps: usize = timestamps
-            .map(|(s, _)| line(timestamp, self.labels(*s)))
-            .sum();
-        let sensors: usize = self
-            .snapshot
-            .sensors
-            .iter()
-            .map(|sensor| {
-                let identity = &sensor.identity;
-                let fixed = SENSOR_FAMILIES.iter();
-                let fixed: usize = fixed
-                    .map(|(name, ..)| line(name, identity.series_labels()))
-                    .sum();
-                fixed + line(SENSOR_INFO.0, identity.info_labels())
-            })
-            .sum();
-        readings + timestamps + sensors + ONCE
     }
 }
 
-/// Its last word is the `var_name`, for whoever looks for where a metric comes from.
-fn reading_help(family: &Family, interval: &str) -> String {
-    let help = &family.help;
-    let cached = format!("{help}; cached and refreshed every collect.interval ({interval}s)");
-    match &family.var_name {
-        Some(var_name) => format!("{cached}, from {var_name}"),
-        None => cached,
+/// What becomes of readings, found by the place in memory that their names share: the same few come again and again.
+struct Mappings<'a> {
+    catalog: &'a Catalog,
+    met: Vec<(*const u8, Option<Mapping>)>,
+}
+
+impl<'a> Mappings<'a> {
+    /// Names remembered by place; the others are looked up by their text.
+    const MOST: usize = 32;
+
+    fn of(catalog: &'a Catalog) -> Self {
+        Self {
+            catalog,
+            met: Vec::with_capacity(Self::MOST),
+        }
     }
+
+    fn of_reading(&mut self, reading: &Reading) -> Option<Mapping> {
+        let place = reading.var_name.as_ptr();
+        if let Some((_, mapping)) = self.met.iter().find(|(met, _)| *met == place) {
+            return *mapping;
+        }
+        let mapping = self.catalog.mapping(&reading.var_name);
+        if self.met.len() < Self::MOST {
+            self.met.push((place, mapping));
+        }
+        mapping
+    }
+}
+
+/// Writes the label pair that tells variables of one family apart over what `label` holds.
+fn var_name_label(label: &mut String, reading: &Reading) {
+    label.clear();
+    push_label(label, "var_name", &reading.var_name);
 }
 
 #[allow(clippy::cast_precision_loss)] // nobody has 2^53 sensors
@@ -447,12 +596,16 @@ mod tests {
     const NOW: UnixTime = 1_716_300_000.0;
     const HOUR: Duration = Duration::from_secs(3600);
 
-    fn catalog() -> Catalog {
-        Catalog::new(&BTreeMap::new(), HOUR, false)
+    fn catalog() -> Arc<Catalog> {
+        catalog_of(BTreeMap::new(), HOUR)
+    }
+
+    fn catalog_of(overrides: BTreeMap<String, Override>, stale_after: Duration) -> Arc<Catalog> {
+        Arc::new(Catalog::new(&overrides, stale_after, true))
     }
 
     /// One sensor with readings of (variable, age in seconds, value), last read so many seconds ago.
-    fn snapshot(readings: &[(&str, f64, f64)], last_read: Option<f64>) -> Snapshot {
+    fn snapshot(readings: &[(&str, f64, f64)], last_read: Option<f64>) -> Arc<Snapshot> {
         let identity = Identity::new("AQ2-1".into(), None, None, None, BTreeMap::new());
         let reading = |(var_name, age, value): &(&str, f64, f64)| Reading {
             var_name: (*var_name).into(),
@@ -466,16 +619,16 @@ mod tests {
             read: Some(true),
             last_success: last_read.map(|age| NOW - age),
         };
-        Snapshot {
+        Arc::new(Snapshot {
             sensors: vec![sensor],
             ..Snapshot::default()
-        }
+        })
     }
 
     fn shown(view: &View) -> Vec<(String, f64)> {
         let families = view.readings();
         families
-            .flat_map(|(family, shown)| shown.iter().map(|s| (family.name.to_string(), s.value)))
+            .flat_map(|(family, shown)| shown.map(|s| (family.name.to_string(), s.value)))
             .collect()
     }
 
@@ -488,7 +641,7 @@ mod tests {
         let catalog = catalog();
         let snapshot = snapshot(&[("temperatureC", 0.0, 21.0)], Some(0.0));
         for (age, fresh) in [(0.0, true), (3600.0, true), (3600.001, false)] {
-            let view = View::new(&snapshot, &catalog, NOW + age);
+            let view = View::new(snapshot.clone(), catalog.clone(), NOW + age);
             assert_eq!(!shown(&view).is_empty(), fresh, "{age}");
             assert_eq!(view.stale_readings(0), u32::from(!fresh), "{age}");
         }
@@ -507,11 +660,16 @@ mod tests {
         let mut now = NOW;
         let mut held_back = Vec::new();
         while now.is_finite() {
-            let view = View::new(&snapshot, &catalog, now);
+            let view = View::new(snapshot.clone(), catalog.clone(), now);
             held_back.push(view.stale_readings(0));
             // All that is shown may be shown for as long as the view says.
             assert_eq!(
-                shown(&View::new(&snapshot, &catalog, view.valid_until.min(1e12))).len(),
+                shown(&View::new(
+                    snapshot.clone(),
+                    catalog.clone(),
+                    view.valid_until.min(1e12)
+                ))
+                .len(),
                 shown(&view).len()
             );
             now = view.valid_until.next_up();
@@ -521,10 +679,10 @@ mod tests {
 
     #[test]
     fn nothing_is_stale_by_a_limit_of_zero() {
-        let catalog = Catalog::new(&BTreeMap::new(), Duration::ZERO, false);
+        let catalog = catalog_of(BTreeMap::new(), Duration::ZERO);
         let readings = [("temperatureC", 1e9, 21.0), ("onlineStatus", 1e9, 1.0)];
         let snapshot = snapshot(&readings, None);
-        let view = View::new(&snapshot, &catalog, NOW);
+        let view = View::new(snapshot.clone(), catalog.clone(), NOW);
         assert_eq!(
             names(&view),
             ["lightfi_temperature_celsius", "lightfi_sensor_status"]
@@ -538,14 +696,13 @@ mod tests {
             stale_after: Some(Duration::from_secs(10)),
             ..Override::default()
         };
-        let catalog = Catalog::new(
-            &BTreeMap::from([("CO2ppm".to_owned(), own)]),
-            Duration::ZERO,
-            false,
-        );
+        let catalog = catalog_of(BTreeMap::from([("CO2ppm".to_owned(), own)]), Duration::ZERO);
         let readings = [("CO2ppm", 11.0, 612.0), ("energyInkWh", 86_401.0, 1.0)];
         let snapshot = snapshot(&readings, Some(0.0));
-        assert_eq!(View::new(&snapshot, &catalog, NOW).stale_readings(0), 2);
+        assert_eq!(
+            View::new(snapshot.clone(), catalog.clone(), NOW).stale_readings(0),
+            2
+        );
     }
 
     #[test]
@@ -562,7 +719,7 @@ mod tests {
             (None, &[], 2),
         ] {
             let snapshot = snapshot(&readings, last_read);
-            let view = View::new(&snapshot, &catalog, NOW);
+            let view = View::new(snapshot.clone(), catalog.clone(), NOW);
             assert_eq!(names(&view), expected, "{last_read:?}");
             assert_eq!(view.stale_readings(0), stale, "{last_read:?}");
         }
@@ -572,7 +729,7 @@ mod tests {
     fn motion_feeds_two_families() {
         let catalog = catalog();
         let snapshot = snapshot(&[("motionEvent", 30.0, 3.0)], Some(0.0));
-        let view = View::new(&snapshot, &catalog, NOW);
+        let view = View::new(snapshot.clone(), catalog.clone(), NOW);
         let expected = [
             ("lightfi_motion_activity".to_owned(), 3.0),
             (
@@ -589,13 +746,9 @@ mod tests {
             drop: true,
             ..Override::default()
         };
-        let catalog = Catalog::new(
-            &BTreeMap::from([("motionEvent".to_owned(), drop)]),
-            HOUR,
-            true,
-        );
+        let catalog = catalog_of(BTreeMap::from([("motionEvent".to_owned(), drop)]), HOUR);
         let snapshot = snapshot(&[("motionEvent", 7200.0, 3.0)], Some(0.0));
-        let view = View::new(&snapshot, &catalog, NOW);
+        let view = View::new(snapshot.clone(), catalog.clone(), NOW);
         assert_eq!(names(&view), [""; 0]);
         assert_eq!(view.stale_readings(0), 0);
         assert_eq!(view.sensors[0].last_reading, None);
@@ -611,7 +764,7 @@ mod tests {
             ("PM10", 8000.0, 21.0),
         ];
         let snapshot = snapshot(&readings, Some(0.0));
-        let view = View::new(&snapshot, &catalog, NOW);
+        let view = View::new(snapshot.clone(), catalog.clone(), NOW);
         assert_eq!(view.sensors[0].last_reading, Some(NOW - 8000.0));
     }
 
@@ -619,7 +772,7 @@ mod tests {
     fn what_conversion_makes_infinite_is_skipped_and_not_stale() {
         let catalog = catalog();
         let snapshot = snapshot(&[("energyInkWh", 1e6, 1e303)], Some(0.0));
-        let view = View::new(&snapshot, &catalog, NOW);
+        let view = View::new(snapshot.clone(), catalog.clone(), NOW);
         assert_eq!(names(&view), [""; 0]);
         assert_eq!(view.skipped.of(Skip::NonFinite), 1);
         assert_eq!(view.stale_readings(0), 0);
@@ -628,31 +781,65 @@ mod tests {
     #[test]
     fn variables_without_a_metric_count_once_however_many_sensors_send_them() {
         let catalog = catalog();
-        let mut both = snapshot(
-            &[("PM1", 1.0, 1.0), ("PM10", 1.0, 1.0), ("NOX", 9999.0, 1.0)],
-            Some(0.0),
-        );
-        both.sensors.push(both.sensors[0].clone());
-        assert_eq!(View::new(&both, &catalog, NOW).unmapped, 2);
+        let readings = [("PM1", 1.0, 1.0), ("PM10", 1.0, 1.0), ("NOX", 9999.0, 1.0)];
+        let both = many(&snapshot(&readings, Some(0.0)), 2);
+        assert_eq!(View::new(both, catalog, NOW).unmapped, 2);
     }
 
-    #[test]
-    fn the_buffer_is_taken_once() {
-        let catalog = Catalog::new(&BTreeMap::new(), HOUR, true);
+    /// So many sensors like the only one of `snapshot`.
+    fn many(snapshot: &Snapshot, count: usize) -> Arc<Snapshot> {
+        Arc::new(Snapshot {
+            sensors: vec![snapshot.sensors[0].clone(); count],
+            ..Snapshot::default()
+        })
+    }
+
+    /// 1,000 sensors with every variable there is: several megabytes.
+    fn large() -> Arc<View> {
         let readings: Vec<_> = crate::catalog::ROWS
             .iter()
             .map(|row| (row.var_name, 1.0, 0.1))
             .collect();
-        let mut many = snapshot(&readings, Some(0.0));
-        many.sensors = vec![many.sensors[0].clone(); 1000];
-        let view = View::new(&many, &catalog, NOW);
-        let mut out = Vec::new();
-        view.render(Format::OpenMetrics, &Filter::default(), &mut out);
+        let many = many(&snapshot(&readings, Some(0.0)), 1000);
+        Arc::new(View::new(many, catalog(), NOW))
+    }
+
+    #[test]
+    fn the_size_is_guessed_well_enough_to_take_room_once() {
+        let view = large();
         let estimate = view.estimated_size();
+        let size: usize = view
+            .rendering(Format::OpenMetrics, Filter::default())
+            .map(|chunk| chunk.len())
+            .sum();
         assert!(
-            (out.len()..2 * out.len()).contains(&estimate),
-            "{estimate} for {}",
-            out.len()
+            (size..2 * size).contains(&estimate),
+            "{estimate} for {size}"
         );
+    }
+
+    #[test]
+    fn chunks_are_full_whole_lines_and_no_longer_than_they_may_be() {
+        let chunks: Vec<_> = large().rendering(Format::Text, Filter::default()).collect();
+        let (last, others) = chunks.split_last().expect("some");
+        assert!(others.len() > 10);
+        for chunk in others {
+            let full = Rendering::CHUNK - Rendering::ROOM..=Rendering::CHUNK;
+            assert!(full.contains(&chunk.len()), "{}", chunk.len());
+            assert_eq!(chunk.last(), Some(&b'\n'));
+        }
+        assert!((1..=Rendering::CHUNK).contains(&last.len()));
+        let text = String::from_utf8(chunks.concat()).expect("UTF-8");
+        let families = text.lines().filter(|line| line.starts_with("# TYPE"));
+        let distinct: HashSet<_> = families.clone().collect();
+        assert_eq!(distinct.len(), families.count());
+        for family in distinct {
+            let name = family.split(' ').nth(2).expect("a name");
+            let samples = text.matches(&format!("\n{name}{{sensor_id=")).count();
+            assert!(
+                matches!(samples, 0 | 1000 | 5000 | 15_000),
+                "{samples} of {name}"
+            );
+        }
     }
 }

@@ -26,6 +26,8 @@ pub(super) struct Writer<'a> {
     out: &'a mut Vec<u8>,
     format: Format,
     filter: &'a Filter,
+    /// [`Writer::entries`] stops at this length.
+    full: usize,
 }
 
 impl<'a> Writer<'a> {
@@ -34,7 +36,13 @@ impl<'a> Writer<'a> {
             out,
             format,
             filter,
+            full: usize::MAX,
         }
+    }
+
+    /// Full once the buffer is so long.
+    pub(super) fn until(self, full: usize) -> Self {
+        Self { full, ..self }
     }
 
     /// Begins the family of this name in the text format; its samples must follow. False: the filter keeps it out.
@@ -79,6 +87,23 @@ impl<'a> Writer<'a> {
         self.out.push(b' ');
         push_number(self.out, value);
         self.out.push(b'\n');
+    }
+
+    /// Has each entry from `from` on written until the buffer is full, one at least. Yields the entry to go on from; 0 =
+    /// all are written.
+    pub(super) fn entries<T>(
+        &mut self,
+        entries: &[T],
+        from: usize,
+        mut write: impl FnMut(&mut Self, &T),
+    ) -> usize {
+        for (entry, next) in entries[from..].iter().zip(from + 1..) {
+            write(self, entry);
+            if self.out.len() >= self.full && next < entries.len() {
+                return next;
+            }
+        }
+        0
     }
 
     /// Ends the body, where the format has an end.

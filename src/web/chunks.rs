@@ -1,4 +1,5 @@
-//! A response body of pieces that are already there: nothing is copied, and its length is known.
+//! A response body of pieces that are already there, and before them perhaps a text that is rendered while it is sent.
+//! Nothing is copied; where all pieces are there, the length is known.
 
 use std::{
     collections::VecDeque,
@@ -11,8 +12,11 @@ use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::exposition::Rendering;
+
 /// Pieces to send one after the other.
 pub(super) struct Chunks {
+    rendering: Option<Rendering>,
     pieces: VecDeque<Bytes>,
     /// Given back once the last piece is on its way, or the client is gone.
     _permit: Option<OwnedSemaphorePermit>,
@@ -24,6 +28,7 @@ impl Chunks {
         permit: Option<OwnedSemaphorePermit>,
     ) -> Self {
         Self {
+            rendering: None,
             pieces: pieces
                 .into_iter()
                 .filter(|piece| piece.has_remaining())
@@ -32,8 +37,21 @@ impl Chunks {
         }
     }
 
-    fn remaining(&self) -> u64 {
-        self.pieces.iter().map(|piece| piece.len() as u64).sum()
+    /// The pieces come after this text.
+    pub(super) fn after(self, rendering: Rendering) -> Self {
+        Self {
+            rendering: Some(rendering),
+            ..self
+        }
+    }
+
+    fn next(&mut self) -> Option<Bytes> {
+        // A chunk takes a tenth of a millisecond, which is less than sending it.
+        if let Some(chunk) = self.rendering.as_mut().and_then(Iterator::next) {
+            return Some(chunk.into());
+        }
+        self.rendering = None;
+        self.pieces.pop_front()
     }
 }
 
@@ -45,14 +63,18 @@ impl Body for Chunks {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(self.pieces.pop_front().map(|piece| Ok(Frame::data(piece))))
+        Poll::Ready(self.next().map(|piece| Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.pieces.is_empty()
+        self.rendering.is_none() && self.pieces.is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.remaining())
+        let ready = self.pieces.iter().map(|piece| piece.len() as u64).sum();
+        match self.rendering {
+            None => SizeHint::with_exact(ready),
+            Some(_) => SizeHint::new(),
+        }
     }
 }

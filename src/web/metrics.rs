@@ -1,20 +1,21 @@
 //! `/metrics`: a scrape. Waits for the collector if it must, then joins what the publisher holds with the exporter's own
 //! families.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use super::{App, Context, chunks::Chunks};
+use crate::{
+    exposition::{Encoding, Filter, gzip, negotiate},
+    publisher::Prefix,
+};
 use axum::{
     body::Body,
     extract::State,
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header},
     response::{IntoResponse, Response},
-};
-use bytes::Bytes;
-
-use super::{Context, chunks::Chunks};
-use crate::{
-    exposition::{Encoding, Filter, gzip, negotiate, render_own},
-    publisher::Prefix,
 };
 
 /// What Prometheus tells of its patience.
@@ -55,23 +56,25 @@ pub(super) async fn scrape(
     let format = negotiate::format(values(header::ACCEPT));
     let encoding = negotiate::encoding(values(header::ACCEPT_ENCODING));
     let filter = filter(uri.query().unwrap_or_default());
-    let published = context.app.publisher.current().await;
-    let mut tail = Vec::new();
-    render_own(&context.app.stats.gather(), format, &filter, &mut tail);
-    let prefix = if filter.is_everything() {
-        context
-            .app
-            .publisher
-            .prefix(&published, format, encoding)
-            .await
+    let App {
+        publisher, tails, ..
+    } = &context.app;
+    let published = publisher.current().await;
+    let (prefix, tail) = if filter.is_everything() {
+        let prefix = publisher.prefix(&published, format, encoding).await;
+        (prefix, tails.current(format))
     } else {
-        published.make(format, encoding, filter).await
+        let tail = tails.filtered(format, &filter);
+        let prefix = published.filtered(format, encoding, filter).await;
+        (prefix, Arc::new(tail))
     };
-    let pieces: Vec<Bytes> = match prefix {
-        Prefix::Identity(text) => vec![text, tail.into()],
-        Prefix::Gzip(prefix) => gzip::join(&prefix, &gzip::Tail::new(&tail)).into(),
+    let text = tail.text.clone();
+    let body = match prefix {
+        Prefix::Kept(pieces) => Chunks::new(pieces.iter().cloned().chain([text]), permit),
+        Prefix::Anew(rendering) => Chunks::new([text], permit).after(rendering),
+        Prefix::Gzip(prefix) => Chunks::new(gzip::join(&prefix, tail.gzip()), permit),
     };
-    let mut response = Response::new(Body::new(Chunks::new(pieces, permit)));
+    let mut response = Response::new(Body::new(body));
     let answer = response.headers_mut();
     answer.insert(
         header::CONTENT_TYPE,

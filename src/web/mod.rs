@@ -37,8 +37,7 @@ use crate::{
     collector,
     config::{self, Config},
     oauth::TokenSource,
-    publisher::Publisher,
-    stats::Stats,
+    publisher::{Publisher, Tails},
 };
 
 /// A request's URL may be this long: far more than any `?name[]=` list needs.
@@ -54,10 +53,10 @@ const METHOD_NOT_ALLOWED: (StatusCode, &str) =
 pub struct App {
     /// Holds what is shown.
     pub publisher: Arc<Publisher>,
+    /// Ends every body.
+    pub tails: Arc<Tails>,
     /// Makes collections.
     pub collector: collector::Handle,
-    /// The exporter's own counters.
-    pub stats: Arc<Stats>,
     /// For the status page.
     pub tokens: Arc<TokenSource>,
     /// To whoever loads the configuration again.

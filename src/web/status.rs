@@ -26,7 +26,7 @@ use crate::{
     exposition::{Shown, View},
     oauth,
     publisher::Published,
-    snapshot::{Snapshot, Summary, UnixTime},
+    snapshot::{Summary, UnixTime},
 };
 
 /// Rows of one page: a screenful for a wall, and far below the megabyte that a page may take.
@@ -174,8 +174,8 @@ fn render(
     telemetry_path: &str,
 ) -> askama::Result<String> {
     let now = unix_now();
-    let snapshot = &*published.snapshot;
-    let rows = rows(snapshot, &published.view(), now);
+    let snapshot = &**published.view.snapshot();
+    let rows = rows(&published.view, now);
     let problems = rows.iter().filter(|row| !row.problems.is_empty()).count();
     let page = query.page.parse().unwrap_or(1_usize);
     let query = Asked {
@@ -277,8 +277,9 @@ fn collection_card(summary: &Summary, sensors: usize, now: UnixTime) -> Card {
 }
 
 /// Every sensor of the snapshot, in its order.
-fn rows(snapshot: &Snapshot, view: &View<'_>, now: UnixTime) -> Vec<Row> {
-    let mut rows: Vec<Row> = snapshot
+fn rows(view: &View, now: UnixTime) -> Vec<Row> {
+    let mut rows: Vec<Row> = view
+        .snapshot()
         .sensors
         .iter()
         .enumerate()
@@ -318,11 +319,11 @@ fn rows(snapshot: &Snapshot, view: &View<'_>, now: UnixTime) -> Vec<Row> {
             value,
         } in shown
         {
-            let Some(row) = rows.get_mut(*sensor) else {
+            let Some(row) = rows.get_mut(sensor) else {
                 continue;
             };
             if &*reading.var_name == "onlineStatus" {
-                row.set_state(Status::NAMES[Status::of(*value)]);
+                row.set_state(Status::NAMES[Status::of(value)]);
             } else if family.name == MOTION_TIME {
                 row.readings.push(Reading {
                     label: "last motion".to_owned(),

@@ -28,8 +28,8 @@ use proptest::prelude::*;
 const NOW: UnixTime = 1_716_300_000.0;
 const HOUR: Duration = Duration::from_secs(3600);
 
-fn catalog() -> Catalog {
-    Catalog::new(&BTreeMap::new(), HOUR, false)
+fn catalog() -> Arc<Catalog> {
+    Catalog::new(&BTreeMap::new(), HOUR, false).into()
 }
 
 fn identity(id: &str, name: &str, location: &str, labels: &[(&str, &str)]) -> Arc<Identity> {
@@ -77,16 +77,21 @@ fn snapshot(sensors: Vec<Sensor>) -> Snapshot {
 }
 
 /// A whole body, without metrics of the exporter itself.
-fn body(snapshot: &Snapshot, catalog: &Catalog, format: Format) -> String {
-    let mut out = Vec::new();
+fn body(snapshot: &Snapshot, catalog: &Arc<Catalog>, format: Format) -> String {
     let everything = Filter::default();
-    View::new(snapshot, catalog, NOW).render(format, &everything, &mut out);
+    let mut out = prefix(snapshot, catalog, format, &everything);
     render_own(&[], format, &everything, &mut out);
     String::from_utf8(out).unwrap()
 }
 
+/// What stands before the metrics of the exporter itself.
+fn prefix(snapshot: &Snapshot, catalog: &Arc<Catalog>, format: Format, filter: &Filter) -> Vec<u8> {
+    let view = Arc::new(View::new(snapshot.clone().into(), catalog.clone(), NOW));
+    view.rendering(format, filter.clone()).flatten().collect()
+}
+
 /// Both bodies are well-formed and hold the same series; their golden files say the rest.
-fn golden(case: &str, snapshot: &Snapshot, catalog: &Catalog) {
+fn golden(case: &str, snapshot: &Snapshot, catalog: &Arc<Catalog>) {
     let bodies = Format::ALL.map(|format| body(snapshot, catalog, format));
     assert_golden(case, &bodies);
 }
@@ -405,7 +410,7 @@ fn overridden_variables_and_reading_timestamps() {
     golden(
         "overrides",
         &snapshot,
-        &Catalog::new(&overrides, HOUR, true),
+        &Catalog::new(&overrides, HOUR, true).into(),
     );
 }
 
@@ -458,13 +463,14 @@ fn a_whole_scrape_has_the_same_series_in_both_formats_plain_and_packed() {
     let snapshot = snapshot(vec![sensor(identity("LF5-1", "One", "HQ", &[]), &readings)]);
     let families = Stats::new(NOW).gather();
     let catalog = catalog();
-    let view = View::new(&snapshot, &catalog, NOW);
     let everything = Filter::default();
     let series = Format::ALL.map(|format| {
-        let (mut prefix, mut tail) = (Vec::new(), Vec::new());
-        view.render(format, &everything, &mut prefix);
+        let prefix = prefix(&snapshot, &catalog, format, &everything);
+        let mut tail = Vec::new();
         render_own(&families, format, &everything, &mut tail);
-        let packed = gzip::join(&gzip::Prefix::new(&prefix), &gzip::Tail::new(&tail)).concat();
+        let mut deflater = gzip::Deflater::new(prefix.len());
+        deflater.push(&prefix);
+        let packed = gzip::join(&deflater.finish(), &gzip::Tail::new(&tail)).concat();
         let mut body = String::new();
         let mut member = GzDecoder::new(&packed[..]);
         member.read_to_string(&mut body).unwrap();
@@ -505,8 +511,7 @@ fn filtered(names: &[&str], format: Format) -> Vec<Family> {
     requests.with_label_values(&["sensor"]);
     registry.register(Box::new(requests)).unwrap();
     let filter: Filter = names.iter().map(|name| (*name).to_owned()).collect();
-    let mut out = Vec::new();
-    View::new(&snapshot, &catalog(), NOW).render(format, &filter, &mut out);
+    let mut out = prefix(&snapshot, &catalog(), format, &filter);
     render_own(&registry.gather(), format, &filter, &mut out);
     parse(str::from_utf8(&out).unwrap(), format).unwrap()
 }
@@ -598,7 +603,7 @@ fn a_name_taken_twice_shows_once() {
         &readings,
     )]);
     for format in Format::ALL {
-        let catalog = Catalog::new(&overrides, HOUR, false);
+        let catalog = Catalog::new(&overrides, HOUR, false).into();
         let families = parse(&body(&snapshot, &catalog, format), format).unwrap();
         assert!(families.iter().any(|family| family.samples[0].value == 4.0));
     }

@@ -124,8 +124,9 @@ impl Login {
 impl Logins {
     pub(super) fn new() -> Self {
         let mut salt = [0; 32];
-        // Without randomness the keys are still whole: they never leave the process.
-        let _ = aws_lc_rs::rand::fill(&mut salt);
+        // Without randomness the keys are still whole: they never leave the process. The system's own source: that of the TLS
+        // library takes tens of milliseconds to set up, which only a handshake is worth.
+        let _ = getrandom::fill(&mut salt);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let recent = || Recent {
             order: VecDeque::new(),

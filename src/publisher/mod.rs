@@ -2,8 +2,11 @@
 //! whole. `web` reads only this.
 //!
 //! A body (one format in one encoding) is made when it is first asked for, and from then on with each snapshot for as
-//! long as it is asked for. When a reading falls stale, the first scrape after that has the bodies made anew, once for
-//! all that wait.
+//! long as it is asked for; a plain one too long to keep is rendered anew for each scrape, chunk by chunk. When a reading
+//! falls stale, the first scrape after that has the bodies made anew, once for all that wait. The exporter's own families
+//! end every body: [`Tails`].
+
+mod tail;
 
 use std::{
     panic::resume_unwind,
@@ -21,14 +24,19 @@ use tokio::{
     task::spawn_blocking,
 };
 
+pub use self::tail::{Tail, Tails};
 use crate::{
     catalog::Catalog,
-    exposition::{Encoding, Filter, Format, View, gzip},
+    exposition::{Encoding, Filter, Format, Rendering, View, gzip},
     snapshot::{Snapshot, UnixTime},
 };
 
 /// A body that nobody has asked for during this many snapshots is not made ahead any more.
 const KEPT_AHEAD: u32 = 5;
+
+/// A plain body up to about this size is kept. Rendering a longer one costs less than sending it, and two generations of
+/// it would be most of what the exporter takes in memory.
+const KEPT_PLAIN: usize = 2 * 1024 * 1024;
 
 /// Every kind of body, in the order of [`Published::bodies`].
 const KINDS: [(Format, Encoding); 4] = [
@@ -50,20 +58,18 @@ pub struct Publisher {
 /// One snapshot as it is at one moment, with its bodies.
 pub struct Published {
     /// What is shown.
-    pub snapshot: Arc<Snapshot>,
-    /// How it is shown.
-    pub catalog: Arc<Catalog>,
-    made_at: UnixTime,
-    valid_until: UnixTime,
+    pub view: Arc<View>,
     bodies: [OnceCell<Prefix>; 4],
 }
 
 /// The part of a body that is the same for every scrape of one snapshot; the exporter's own families follow it.
 #[derive(Debug, Clone)]
 pub enum Prefix {
-    /// As text.
-    Identity(Bytes),
-    /// As the beginning of a gzip member.
+    /// The text, in pieces.
+    Kept(Arc<[Bytes]>),
+    /// The text, to be rendered.
+    Anew(Rendering),
+    /// The beginning of a gzip member.
     Gzip(gzip::Prefix),
 }
 
@@ -89,26 +95,22 @@ impl Publisher {
     /// What is to be shown now.
     pub async fn current(&self) -> Arc<Published> {
         let current = self.current.load_full();
-        if unix_now() <= current.valid_until {
+        if unix_now() <= current.view.valid_until {
             return current;
         }
         let _renewing = self.renewing.lock().await;
         let current = self.current.load_full();
         let now = unix_now();
-        if now <= current.valid_until {
+        if now <= current.view.valid_until {
             return current;
         }
         let wanted = self
             .wanted
             .each_ref()
             .map(|left| left.load(Ordering::Relaxed) > 0);
-        self.swap_in(
-            current.snapshot.clone(),
-            current.catalog.clone(),
-            now,
-            wanted,
-        )
-        .await;
+        let (snapshot, catalog) = (current.view.snapshot(), current.view.catalog());
+        self.swap_in(snapshot.clone(), catalog.clone(), now, wanted)
+            .await;
         self.current.load_full()
     }
 
@@ -122,8 +124,13 @@ impl Publisher {
         let kind = usize::from(format == Format::OpenMetrics) * 2
             + usize::from(encoding == Encoding::Gzip);
         self.wanted[kind].store(KEPT_AHEAD, Ordering::Relaxed);
-        let make = || published.clone().make(format, encoding, Filter::default());
-        published.bodies[kind].get_or_init(make).await.clone()
+        let body = &published.bodies[kind];
+        if let Some(made) = body.get() {
+            return made.clone();
+        }
+        let view = published.view.clone();
+        let make = || off_the_serving_threads(move || Prefix::kept(view, format, encoding));
+        body.get_or_init(make).await.clone()
     }
 
     async fn swap_in(
@@ -146,52 +153,47 @@ impl Published {
         now: UnixTime,
         wanted: [bool; 4],
     ) -> Self {
-        let view = View::new(&snapshot, &catalog, now);
-        let valid_until = view.valid_until;
+        let view = Arc::new(View::new(snapshot, catalog, now));
         let mut bodies = <[OnceCell<Prefix>; 4]>::default();
         for ((body, (format, encoding)), wanted) in bodies.iter_mut().zip(KINDS).zip(wanted) {
             if wanted {
-                *body = OnceCell::new_with(Some(Prefix::of(
-                    &view,
-                    format,
-                    encoding,
-                    &Filter::default(),
-                )));
+                let made = Prefix::kept(view.clone(), format, encoding);
+                *body = OnceCell::new_with(Some(made));
             }
         }
-        Self {
-            snapshot,
-            catalog,
-            made_at: now,
-            valid_until,
-            bodies,
-        }
-    }
-
-    /// What is shown, as of the moment this was made.
-    pub fn view(&self) -> View<'_> {
-        View::new(&self.snapshot, &self.catalog, self.made_at)
+        Self { view, bodies }
     }
 
     /// The beginning of a body with the families that `filter` lets through, made for this one scrape.
-    pub async fn make(
-        self: Arc<Self>,
-        format: Format,
-        encoding: Encoding,
-        filter: Filter,
-    ) -> Prefix {
-        off_the_serving_threads(move || Prefix::of(&self.view(), format, encoding, &filter)).await
+    pub async fn filtered(&self, format: Format, encoding: Encoding, filter: Filter) -> Prefix {
+        let rendering = self.view.clone().rendering(format, filter);
+        match encoding {
+            Encoding::Identity => Prefix::Anew(rendering),
+            Encoding::Gzip => off_the_serving_threads(move || Prefix::gzip(rendering, 0)).await,
+        }
     }
 }
 
 impl Prefix {
-    fn of(view: &View<'_>, format: Format, encoding: Encoding, filter: &Filter) -> Self {
-        let mut text = Vec::new();
-        view.render(format, filter, &mut text);
+    /// Made for all scrapes of one snapshot.
+    fn kept(view: Arc<View>, format: Format, encoding: Encoding) -> Self {
+        let expected = view.estimated_size();
+        let rendering = view.rendering(format, Filter::default());
         match encoding {
-            Encoding::Identity => Self::Identity(text.into()),
-            Encoding::Gzip => Self::Gzip(gzip::Prefix::new(&text)),
+            Encoding::Gzip => Self::gzip(rendering, expected),
+            Encoding::Identity if expected > KEPT_PLAIN => Self::Anew(rendering),
+            Encoding::Identity => Self::Kept(rendering.map(Bytes::from).collect()),
         }
+    }
+
+    fn gzip(mut rendering: Rendering, expected: usize) -> Self {
+        let mut member = gzip::Deflater::new(expected);
+        let mut text = Vec::with_capacity(Rendering::CHUNK);
+        while rendering.fill(&mut text) {
+            member.push(&text);
+            text.clear();
+        }
+        Self::Gzip(member.finish())
     }
 }
 
