@@ -194,6 +194,12 @@ impl Vault {
         }
     }
 
+    /// The newest refresh token is in no file: it ends with this process.
+    pub(super) fn is_in_memory_only(&self) -> bool {
+        let kept = self.kept();
+        kept.record.is_some() && (self.store.is_none() || kept.unsaved.is_some())
+    }
+
     /// Tries again to write what could not be written; `true` if it is on the disk now and was not before.
     pub(super) fn save_again(&self) -> bool {
         let mut kept = self.kept();

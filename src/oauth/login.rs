@@ -187,8 +187,15 @@ pub enum LoginError {
     )]
     NoRefreshToken,
     /// No sensible answer.
-    #[error("cannot redeem the code of this login: {0}")]
-    Unavailable(String),
+    #[error(
+        "cannot redeem the code of this login: {what}: {remedy}, and run `lightfi-exporter login` again"
+    )]
+    Unavailable {
+        /// What was seen.
+        what: String,
+        /// What a person can do.
+        remedy: &'static str,
+    },
 }
 
 impl Login {
@@ -319,13 +326,16 @@ impl Login {
         let reply = request.send(&self.http, &self.scrubber).await;
         reply
             .map_err(|error| match error {
+                TokenError::Unavailable { ref what, .. } => LoginError::Unavailable {
+                    what: what.clone(),
+                    remedy: error.remedy(),
+                },
                 TokenError::InvalidGrant(what) | TokenError::RefreshTokenMissing(what) => {
                     LoginError::CodeRefused(what)
                 }
                 TokenError::InvalidClient(what) | TokenError::ClientMissing(what) => {
                     LoginError::ClientRefused(what)
                 }
-                TokenError::Unavailable { what, .. } => LoginError::Unavailable(what),
             })?
             .refresh_token
             .ok_or(LoginError::NoRefreshToken)

@@ -261,6 +261,12 @@ impl TokenSource {
         }
     }
 
+    /// The server has rotated the refresh token and there is no file that keeps the new one: it ends with this process,
+    /// and the configured one has ended.
+    pub fn is_rotated_in_memory_only(&self) -> bool {
+        self.vault.is_in_memory_only()
+    }
+
     /// `text` on one line and without any secret that this process has seen. For whatever a server said.
     pub fn scrub(&self, text: &str) -> String {
         self.scrubber.scrub(text)

@@ -48,6 +48,49 @@ async fn check_says_what_is_listed_and_asks_nobody() {
 }
 
 #[tokio::test]
+async fn check_warns_of_what_would_keep_the_exporter_from_starting() {
+    let cloud = floor().await;
+    let directory = TempDir::new().expect("a temporary directory");
+    let store = directory.path().join("store.json");
+    std::fs::write(&store, "{").expect("written");
+    let broken = cloud.config_with_store(&store, "");
+    for (config, words) in [
+        (broken, "store.json is no token store, or a broken one"),
+        (
+            cloud.config_with_store(&directory.path().join("missing/store.json"), ""),
+            "cannot write ",
+        ),
+    ] {
+        let (code, out, _) = run(&config, &["check"]).await;
+        assert_eq!(code, Some(0), "{out}");
+        let warning = "warning start: the exporter would not start here: ";
+        assert!(out.contains(warning) && out.contains(words), "{out}");
+    }
+    assert_eq!(std::fs::read_to_string(&store).expect("it is there"), "{");
+}
+
+#[tokio::test]
+async fn check_online_warns_where_it_has_used_up_a_token_that_rotates() {
+    let cloud = Cloud::start(Options {
+        sensors: 5,
+        rotate_refresh_tokens: true,
+        ..Options::default()
+    })
+    .await;
+    let (code, out, _) = run(&cloud.config(""), &["check", "--online"]).await;
+    assert_eq!(code, Some(0), "{out}");
+    assert!(
+        out.contains("warning token: the server rotates refresh tokens")
+            && out.contains("summary: everything works, 1 warning"),
+        "{out}"
+    );
+    let directory = TempDir::new().expect("a temporary directory");
+    let config = cloud.config_with_store(&directory.path().join("store.json"), "");
+    let (code, out, _) = run(&config, &["check", "--online"]).await;
+    assert_eq!((code, out.contains("warning")), (Some(0), false), "{out}");
+}
+
+#[tokio::test]
 async fn check_online_tells_of_each_step() {
     let cloud = floor().await;
     let (code, out, _) = run(&cloud.config(""), &["check", "--online"]).await;
@@ -80,7 +123,8 @@ async fn check_online_names_what_fails() {
     let (code, out, _) = run(&cloud.config(""), &["check", "--online"]).await;
     assert_eq!(code, Some(1), "{out}");
     assert!(
-        out.contains("failed  token: the refresh token is not accepted"),
+        out.contains("failed  token: the refresh token is not accepted")
+            && !out.contains("by itself"),
         "{out}"
     );
     assert!(

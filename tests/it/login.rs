@@ -7,7 +7,7 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
-    process::{Child, ChildStdin, Stdio},
+    process::{Child, ChildStdin, Command, Stdio},
     sync::{
         atomic::{AtomicU16, Ordering},
         mpsc,
@@ -111,39 +111,23 @@ impl Stage {
     }
 
     fn spawn_at(&self, redirect_uri: &str, flags: &[&str]) -> Login {
-        let mut child = command()
+        let mut login = self.command();
+        login
+            .args(["--no-browser", "--redirect-uri"])
+            .arg(redirect_uri)
+            .args(flags);
+        Login::of(login)
+    }
+
+    fn command(&self) -> Command {
+        let mut login = command();
+        login
             .arg("login")
             .arg("--config.file")
             .arg(self.path("config.yaml"))
-            .args(["--log.level=trace", "--no-browser", "--redirect-uri"])
-            .arg(redirect_uri)
-            .args(flags)
-            .current_dir(self.directory.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let (sender, lines) = mpsc::channel();
-        let streams: [(bool, Box<dyn Read + Send>); 2] = [
-            (true, Box::new(child.stdout.take().unwrap())),
-            (false, Box::new(child.stderr.take().unwrap())),
-        ];
-        for (is_stdout, stream) in streams {
-            let sender = sender.clone();
-            thread::spawn(move || {
-                for line in BufReader::new(stream).lines().map_while(Result::ok) {
-                    let _ = sender.send((is_stdout, line));
-                }
-            });
-        }
-        Login {
-            stdin: child.stdin.take(),
-            child,
-            stdout: String::new(),
-            stderr: String::new(),
-            lines,
-        }
+            .arg("--log.level=trace")
+            .current_dir(self.directory.path());
+        login
     }
 
     /// Logs in with these flags, the browser and all.
@@ -167,6 +151,35 @@ impl Stage {
 }
 
 impl Login {
+    fn of(mut command: Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (sender, lines) = mpsc::channel();
+        let streams: [(bool, Box<dyn Read + Send>); 2] = [
+            (true, Box::new(child.stdout.take().unwrap())),
+            (false, Box::new(child.stderr.take().unwrap())),
+        ];
+        for (is_stdout, stream) in streams {
+            let sender = sender.clone();
+            thread::spawn(move || {
+                for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                    let _ = sender.send((is_stdout, line));
+                }
+            });
+        }
+        Self {
+            stdin: child.stdin.take(),
+            child,
+            stdout: String::new(),
+            stderr: String::new(),
+            lines,
+        }
+    }
+
     fn read(&mut self, until: impl Fn(&str) -> bool) -> Option<String> {
         let deadline = Instant::now() + PATIENCE;
         while let Ok((is_stdout, line)) = self
@@ -508,6 +521,62 @@ async fn a_pasted_address_will_do_wherever_it_leads() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_was_broken_into_lines_or_quoted_is_put_together() {
+    let stage = Stage::new().await;
+    stage.configure_store();
+    for write in [
+        |to: &str| format!("'{to}'"),
+        |to: &str| format!("<{to}>"),
+        |to: &str| format!("{}\n{}", &to[..30], &to[30..]),
+        |to: &str| format!("  {}\n  {}", &to[..to.len() - 5], &to[to.len() - 5..]),
+    ] {
+        let mut login = stage.spawn(&["--paste"]);
+        let to = press("login", &login.url()).await;
+        login.say(&write(&to));
+        let ended = login.end();
+        assert_eq!(ended.code, Some(0), "{}\n{}", write(&to), ended.stderr);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_browser_is_asked_to_open_the_address_and_gets_no_secret() {
+    let stage = Stage::new().await;
+    stage.configure_store();
+    let opener = stage.path("xdg-open");
+    let script =
+        "#!/bin/sh\necho \"$@\" >opened.tmp\nexport -p >>opened.tmp\n/bin/mv opened.tmp opened\n";
+    for (script, opens) in [(script, true), ("#!/bin/sh\nexit 3\n", false)] {
+        fs::write(&opener, script).unwrap();
+        fs::set_permissions(&opener, fs::Permissions::from_mode(0o755)).unwrap();
+        let mut child = stage.command();
+        child
+            .arg("--redirect-uri")
+            .arg(stage.redirect())
+            .env("PATH", stage.directory.path())
+            .env("LIGHTFI_OAUTH__CLIENT_SECRET", stage.secret());
+        let mut login = Login::of(child);
+        let url = login.url();
+        if opens {
+            let opened = stage.path("opened");
+            let deadline = Instant::now() + PATIENCE;
+            while !opened.exists() {
+                assert!(Instant::now() < deadline, "nothing was opened");
+                thread::sleep(Duration::from_millis(10));
+            }
+            let opened = fs::read_to_string(opened).unwrap();
+            assert_eq!(opened.lines().next(), Some(url.as_str()));
+            assert!(!opened.contains("LIGHTFI_"), "{opened}");
+        } else {
+            login.read(|line| line.contains("--paste")).unwrap();
+        }
+        // However that went, the login goes on.
+        let page = open(&press("login", &url).await).await;
+        assert_eq!(page.status(), 200);
+        assert_eq!(login.end().code, Some(0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_end_of_standard_input_ends_a_paste() {
     let stage = Stage::new().await;
     stage.configure_store();
@@ -715,7 +784,12 @@ async fn what_cannot_work_is_found_before_the_address_is_shown() {
             "{flags:?}"
         );
         for words in words {
-            assert!(ended.stderr.contains(words), "{flags:?}: {}", ended.stderr);
+            assert_eq!(
+                ended.stderr.matches(words).count(),
+                1,
+                "{flags:?}: {}",
+                ended.stderr
+            );
         }
     };
     stage.configure("");
@@ -726,6 +800,7 @@ async fn what_cannot_work_is_found_before_the_address_is_shown() {
         &["cannot write no/such/directory/token"],
     );
     refused(&["--out", "/dev/null"], &["/dev/null is no regular file"]);
+    refused(&["--out", "new/"], &["cannot write new/: it names no file"]);
     let store = stage.configure_store();
     refused(
         &["--format=kubernetes-secret"],

@@ -103,7 +103,12 @@ async fn every_rotation_is_stored_and_no_collection_fails_for(time: Duration) {
         }
         let scrape = exporter.scrape().await;
         let output = exporter.output();
-        assert_eq!(api_failures(&scrape), 0.0, "{output}");
+        assert_eq!(
+            api_failures(&scrape),
+            0.0,
+            "{:?}\n{output}",
+            scrape.series_of("lightfi_exporter_api_request_failures_total")
+        );
         assert_eq!(refused(&scrape), 0.0, "{output}");
         assert_eq!(scrape.sum("lightfi_sensor_read_success"), 5.0, "{output}");
         assert!(
