@@ -256,7 +256,10 @@ impl Login {
                 let page = read_limited(response, MAX_PAGE_BYTES)
                     .await
                     .unwrap_or_default();
-                let page = String::from_utf8_lossy(&page).to_lowercase();
+                // A page may repeat the address it was asked for by, which says nothing.
+                let page = String::from_utf8_lossy(&page)
+                    .to_lowercase()
+                    .replace("redirect_uri=", "");
                 let named = REFUSALS.iter().find(|words| page.contains(*words));
                 named.map(|words| format!("400, {words}"))
             }
@@ -535,6 +538,11 @@ mod tests {
             (302, "http://localhost:3000?code=abc", ""),
             (302, "/login?error=login_required", ""),
             (400, "", "no cookies"),
+            (
+                400,
+                "",
+                "no cookies at /authorize?redirect_uri=http://localhost:3000",
+            ),
             (403, "", "no robots: redirect_uri"),
             (503, "", ""),
         ] {

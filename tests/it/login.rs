@@ -9,6 +9,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
     sync::{
+        Arc, Mutex,
         atomic::{AtomicU16, Ordering},
         mpsc,
     },
@@ -16,9 +17,17 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use axum::{
+    Json, Router,
+    http::{HeaderMap, StatusCode},
+    routing,
+};
+use base64::{Engine, prelude::BASE64_URL_SAFE};
 use lightfi_exporter::simulator::Options;
 use reqwest::{Client, Response, Url, header::LOCATION, redirect};
+use serde_json::json;
 use tempfile::TempDir;
+use tokio::net::TcpListener;
 
 use crate::{
     cloud::Cloud,
@@ -856,4 +865,84 @@ async fn no_secret_is_on_the_terminal_the_page_or_the_command_line() {
         }
     }
     assert!(!ended.stderr.contains(&state) && !page.contains(&state));
+}
+
+/// A token endpoint of another make, which refuses everything and repeats `repeat` of what it was sent; and every form
+/// that it was sent.
+async fn careless(
+    status: u16,
+    repeat: impl Fn(&HeaderMap, &str) -> String + Clone + Send + Sync + 'static,
+) -> (String, Arc<Mutex<Vec<String>>>) {
+    let sent = Arc::new(Mutex::new(Vec::new()));
+    let forms = sent.clone();
+    let token = async move |headers: HeaderMap, form: String| {
+        let words = repeat(&headers, &form);
+        forms.lock().unwrap().push(form);
+        let body = json!({"error": "invalid_request", "error_description": words});
+        (StatusCode::from_u16(status).unwrap(), Json(body))
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/token", listener.local_addr().unwrap());
+    let routes = Router::new().route("/token", routing::post(token));
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    (url, sent)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_endpoint_that_repeats_what_it_was_sent_shows_no_secret() {
+    type Repeat = fn(&HeaderMap, &str) -> String;
+    // A part of the form at a time, as only the beginning of what is told is shown.
+    let pick = |form: &str, name: &str| {
+        let at = form.find(&format!("{name}=")).unwrap();
+        form[at..].split('&').next().unwrap().to_owned()
+    };
+    let cases: [(u16, &str, &str, Repeat); 5] = [
+        (400, "body", "code_verifier", |_, form| form.to_owned()),
+        (401, "body", "client_secret", |_, form| form.to_owned()),
+        (403, "body", "code", |_, form| form.to_owned()),
+        (500, "body", "client_secret", |_, form| {
+            BASE64_URL_SAFE.encode(form)
+        }),
+        (200, "basic", "", |headers, _| {
+            headers["authorization"].to_str().unwrap().to_owned()
+        }),
+    ];
+    for (status, client_auth, name, repeat) in cases {
+        let stage = Stage::new().await;
+        stage.configure(&format!("  client_auth: {client_auth}"));
+        let (url, sent) = careless(status, move |headers, form| {
+            repeat(headers, &pick(form, name))
+        })
+        .await;
+        let file = stage.path("config.yaml");
+        let config = fs::read_to_string(&file).unwrap();
+        let token_url = format!("{}/oauth2/token", stage.cloud.url);
+        fs::write(&file, config.replace(&token_url, &url)).unwrap();
+
+        let mut login = stage.spawn(&["--print"]);
+        let to = press("login", &login.url()).await;
+        let page = open(&to).await.text().await.unwrap();
+        let ended = login.end();
+        assert_eq!(ended.code, Some(1));
+        let form = sent.lock().unwrap().concat();
+        let form = query(&format!("http://localhost/?{form}"));
+        let verifier = form["code_verifier"].clone();
+        assert!(verifier.len() >= 43, "{form:?}");
+        for place in [&page, &ended.stdout, &ended.stderr] {
+            for secret in [&stage.secret(), &verifier, &query(&to)["code"]] {
+                assert!(!place.contains(secret), "{status}: {place}");
+                let encoded = BASE64_URL_SAFE.encode(secret);
+                assert!(!place.contains(&encoded[..16]), "{status}: {place}");
+            }
+        }
+        for place in [
+            &page.replace("&lt;", "<").replace("&gt;", ">"),
+            &ended.stderr,
+        ] {
+            assert!(place.contains("<secret>"), "{status}: {place}");
+        }
+        for words in ["invalid_request", "lightfi-exporter login` again"] {
+            assert!(ended.stderr.contains(words), "{}", ended.stderr);
+        }
+    }
 }
