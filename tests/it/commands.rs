@@ -1,6 +1,9 @@
 //! `check` and `sensors`: what a person asks before and beside running the exporter.
 
-use std::process::Output;
+use std::{
+    process::{Command, Output, Stdio},
+    time::Duration,
+};
 
 use lightfi_exporter::simulator::{Listing, Options};
 use tempfile::TempDir;
@@ -185,4 +188,48 @@ async fn a_list_that_is_not_whole_is_a_failure() {
     let (code, out, err) = run(&cloud.config(""), &["sensors", "--output=json"]).await;
     assert_eq!((code, out.trim()), (Some(1), "[]"));
     assert!(err.contains("the base location: HTTP 500"), "{err}");
+}
+
+/// What a command shows on a terminal.
+async fn on_a_terminal(config: &str, arguments: &str) -> String {
+    let directory = TempDir::new().expect("a temporary directory");
+    std::fs::write(directory.path().join("lightfi-exporter.yaml"), config).expect("written");
+    let mut terminal = Command::new("script");
+    terminal
+        .args(["--quiet", "--return", "--command"])
+        .arg(format!(
+            "{} {arguments}",
+            env!("CARGO_BIN_EXE_lightfi-exporter")
+        ))
+        .arg("/dev/null")
+        .current_dir(directory.path())
+        .env_clear()
+        .envs([("TERM", "xterm"), ("PATH", "/usr/bin:/bin")])
+        .stdin(Stdio::null());
+    let ended = tokio::task::spawn_blocking(move || terminal.output()).await;
+    let output = ended
+        .expect("no panic")
+        .expect("util-linux has script on every Linux");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[tokio::test]
+async fn a_terminal_gets_colours_and_a_progress_bar() {
+    let cloud = Cloud::start(Options {
+        sensors: 100,
+        latency: Duration::from_millis(100),
+        listing: Listing::Locations,
+        ..Options::default()
+    })
+    .await;
+    let shown = on_a_terminal(&cloud.config(""), "check").await;
+    assert!(shown.contains("\u{1b}[32mok"), "{shown:?}");
+    let shown = on_a_terminal(&cloud.config(""), "sensors").await;
+    assert!(
+        shown.contains(" locations") && shown.contains("SENSOR"),
+        "{shown:?}"
+    );
+    let (_, out, err) = run(&cloud.config(""), &["sensors"]).await;
+    assert!(!out.contains(" locations") && err.is_empty(), "{err}");
 }
