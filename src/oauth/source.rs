@@ -419,6 +419,9 @@ impl TokenSource {
                 "the server rotates refresh tokens and there is no oauth.token_store: the new one is in memory only and lost at the next restart"
             ),
             Ok(Keeping::InMemoryAsBefore) => {}
+            Ok(Keeping::Overtaken) => tracing::info!(
+                "somebody has logged in: the refresh token of that login is asked with from here on"
+            ),
             Ok(Keeping::Failed(error)) => tracing::error!(
                 %error,
                 "the rotated refresh token is in memory only; writing it is tried again by itself"
