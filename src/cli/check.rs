@@ -80,10 +80,16 @@ pub(super) async fn run(
     }
     if arguments.online {
         Telemetry::install_quietly(&config.log);
-        online(config, report).await
-    } else {
-        Ok(())
+        return online(config, report).await;
     }
+    // What depends on this machine is no fault of a configuration that may be meant for another.
+    if let Err(failure) = Exporter::new(config, Proxies::OfEnvironment).await {
+        report.warning(
+            "start",
+            format_args!("the exporter would not start here: {failure}"),
+        )?;
+    }
+    Ok(())
 }
 
 /// TLS and users, with the files that are named there.
@@ -106,10 +112,17 @@ async fn online(config: Config, mut report: Report) -> Result<(), Failure> {
     let exporter = Exporter::new(config, Proxies::OfEnvironment).await?;
     let Exporter { config, tokens, .. } = &exporter;
     if let Err(error) = tokens.token().await {
-        report.bad("token", format_args!("{error}: {}", error.advice()))?;
+        report.bad("token", format_args!("{error}: {}", error.remedy()))?;
         return report.summary();
     }
     report.good("token", lifetime(config, tokens))?;
+    if tokens.is_rotated_in_memory_only() {
+        report.warning(
+            "token",
+            "the server rotates refresh tokens and no oauth.token_store keeps the new one, which ends with this check: \
+             set one that can be written, then run `lightfi-exporter login`",
+        )?;
+    }
 
     let routes = routes(config, &exporter.client()).await;
     let (collector, _) = Collector::new(exporter.assignment());

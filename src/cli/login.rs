@@ -80,9 +80,9 @@ enum Unfinished {
     #[error(transparent)]
     Login(#[from] LoginError),
     #[error("logged in, but the refresh token is lost: {0}")]
-    Deposit(#[from] DepositError),
+    Deposit(DepositError),
     #[error("logged in, but the refresh token cannot be printed: {0}")]
-    Print(#[from] io::Error),
+    Print(io::Error),
     #[error(
         "nobody has logged in within {}: run `lightfi-exporter login` again",
         duration::format(*.0)
@@ -167,8 +167,10 @@ async fn finish(login: &Login, deposit: &Deposit, answer: Answer) -> Result<(), 
         true => deposit.print(&refresh_token, &mut io::stdout()),
         false => Ok(()),
     };
-    deposit.keep(&refresh_token, SystemTime::now())?;
-    Ok(printed?)
+    deposit
+        .keep(&refresh_token, SystemTime::now())
+        .map_err(Unfinished::Deposit)?;
+    printed.map_err(Unfinished::Print)
 }
 
 /// Results go to standard output, which with `--print` belongs to the token alone.

@@ -101,6 +101,8 @@ pub(super) enum Keeping {
     NoStore,
     /// It is in memory only, for the reason told before.
     InMemoryAsBefore,
+    /// Somebody has logged in while the server was asked, and the token of that login stays in the store.
+    Overtaken,
     /// It is held in memory until it can be written.
     Failed(StoreError),
 }
@@ -171,6 +173,13 @@ impl Vault {
             obtained_at: grant.obtained_at,
         };
         let mut kept = self.kept();
+        let login_before = kept.record.as_ref().and_then(|known| known.obtained_at);
+        if let Some(store) = &self.store
+            && let Ok(Some(stored)) = store.read()
+            && stored.obtained_at > login_before
+        {
+            return Keeping::Overtaken;
+        }
         kept.record = Some(record.clone());
         let Some(store) = &self.store else {
             if std::mem::replace(&mut kept.warned_of_no_store, true) {
@@ -192,6 +201,12 @@ impl Vault {
                 }
             }
         }
+    }
+
+    /// The newest refresh token is in no file: it ends with this process.
+    pub(super) fn is_in_memory_only(&self) -> bool {
+        let kept = self.kept();
+        kept.record.is_some() && (self.store.is_none() || kept.unsaved.is_some())
     }
 
     /// Tries again to write what could not be written; `true` if it is on the disk now and was not before.
@@ -379,6 +394,41 @@ mod tests {
             best.obtained_at, None,
             "a configured token's login is unknown"
         );
+    }
+
+    #[test]
+    fn a_login_while_the_server_is_asked_is_not_lost_to_the_rotated_token() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let path = directory.path().join("store.json");
+        let login = |token: &str, at| Store::create(&path, &secret(token), None, at).unwrap();
+        let vault = Vault::open(Oauth {
+            token_url: "http://127.0.0.1/token".parse().unwrap(),
+            authorize_url: "http://127.0.0.1/authorize".parse().unwrap(),
+            scope: String::new(),
+            client_id: Credential::Inline(secret("id")),
+            client_secret: None,
+            refresh_token: Some(Credential::Inline(secret("configured"))),
+            client_auth: crate::config::ClientAuth::Body,
+            expiry_margin: std::time::Duration::from_secs(60),
+            token_store: Some(path.clone()),
+            allow_insecure: false,
+        })
+        .unwrap();
+        let best = || vault.read().unwrap().best;
+        // Before there was any store, and after.
+        for at in [7.0, 8.0] {
+            let asked_with = best();
+            login("login", at);
+            let keeping = vault.keep(secret("rotated"), &asked_with);
+            assert!(matches!(keeping, Keeping::Overtaken), "{keeping:?}");
+            assert_eq!(best().refresh_token.expose(), "login");
+        }
+        // Without one, and by another exporter that rotates the same login's token, the newest is kept.
+        let asked_with = best();
+        login("rotated by another", 8.0);
+        let keeping = vault.keep(secret("rotated"), &asked_with);
+        assert!(matches!(keeping, Keeping::Stored), "{keeping:?}");
+        assert_eq!(best().refresh_token.expose(), "rotated");
     }
 
     #[test]

@@ -11,7 +11,8 @@ use std::{
 
 use super::{
     credentials::read_credential,
-    store::{Store, StoreError, directory_of, end_of_links, replace, temporary_beside},
+    replace::{Irreplaceable, directory_of, end_of_links, prove, replace},
+    store::{Store, StoreError},
 };
 use crate::config::{Credential, Oauth, Secret};
 
@@ -66,7 +67,7 @@ pub enum DepositError {
     )]
     ManifestElsewhere(&'static str),
     /// The token store refuses.
-    #[error("{0}")]
+    #[error(transparent)]
     Store(#[from] StoreError),
     /// A pipe, a device, a directory.
     #[error("{} is no regular file: name another with --out, or use --print", path.display())]
@@ -74,19 +75,13 @@ pub enum DepositError {
         /// As named.
         path: PathBuf,
     },
-    /// The system refuses to write it.
-    #[error(
-        "cannot write {}: {error}; it must be in a directory that you may write to, which {} is not",
-        path.display(),
-        directory.display()
-    )]
+    /// It cannot be replaced.
+    #[error("cannot write {}: {why}", path.display())]
     Unwritable {
         /// As named.
         path: PathBuf,
-        /// Where it is.
-        directory: PathBuf,
-        /// What the system says.
-        error: io::Error,
+        /// What stands against it.
+        why: Irreplaceable,
     },
 }
 
@@ -104,8 +99,7 @@ impl Deposit {
                 Store::open(path)?;
             }
             Some(Place::File { path, .. }) => {
-                let target = target(path)?;
-                temporary_beside(&target).map_err(|error| unwritable(path, &target, error))?;
+                prove(&target(path)?).map_err(|why| unwritable(path, why))?;
             }
             None => {}
         }
@@ -130,9 +124,8 @@ impl Deposit {
                 Store::create(path, refresh_token, seed.as_ref(), now)?;
             }
             Some(Place::File { path, .. }) => {
-                let target = target(path)?;
-                replace(&target, self.text(refresh_token).expose().as_bytes())
-                    .map_err(|error| unwritable(path, &target, error))?;
+                replace(&target(path)?, self.text(refresh_token).expose().as_bytes())
+                    .map_err(|why| unwritable(path, why))?;
             }
             None => {}
         }
@@ -169,6 +162,9 @@ impl Deposit {
                 "The refresh token is in {}. Set oauth.refresh_token_file to this path and start the exporter.",
                 path.display()
             ),
+            None if self.form == Form::KubernetesSecret => {
+                "The Secret is on standard output and nowhere else: `kubectl apply -f -` takes it from there.".to_owned()
+            }
             None => "The refresh token is on standard output and nowhere else: keep it as you keep a password."
                 .to_owned(),
         }
@@ -258,10 +254,9 @@ fn target(path: &Path) -> Result<PathBuf, DepositError> {
     }
 }
 
-fn unwritable(path: &Path, target: &Path, error: io::Error) -> DepositError {
+fn unwritable(path: &Path, why: Irreplaceable) -> DepositError {
     DepositError::Unwritable {
         path: path.to_owned(),
-        directory: directory_of(target).to_owned(),
-        error,
+        why,
     }
 }

@@ -187,8 +187,15 @@ pub enum LoginError {
     )]
     NoRefreshToken,
     /// No sensible answer.
-    #[error("cannot redeem the code of this login: {0}")]
-    Unavailable(String),
+    #[error(
+        "cannot redeem the code of this login: {what}: {remedy}, and run `lightfi-exporter login` again"
+    )]
+    Unavailable {
+        /// What was seen.
+        what: String,
+        /// What a person can do.
+        remedy: &'static str,
+    },
 }
 
 impl Login {
@@ -249,7 +256,10 @@ impl Login {
                 let page = read_limited(response, MAX_PAGE_BYTES)
                     .await
                     .unwrap_or_default();
-                let page = String::from_utf8_lossy(&page).to_lowercase();
+                // A page may repeat the address it was asked for by, which says nothing.
+                let page = String::from_utf8_lossy(&page)
+                    .to_lowercase()
+                    .replace("redirect_uri=", "");
                 let named = REFUSALS.iter().find(|words| page.contains(*words));
                 named.map(|words| format!("400, {words}"))
             }
@@ -319,13 +329,16 @@ impl Login {
         let reply = request.send(&self.http, &self.scrubber).await;
         reply
             .map_err(|error| match error {
+                TokenError::Unavailable { ref what, .. } => LoginError::Unavailable {
+                    what: what.clone(),
+                    remedy: error.remedy(),
+                },
                 TokenError::InvalidGrant(what) | TokenError::RefreshTokenMissing(what) => {
                     LoginError::CodeRefused(what)
                 }
                 TokenError::InvalidClient(what) | TokenError::ClientMissing(what) => {
                     LoginError::ClientRefused(what)
                 }
-                TokenError::Unavailable { what, .. } => LoginError::Unavailable(what),
             })?
             .refresh_token
             .ok_or(LoginError::NoRefreshToken)
@@ -525,6 +538,11 @@ mod tests {
             (302, "http://localhost:3000?code=abc", ""),
             (302, "/login?error=login_required", ""),
             (400, "", "no cookies"),
+            (
+                400,
+                "",
+                "no cookies at /authorize?redirect_uri=http://localhost:3000",
+            ),
             (403, "", "no robots: redirect_uri"),
             (503, "", ""),
         ] {

@@ -11,6 +11,7 @@
 //! | `credentials` | what a request is made with; which refresh token wins |
 //! | `store` | the file that keeps rotated refresh tokens |
 //! | `login` | a person's login, from the URL to the refresh token |
+//! | `replace` | how a file is put in another's place |
 //! | `deposit` | where a login's refresh token goes |
 //! | `token` | one access token and its lifetime |
 //! | `scrub` | server's words made safe to show |
@@ -21,6 +22,7 @@ pub mod deposit;
 pub mod http;
 pub mod login;
 mod policy;
+mod replace;
 mod request;
 mod scrub;
 mod source;
@@ -71,22 +73,39 @@ impl TokenError {
         }
     }
 
-    /// What a person can do, and what happens by itself.
-    pub fn advice(&self) -> &'static str {
+    /// What a person can do.
+    pub fn remedy(&self) -> &'static str {
         match self {
             Self::RefreshTokenMissing(_) => {
-                "put a refresh token there or run `lightfi-exporter login`; it is taken up by itself"
+                "put a refresh token there or run `lightfi-exporter login`"
             }
-            Self::ClientMissing(_) => "put it there; it is taken up by itself",
+            Self::ClientMissing(_) => "put it there",
             Self::InvalidGrant(_) => {
-                "run `lightfi-exporter login` or put a new refresh token in place; a new one in a file or the token store is taken up by itself"
+                "run `lightfi-exporter login` or put a new refresh token in place"
             }
             Self::InvalidClient(_) => {
-                "mend oauth.client_id, oauth.client_secret or oauth.client_auth; changed files are taken up by themselves"
+                "mend oauth.client_id, oauth.client_secret or oauth.client_auth"
             }
+            Self::Unavailable { reason, .. } => match reason {
+                Reason::ServerError | Reason::RateLimited => "only time helps",
+                Reason::Timeout | Reason::Connect => {
+                    "look at oauth.token_url, the network and its proxies, api.ca_file and api.timeout"
+                }
+                _ => "look whether oauth.token_url is right",
+            },
+        }
+    }
+
+    /// The same, and what a running exporter does by itself.
+    pub fn advice(&self) -> String {
+        let by_itself = match self {
+            Self::RefreshTokenMissing(_) | Self::ClientMissing(_) => "it is taken up by itself",
+            Self::InvalidGrant(_) => "a new one in a file or the token store is taken up by itself",
+            Self::InvalidClient(_) => "changed files are taken up by themselves",
             Self::Unavailable { .. } => {
                 "it is asked again by itself, at longest intervals of 60s unless the server wants more"
             }
-        }
+        };
+        format!("{}; {by_itself}", self.remedy())
     }
 }

@@ -6,6 +6,9 @@ use std::time::Duration;
 /// From the end of one request to the start of the next, so that a server sees at most one a second.
 const SPACING: Duration = Duration::from_secs(1);
 
+/// Servers count in whole seconds, so a token may end this much before its lifetime has passed since it was received.
+const RESOLUTION: Duration = Duration::from_secs(1);
+
 /// First wait after a failure that time may heal; it doubles with each further one.
 const BACKOFF_FIRST: Duration = Duration::from_secs(1);
 
@@ -28,6 +31,8 @@ pub(super) struct Policy {
 #[derive(Debug, Clone, Copy)]
 struct Life {
     renew_at: Duration,
+    /// From here on it may have ended.
+    doubtful_at: Duration,
     end: Duration,
 }
 
@@ -117,9 +122,17 @@ impl Policy {
 
     /// A caller needs a token.
     pub(super) fn demand(&mut self, now: Duration) -> Demand {
-        if self.usable(now) {
+        if self.life.is_some_and(|life| now < life.doubtful_at) {
             return Demand::Use;
         }
+        match self.demand_new(now) {
+            // Better a doubtful token than none.
+            Demand::Later(_) | Demand::Refuse if self.usable(now) => Demand::Use,
+            demand => demand,
+        }
+    }
+
+    fn demand_new(&mut self, now: Duration) -> Demand {
         if self.in_flight {
             return Demand::Join;
         }
@@ -153,10 +166,11 @@ impl Policy {
 
     /// The request under way brought a token that lives so long from `now`.
     pub(super) fn succeeded(&mut self, now: Duration, lifetime: Duration) {
-        let end = now + lifetime;
+        let [ahead, doubtful] = [self.margin, RESOLUTION].map(|time| time.min(lifetime / 2));
         self.life = Some(Life {
-            renew_at: end - self.margin.min(lifetime / 2),
-            end,
+            renew_at: now + lifetime - ahead,
+            doubtful_at: now + lifetime - doubtful,
+            end: now + lifetime,
         });
         self.in_flight = false;
         self.last_ended = Some(now);
@@ -257,8 +271,21 @@ mod tests {
     fn a_token_is_renewed_the_margin_before_its_end() {
         let mut policy = with_token(14_400.0);
         assert_eq!(policy.renewal(seconds(1.0)), Renewal::At(seconds(14_340.0)));
-        assert_eq!(policy.demand(seconds(14_399.0)), Demand::Use);
-        assert_eq!(policy.demand(seconds(14_400.0)), Demand::Start);
+    }
+
+    #[test]
+    fn a_token_in_its_last_second_is_given_out_only_where_no_newer_one_can_be_had() {
+        for (lifetime, last) in [(14_400.0, 14_399.0), (3.0, 2.0), (2.0, 1.0)] {
+            let mut policy = with_token(lifetime);
+            assert_eq!(policy.demand(seconds(last - 0.01)), Demand::Use);
+            assert_eq!(policy.demand(seconds(last)), Demand::Start);
+            assert_eq!(policy.demand(seconds(last)), Demand::Join);
+            policy.failed(seconds(last), Setback::Refused, 0.0);
+            assert_eq!(policy.demand(seconds(lifetime - 0.01)), Demand::Use);
+            assert_eq!(policy.demand(seconds(lifetime)), Demand::Refuse);
+        }
+        // Half a second is too soon after the last request.
+        assert_eq!(with_token(1.0).demand(seconds(0.9)), Demand::Use);
     }
 
     #[test]
@@ -447,6 +474,7 @@ mod tests {
             // Unchanged credentials that were refused at this time.
             let mut refused_at: Option<Duration> = None;
             let mut alive_until: Option<Duration> = None;
+            let mut certain_until: Option<Duration> = None;
             for event in events {
                 let mut started = false;
                 match event {
@@ -457,9 +485,11 @@ mod tests {
                     Event::Need => {
                         let alive = alive_until.is_some_and(|end| now < end);
                         let demand = policy.demand(now);
+                        let certain = certain_until.is_some_and(|end| now < end);
+                        let newer = matches!(demand, Demand::Join | Demand::Start);
                         // A living token is given out whatever else is wrong, and a dead one never.
-                        prop_assert_eq!(demand == Demand::Use, alive);
-                        prop_assert_eq!(demand == Demand::Join, in_flight && !alive);
+                        prop_assert_eq!(demand == Demand::Use, certain || (alive && !newer));
+                        prop_assert_eq!(demand == Demand::Join, in_flight && !certain);
                         if let Demand::Later(at) = demand {
                             prop_assert!(now < at && at <= now + SPACING);
                         }
@@ -472,6 +502,7 @@ mod tests {
                             Ok(lifetime) => {
                                 policy.succeeded(now, seconds(lifetime));
                                 alive_until = Some(now + seconds(lifetime));
+                                certain_until = Some(now + seconds((lifetime - 1.0).max(lifetime / 2.0)));
                                 refused_at = None;
                             }
                             Err(setback) => {
@@ -483,7 +514,7 @@ mod tests {
                     Event::Answer(..) => {}
                     Event::Reject => {
                         policy.rejected();
-                        alive_until = None;
+                        (alive_until, certain_until) = (None, None);
                     }
                     Event::Change => {
                         policy.credentials_changed();

@@ -105,19 +105,13 @@ impl TokenRequest<'_> {
                 );
             }
         }
-        let request = request
-            .form(&form)
-            .build()
-            .map_err(|error| unavailable(reason_of(&error), describe(error)))?;
+        let request = request.form(&form).build().map_err(no_answer)?;
         if let Some(basic) = request.headers().get(AUTHORIZATION)
             && let Some((_, encoded)) = basic.to_str().unwrap_or_default().split_once(' ')
         {
             scrubber.learn(&Secret::new(encoded));
         }
-        let response = http
-            .execute(request)
-            .await
-            .map_err(|error| unavailable(reason_of(&error), describe(error)))?;
+        let response = http.execute(request).await.map_err(no_answer)?;
         read(response, scrubber).await
     }
 }
@@ -128,7 +122,10 @@ async fn read(response: Response, scrubber: &Scrubber) -> Result<Reply, TokenErr
     // A broken or endless body does not change what a refusal's status says.
     let body = match (read_limited(response, MAX_REPLY_BYTES).await, status) {
         (Ok(body), _) => body,
-        (Err(error), 200..=299) => return Err(unavailable(error.reason(), error.to_string())),
+        (Err(error), 200..=299) => {
+            let what = format!("the token endpoint's answer cannot be read: {error}");
+            return Err(unavailable(error.reason(), what));
+        }
         (Err(_), _) => bytes::Bytes::new(),
     };
     understand(status, retry_after, &body, scrubber)
@@ -187,7 +184,7 @@ fn good_reply(
     let malformed = |what: String| unavailable(Reason::Malformed, what);
     let Some(object) = object else {
         return Err(malformed(
-            "the token endpoint answered something else than a JSON object: is oauth.token_url right?".to_owned(),
+            "the token endpoint answered something else than a JSON object".to_owned(),
         ));
     };
     let Some(access_token) = text(object, "access_token") else {
@@ -250,6 +247,12 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
 
 fn form_encoded(secret: &Secret) -> String {
     form_urlencoded::byte_serialize(secret.expose().as_bytes()).collect()
+}
+
+fn no_answer(error: reqwest::Error) -> TokenError {
+    let reason = reason_of(&error);
+    let what = format!("no answer from the token endpoint: {}", describe(error));
+    unavailable(reason, what)
 }
 
 fn unavailable(reason: Reason, what: String) -> TokenError {

@@ -4,6 +4,11 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use base64::{
+    Engine,
+    prelude::{BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD},
+};
+use percent_encoding::percent_decode_str;
 use url::form_urlencoded;
 
 use crate::config::Secret;
@@ -14,42 +19,54 @@ const REMEMBERED: usize = 64;
 /// As much of a server's words as helps.
 const SHOWN_CHARS: usize = 200;
 
+/// A shorter piece of base64 may stand in any word.
+const SHORTEST_BASE64: usize = 8;
+
 /// Every secret seen lately.
 #[derive(Default)]
 pub(super) struct Scrubber {
-    secrets: Mutex<Vec<Secret>>,
+    secrets: Mutex<Vec<Known>>,
+}
+
+struct Known {
+    secret: Secret,
+    /// As it stands in forms and in base64.
+    encoded: Vec<Secret>,
 }
 
 impl Scrubber {
-    /// `secret` must not be shown from here on, neither as it is nor as a form carries it.
+    /// `secret` must not be shown from here on, neither as it is nor as a form, a URL or a header carries it.
     pub(super) fn learn(&self, secret: &Secret) {
         let text = secret.expose();
-        let encoded = form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
-        let mut secrets = self.secrets();
-        for form in [text, encoded.as_str()] {
-            if form.is_empty() {
-                continue;
-            }
-            secrets.retain(|known| known.expose() != form);
-            secrets.push(Secret::new(form));
+        if text.is_empty() {
+            return;
         }
+        let mut secrets = self.secrets();
+        let known = secrets
+            .iter()
+            .position(|known| known.secret.expose() == text);
+        let known = match known {
+            Some(at) => secrets.remove(at),
+            None => Known {
+                secret: secret.clone(),
+                encoded: encoded(text.as_bytes()),
+            },
+        };
+        secrets.push(known);
         let surplus = secrets.len().saturating_sub(REMEMBERED);
         secrets.drain(..surplus);
     }
 
     /// `text` on one line, with every known secret replaced.
     pub(super) fn scrub(&self, text: &str) -> String {
-        let mut text: String = text
-            .chars()
-            .filter(|character| !character.is_control())
-            .collect();
-        let secrets = self.secrets();
-        let mut longest_first: Vec<&str> = secrets.iter().map(Secret::expose).collect();
-        // A secret may be part of another: the longer one must go while it is whole.
-        longest_first.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-        for secret in longest_first {
-            if text.contains(secret) {
-                text = text.replace(secret, "<secret>");
+        let mut text = self.hide(&printable(text));
+        // There are more ways to write the same than forms have: where one hides a secret, the decoded text is shown.
+        for space in ["+", " "] {
+            let spaced = text.replace('+', space);
+            let decoded = printable(&percent_decode_str(&spaced).decode_utf8_lossy());
+            let hidden = self.hide(&decoded);
+            if hidden != decoded {
+                text = hidden;
             }
         }
         text
@@ -61,9 +78,59 @@ impl Scrubber {
         self.scrub(text).chars().take(SHOWN_CHARS).collect()
     }
 
-    fn secrets(&self) -> MutexGuard<'_, Vec<Secret>> {
+    fn hide(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        let secrets = self.secrets();
+        let mut longest_first: Vec<&str> = secrets
+            .iter()
+            .flat_map(|known| [&known.secret].into_iter().chain(&known.encoded))
+            .map(Secret::expose)
+            .collect();
+        // A secret may be part of another: the longer one must go while it is whole.
+        longest_first.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        for secret in longest_first {
+            if text.contains(secret) {
+                text = text.replace(secret, "<secret>");
+            }
+        }
+        text
+    }
+
+    fn secrets(&self) -> MutexGuard<'_, Vec<Known>> {
         self.secrets.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn printable(text: &str) -> String {
+    text.chars()
+        .filter(|character| !character.is_control())
+        .collect()
+}
+
+fn encoded(secret: &[u8]) -> Vec<Secret> {
+    let form: String = form_urlencoded::byte_serialize(secret).collect();
+    let mut encoded = inside_base64(secret);
+    encoded.push(Secret::new(form));
+    encoded
+}
+
+/// What base64 of any text holds where `secret` is in that text, as `Basic` credentials hold a client secret: three bytes
+/// make four characters, so there are three ways to begin. Characters that also depend on a neighbour are left out.
+fn inside_base64(secret: &[u8]) -> Vec<Secret> {
+    let mut pieces = Vec::new();
+    for (before, shared) in [(0, 0), (1, 2), (2, 3)] {
+        let text = [&[0; 2][..before], secret].concat();
+        let whole = text.len() * 8 / 6;
+        for alphabet in [BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD] {
+            let encoded = alphabet.encode(&text);
+            if let Some(piece) = encoded.get(shared..whole)
+                && piece.len() >= SHORTEST_BASE64
+            {
+                pieces.push(Secret::new(piece));
+            }
+        }
+    }
+    pieces
 }
 
 #[cfg(test)]
@@ -79,6 +146,41 @@ mod tests {
             scrubber.scrub("got s3cret/with+signs, s3cret%2Fwith%2Bsigns and s3\ncret"),
             "got <secret>, <secret> and <secret>"
         );
+    }
+
+    #[test]
+    fn percent_encoding_hides_no_secret_however_it_is_written() {
+        let scrubber = Scrubber::default();
+        scrubber.learn(&Secret::new("a+b/c d~e%f"));
+        for text in [
+            "a%2Bb%2Fc+d%7Ee%25f",
+            "a%2bb/c%20d~e%25f",
+            "%61%2Bb%2fc%20d%7ee%25%66",
+        ] {
+            assert_eq!(scrubber.scrub(text), "<secret>", "{text}");
+        }
+        assert_eq!(scrubber.scrub("100% of a%20b+c"), "100% of a%20b+c");
+        assert_eq!(scrubber.scrub("%1b[31ma%2Bb/c d~e%25f"), "[31m<secret>");
+    }
+
+    #[test]
+    fn base64_hides_no_secret_wherever_it_stands_in_it() {
+        let scrubber = Scrubber::default();
+        let secret = "s3cret?>with~signs";
+        scrubber.learn(&Secret::new(secret));
+        for before in ["", "i", "id", "id:"] {
+            for after in ["", "!", "!!"] {
+                let text = format!("{before}{secret}{after}");
+                for alphabet in [BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD] {
+                    let encoded = alphabet.encode(&text);
+                    let shown = scrubber.scrub(&format!("got {encoded}=="));
+                    assert!(shown.contains("<secret>"), "{text}: {shown}");
+                    assert!(shown.len() < 30, "{text}: {shown}");
+                }
+            }
+        }
+        scrubber.learn(&Secret::new("ab"));
+        assert_eq!(scrubber.scrub("YWI"), "YWI", "too short to be told");
     }
 
     #[test]

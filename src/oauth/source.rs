@@ -261,6 +261,12 @@ impl TokenSource {
         }
     }
 
+    /// The server has rotated the refresh token and there is no file that keeps the new one: it ends with this process,
+    /// and the configured one has ended.
+    pub fn is_rotated_in_memory_only(&self) -> bool {
+        self.vault.is_in_memory_only()
+    }
+
     /// `text` on one line and without any secret that this process has seen. For whatever a server said.
     pub fn scrub(&self, text: &str) -> String {
         self.scrubber.scrub(text)
@@ -413,6 +419,9 @@ impl TokenSource {
                 "the server rotates refresh tokens and there is no oauth.token_store: the new one is in memory only and lost at the next restart"
             ),
             Ok(Keeping::InMemoryAsBefore) => {}
+            Ok(Keeping::Overtaken) => tracing::info!(
+                "somebody has logged in: the refresh token of that login is asked with from here on"
+            ),
             Ok(Keeping::Failed(error)) => tracing::error!(
                 %error,
                 "the rotated refresh token is in memory only; writing it is tried again by itself"

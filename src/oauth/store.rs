@@ -1,20 +1,20 @@
 //! The token store: one small JSON file that keeps the newest refresh token across restarts and kills.
 //!
 //! Format, reading, and writing that is whole or not at all belong here; which token wins is decided in `credentials`.
-//! `credentials` and `deposit` (and `demo`, which plays a login) call this; `deposit` also replaces its own files with
-//! the functions here.
+//! `credentials` and `deposit` (and `demo`, which plays a login) call this; how a file is replaced is `replace`'s.
 
 use std::{
     fmt::Write as _,
     fs::{self, File},
-    io::{self, Read, Write as _},
+    io::{self, Read},
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::replace::{Irreplaceable, end_of_links, prove, remove_leftovers, replace};
 use crate::config::Secret;
 
 /// The format this version reads and writes.
@@ -22,12 +22,6 @@ const VERSION: u64 = 1;
 
 /// A store holds one token; whatever is longer was written by someone else.
 const MAX_BYTES: u64 = 256 * 1024;
-
-/// As long as Linux follows links itself.
-const MAX_LINKS: usize = 40;
-
-/// A kill between writing and renaming leaves a temporary file; one that old has no writer any more.
-const LEFTOVER_AFTER: Duration = Duration::from_secs(60);
 
 /// A file that keeps a refresh token.
 #[derive(Debug, Clone)]
@@ -95,19 +89,13 @@ pub enum StoreError {
         /// What the system says.
         error: io::Error,
     },
-    /// The system refuses to write it.
-    #[error(
-        "cannot write {}: {error}; it must be in a directory that the exporter may write to, which {} is not",
-        path.display(),
-        directory.display()
-    )]
+    /// It cannot be replaced.
+    #[error("cannot write {}: {why}", path.display())]
     Unwritable {
         /// The file.
         path: PathBuf,
-        /// Where it is.
-        directory: PathBuf,
-        /// What the system says.
-        error: io::Error,
+        /// What stands against it.
+        why: Irreplaceable,
     },
 }
 
@@ -117,8 +105,7 @@ impl Store {
         let store = Self { path: path.into() };
         store.read()?;
         let target = store.target()?;
-        // The file is replaced, never rewritten: what must be writable is its directory.
-        temporary_beside(&target).map_err(|error| store.unwritable(&target, error))?;
+        prove(&target).map_err(|why| store.unwritable(why))?;
         remove_leftovers(&target);
         Ok(store)
     }
@@ -180,7 +167,7 @@ impl Store {
                 .map_or(0, |since| since.as_secs()),
         })
         .expect("text, numbers and null always have a JSON form");
-        replace(&target, text.as_bytes()).map_err(|error| self.unwritable(&target, error))
+        replace(&target, text.as_bytes()).map_err(|why| self.unwritable(why))
     }
 
     /// The file itself where the path is a link to it, so that the file is replaced and the link stays.
@@ -228,11 +215,10 @@ impl Store {
         }
     }
 
-    fn unwritable(&self, target: &Path, error: io::Error) -> StoreError {
+    fn unwritable(&self, why: Irreplaceable) -> StoreError {
         StoreError::Unwritable {
             path: self.path.clone(),
-            directory: directory_of(target).to_owned(),
-            error,
+            why,
         }
     }
 }
@@ -259,70 +245,6 @@ struct Read1 {
     refresh_token: String,
     seed_sha256: Option<SeedHash>,
     obtained_at: Option<f64>,
-}
-
-/// The file that a path leads to, which need not exist; `None` where links go round in a circle.
-pub(super) fn end_of_links(path: &Path) -> Option<PathBuf> {
-    let mut path = path.to_owned();
-    for _ in 0..MAX_LINKS {
-        match fs::read_link(&path) {
-            Ok(target) => path = directory_of(&path).join(target),
-            // No link, or nothing there yet.
-            Err(_) => return Some(path),
-        }
-    }
-    None
-}
-
-/// Puts `contents` and a line feed in the file's place: whole or not at all, 0600, and on the disk before this returns.
-pub(super) fn replace(target: &Path, contents: &[u8]) -> io::Result<()> {
-    let mut temporary = temporary_beside(target)?;
-    temporary.write_all(contents)?;
-    temporary.write_all(b"\n")?;
-    temporary.as_file().sync_all()?;
-    temporary.persist(target).map_err(|failed| failed.error)?;
-    File::open(directory_of(target))?.sync_all()
-}
-
-/// Readable by its owner only from the first moment: that is how temporary files are made.
-pub(super) fn temporary_beside(target: &Path) -> io::Result<tempfile::NamedTempFile> {
-    tempfile::Builder::new()
-        .prefix(&leftover_prefix(target))
-        .tempfile_in(directory_of(target))
-}
-
-fn remove_leftovers(target: &Path) {
-    let prefix = leftover_prefix(target);
-    let Ok(entries) = fs::read_dir(directory_of(target)) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        let abandoned = entry.file_name().to_string_lossy().starts_with(&prefix)
-            && entry
-                .metadata()
-                .and_then(|metadata| metadata.modified())
-                .is_ok_and(|written| written.elapsed().is_ok_and(|age| age >= LEFTOVER_AFTER));
-        if abandoned && let Err(error) = fs::remove_file(entry.path()) {
-            tracing::debug!(
-                path = %entry.path().display(),
-                %error,
-                "cannot remove what a killed writer left beside the token store"
-            );
-        }
-    }
-}
-
-fn leftover_prefix(target: &Path) -> String {
-    let name = target.file_name().unwrap_or_default().to_string_lossy();
-    format!(".{name}.tmp-")
-}
-
-pub(super) fn directory_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        Some(_) => Path::new("."),
-        None => path,
-    }
 }
 
 #[cfg(test)]
@@ -470,6 +392,7 @@ mod tests {
             directory.path().join("missing/store.json"),
             file.join("store.json"),
             directory.path().to_owned(),
+            directory.path().join("missing/"),
         ] {
             let error = Store::open(&path).unwrap_err().to_string();
             assert!(error.contains(path.to_str().unwrap()), "{error}");
@@ -505,27 +428,6 @@ mod tests {
         let link = directory.path().join("store.json");
         symlink("store.json", &link).unwrap();
         assert!(Store::open(&link).is_err());
-    }
-
-    #[test]
-    fn what_a_killed_writer_left_is_removed_once_it_is_old() {
-        let directory = TempDir::new().unwrap();
-        let path = directory.path().join("store.json");
-        for (name, age) in [
-            (".store.json.tmp-old", LEFTOVER_AFTER),
-            (".store.json.tmp-new", Duration::ZERO),
-            (".other.json.tmp-old", LEFTOVER_AFTER),
-        ] {
-            File::create(directory.path().join(name))
-                .unwrap()
-                .set_modified(SystemTime::now() - age)
-                .unwrap();
-        }
-        Store::open(&path).unwrap();
-        assert_eq!(
-            names(directory.path()),
-            [".other.json.tmp-old", ".store.json.tmp-new"]
-        );
     }
 
     #[test]

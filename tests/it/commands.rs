@@ -1,6 +1,9 @@
 //! `check` and `sensors`: what a person asks before and beside running the exporter.
 
-use std::process::Output;
+use std::{
+    process::{Command, Output, Stdio},
+    time::Duration,
+};
 
 use lightfi_exporter::simulator::{Listing, Options};
 use tempfile::TempDir;
@@ -48,6 +51,49 @@ async fn check_says_what_is_listed_and_asks_nobody() {
 }
 
 #[tokio::test]
+async fn check_warns_of_what_would_keep_the_exporter_from_starting() {
+    let cloud = floor().await;
+    let directory = TempDir::new().expect("a temporary directory");
+    let store = directory.path().join("store.json");
+    std::fs::write(&store, "{").expect("written");
+    let broken = cloud.config_with_store(&store, "");
+    for (config, words) in [
+        (broken, "store.json is no token store, or a broken one"),
+        (
+            cloud.config_with_store(&directory.path().join("missing/store.json"), ""),
+            "cannot write ",
+        ),
+    ] {
+        let (code, out, _) = run(&config, &["check"]).await;
+        assert_eq!(code, Some(0), "{out}");
+        let warning = "warning start: the exporter would not start here: ";
+        assert!(out.contains(warning) && out.contains(words), "{out}");
+    }
+    assert_eq!(std::fs::read_to_string(&store).expect("it is there"), "{");
+}
+
+#[tokio::test]
+async fn check_online_warns_where_it_has_used_up_a_token_that_rotates() {
+    let cloud = Cloud::start(Options {
+        sensors: 5,
+        rotate_refresh_tokens: true,
+        ..Options::default()
+    })
+    .await;
+    let (code, out, _) = run(&cloud.config(""), &["check", "--online"]).await;
+    assert_eq!(code, Some(0), "{out}");
+    assert!(
+        out.contains("warning token: the server rotates refresh tokens")
+            && out.contains("summary: everything works, 1 warning"),
+        "{out}"
+    );
+    let directory = TempDir::new().expect("a temporary directory");
+    let config = cloud.config_with_store(&directory.path().join("store.json"), "");
+    let (code, out, _) = run(&config, &["check", "--online"]).await;
+    assert_eq!((code, out.contains("warning")), (Some(0), false), "{out}");
+}
+
+#[tokio::test]
 async fn check_online_tells_of_each_step() {
     let cloud = floor().await;
     let (code, out, _) = run(&cloud.config(""), &["check", "--online"]).await;
@@ -80,7 +126,8 @@ async fn check_online_names_what_fails() {
     let (code, out, _) = run(&cloud.config(""), &["check", "--online"]).await;
     assert_eq!(code, Some(1), "{out}");
     assert!(
-        out.contains("failed  token: the refresh token is not accepted"),
+        out.contains("failed  token: the refresh token is not accepted")
+            && !out.contains("by itself"),
         "{out}"
     );
     assert!(
@@ -141,4 +188,48 @@ async fn a_list_that_is_not_whole_is_a_failure() {
     let (code, out, err) = run(&cloud.config(""), &["sensors", "--output=json"]).await;
     assert_eq!((code, out.trim()), (Some(1), "[]"));
     assert!(err.contains("the base location: HTTP 500"), "{err}");
+}
+
+/// What a command shows on a terminal.
+async fn on_a_terminal(config: &str, arguments: &str) -> String {
+    let directory = TempDir::new().expect("a temporary directory");
+    std::fs::write(directory.path().join("lightfi-exporter.yaml"), config).expect("written");
+    let mut terminal = Command::new("script");
+    terminal
+        .args(["--quiet", "--return", "--command"])
+        .arg(format!(
+            "{} {arguments}",
+            env!("CARGO_BIN_EXE_lightfi-exporter")
+        ))
+        .arg("/dev/null")
+        .current_dir(directory.path())
+        .env_clear()
+        .envs([("TERM", "xterm"), ("PATH", "/usr/bin:/bin")])
+        .stdin(Stdio::null());
+    let ended = tokio::task::spawn_blocking(move || terminal.output()).await;
+    let output = ended
+        .expect("no panic")
+        .expect("util-linux has script on every Linux");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[tokio::test]
+async fn a_terminal_gets_colours_and_a_progress_bar() {
+    let cloud = Cloud::start(Options {
+        sensors: 100,
+        latency: Duration::from_millis(100),
+        listing: Listing::Locations,
+        ..Options::default()
+    })
+    .await;
+    let shown = on_a_terminal(&cloud.config(""), "check").await;
+    assert!(shown.contains("\u{1b}[32mok"), "{shown:?}");
+    let shown = on_a_terminal(&cloud.config(""), "sensors").await;
+    assert!(
+        shown.contains(" locations") && shown.contains("SENSOR"),
+        "{shown:?}"
+    );
+    let (_, out, err) = run(&cloud.config(""), &["sensors"]).await;
+    assert!(!out.contains(" locations") && err.is_empty(), "{err}");
 }

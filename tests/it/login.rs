@@ -7,8 +7,9 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
-    process::{Child, ChildStdin, Stdio},
+    process::{Child, ChildStdin, Command, Stdio},
     sync::{
+        Arc, Mutex,
         atomic::{AtomicU16, Ordering},
         mpsc,
     },
@@ -16,9 +17,17 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use axum::{
+    Json, Router,
+    http::{HeaderMap, StatusCode},
+    routing,
+};
+use base64::{Engine, prelude::BASE64_URL_SAFE};
 use lightfi_exporter::simulator::Options;
 use reqwest::{Client, Response, Url, header::LOCATION, redirect};
+use serde_json::json;
 use tempfile::TempDir;
+use tokio::net::TcpListener;
 
 use crate::{
     cloud::Cloud,
@@ -111,39 +120,23 @@ impl Stage {
     }
 
     fn spawn_at(&self, redirect_uri: &str, flags: &[&str]) -> Login {
-        let mut child = command()
+        let mut login = self.command();
+        login
+            .args(["--no-browser", "--redirect-uri"])
+            .arg(redirect_uri)
+            .args(flags);
+        Login::of(login)
+    }
+
+    fn command(&self) -> Command {
+        let mut login = command();
+        login
             .arg("login")
             .arg("--config.file")
             .arg(self.path("config.yaml"))
-            .args(["--log.level=trace", "--no-browser", "--redirect-uri"])
-            .arg(redirect_uri)
-            .args(flags)
-            .current_dir(self.directory.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let (sender, lines) = mpsc::channel();
-        let streams: [(bool, Box<dyn Read + Send>); 2] = [
-            (true, Box::new(child.stdout.take().unwrap())),
-            (false, Box::new(child.stderr.take().unwrap())),
-        ];
-        for (is_stdout, stream) in streams {
-            let sender = sender.clone();
-            thread::spawn(move || {
-                for line in BufReader::new(stream).lines().map_while(Result::ok) {
-                    let _ = sender.send((is_stdout, line));
-                }
-            });
-        }
-        Login {
-            stdin: child.stdin.take(),
-            child,
-            stdout: String::new(),
-            stderr: String::new(),
-            lines,
-        }
+            .arg("--log.level=trace")
+            .current_dir(self.directory.path());
+        login
     }
 
     /// Logs in with these flags, the browser and all.
@@ -167,6 +160,35 @@ impl Stage {
 }
 
 impl Login {
+    fn of(mut command: Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (sender, lines) = mpsc::channel();
+        let streams: [(bool, Box<dyn Read + Send>); 2] = [
+            (true, Box::new(child.stdout.take().unwrap())),
+            (false, Box::new(child.stderr.take().unwrap())),
+        ];
+        for (is_stdout, stream) in streams {
+            let sender = sender.clone();
+            thread::spawn(move || {
+                for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                    let _ = sender.send((is_stdout, line));
+                }
+            });
+        }
+        Self {
+            stdin: child.stdin.take(),
+            child,
+            stdout: String::new(),
+            stderr: String::new(),
+            lines,
+        }
+    }
+
     fn read(&mut self, until: impl Fn(&str) -> bool) -> Option<String> {
         let deadline = Instant::now() + PATIENCE;
         while let Ok((is_stdout, line)) = self
@@ -508,6 +530,62 @@ async fn a_pasted_address_will_do_wherever_it_leads() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_was_broken_into_lines_or_quoted_is_put_together() {
+    let stage = Stage::new().await;
+    stage.configure_store();
+    for write in [
+        |to: &str| format!("'{to}'"),
+        |to: &str| format!("<{to}>"),
+        |to: &str| format!("{}\n{}", &to[..30], &to[30..]),
+        |to: &str| format!("  {}\n  {}", &to[..to.len() - 5], &to[to.len() - 5..]),
+    ] {
+        let mut login = stage.spawn(&["--paste"]);
+        let to = press("login", &login.url()).await;
+        login.say(&write(&to));
+        let ended = login.end();
+        assert_eq!(ended.code, Some(0), "{}\n{}", write(&to), ended.stderr);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_browser_is_asked_to_open_the_address_and_gets_no_secret() {
+    let stage = Stage::new().await;
+    stage.configure_store();
+    let opener = stage.path("xdg-open");
+    let script =
+        "#!/bin/sh\necho \"$@\" >opened.tmp\nexport -p >>opened.tmp\n/bin/mv opened.tmp opened\n";
+    for (script, opens) in [(script, true), ("#!/bin/sh\nexit 3\n", false)] {
+        fs::write(&opener, script).unwrap();
+        fs::set_permissions(&opener, fs::Permissions::from_mode(0o755)).unwrap();
+        let mut child = stage.command();
+        child
+            .arg("--redirect-uri")
+            .arg(stage.redirect())
+            .env("PATH", stage.directory.path())
+            .env("LIGHTFI_OAUTH__CLIENT_SECRET", stage.secret());
+        let mut login = Login::of(child);
+        let url = login.url();
+        if opens {
+            let opened = stage.path("opened");
+            let deadline = Instant::now() + PATIENCE;
+            while !opened.exists() {
+                assert!(Instant::now() < deadline, "nothing was opened");
+                thread::sleep(Duration::from_millis(10));
+            }
+            let opened = fs::read_to_string(opened).unwrap();
+            assert_eq!(opened.lines().next(), Some(url.as_str()));
+            assert!(!opened.contains("LIGHTFI_"), "{opened}");
+        } else {
+            login.read(|line| line.contains("--paste")).unwrap();
+        }
+        // However that went, the login goes on.
+        let page = open(&press("login", &url).await).await;
+        assert_eq!(page.status(), 200);
+        assert_eq!(login.end().code, Some(0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_end_of_standard_input_ends_a_paste() {
     let stage = Stage::new().await;
     stage.configure_store();
@@ -715,7 +793,12 @@ async fn what_cannot_work_is_found_before_the_address_is_shown() {
             "{flags:?}"
         );
         for words in words {
-            assert!(ended.stderr.contains(words), "{flags:?}: {}", ended.stderr);
+            assert_eq!(
+                ended.stderr.matches(words).count(),
+                1,
+                "{flags:?}: {}",
+                ended.stderr
+            );
         }
     };
     stage.configure("");
@@ -726,6 +809,7 @@ async fn what_cannot_work_is_found_before_the_address_is_shown() {
         &["cannot write no/such/directory/token"],
     );
     refused(&["--out", "/dev/null"], &["/dev/null is no regular file"]);
+    refused(&["--out", "new/"], &["cannot write new/: it names no file"]);
     let store = stage.configure_store();
     refused(
         &["--format=kubernetes-secret"],
@@ -781,4 +865,84 @@ async fn no_secret_is_on_the_terminal_the_page_or_the_command_line() {
         }
     }
     assert!(!ended.stderr.contains(&state) && !page.contains(&state));
+}
+
+/// A token endpoint of another make, which refuses everything and repeats `repeat` of what it was sent; and every form
+/// that it was sent.
+async fn careless(
+    status: u16,
+    repeat: impl Fn(&HeaderMap, &str) -> String + Clone + Send + Sync + 'static,
+) -> (String, Arc<Mutex<Vec<String>>>) {
+    let sent = Arc::new(Mutex::new(Vec::new()));
+    let forms = sent.clone();
+    let token = async move |headers: HeaderMap, form: String| {
+        let words = repeat(&headers, &form);
+        forms.lock().unwrap().push(form);
+        let body = json!({"error": "invalid_request", "error_description": words});
+        (StatusCode::from_u16(status).unwrap(), Json(body))
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/token", listener.local_addr().unwrap());
+    let routes = Router::new().route("/token", routing::post(token));
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    (url, sent)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_endpoint_that_repeats_what_it_was_sent_shows_no_secret() {
+    type Repeat = fn(&HeaderMap, &str) -> String;
+    // A part of the form at a time, as only the beginning of what is told is shown.
+    let pick = |form: &str, name: &str| {
+        let at = form.find(&format!("{name}=")).unwrap();
+        form[at..].split('&').next().unwrap().to_owned()
+    };
+    let cases: [(u16, &str, &str, Repeat); 5] = [
+        (400, "body", "code_verifier", |_, form| form.to_owned()),
+        (401, "body", "client_secret", |_, form| form.to_owned()),
+        (403, "body", "code", |_, form| form.to_owned()),
+        (500, "body", "client_secret", |_, form| {
+            BASE64_URL_SAFE.encode(form)
+        }),
+        (200, "basic", "", |headers, _| {
+            headers["authorization"].to_str().unwrap().to_owned()
+        }),
+    ];
+    for (status, client_auth, name, repeat) in cases {
+        let stage = Stage::new().await;
+        stage.configure(&format!("  client_auth: {client_auth}"));
+        let (url, sent) = careless(status, move |headers, form| {
+            repeat(headers, &pick(form, name))
+        })
+        .await;
+        let file = stage.path("config.yaml");
+        let config = fs::read_to_string(&file).unwrap();
+        let token_url = format!("{}/oauth2/token", stage.cloud.url);
+        fs::write(&file, config.replace(&token_url, &url)).unwrap();
+
+        let mut login = stage.spawn(&["--print"]);
+        let to = press("login", &login.url()).await;
+        let page = open(&to).await.text().await.unwrap();
+        let ended = login.end();
+        assert_eq!(ended.code, Some(1));
+        let form = sent.lock().unwrap().concat();
+        let form = query(&format!("http://localhost/?{form}"));
+        let verifier = form["code_verifier"].clone();
+        assert!(verifier.len() >= 43, "{form:?}");
+        for place in [&page, &ended.stdout, &ended.stderr] {
+            for secret in [&stage.secret(), &verifier, &query(&to)["code"]] {
+                assert!(!place.contains(secret), "{status}: {place}");
+                let encoded = BASE64_URL_SAFE.encode(secret);
+                assert!(!place.contains(&encoded[..16]), "{status}: {place}");
+            }
+        }
+        for place in [
+            &page.replace("&lt;", "<").replace("&gt;", ">"),
+            &ended.stderr,
+        ] {
+            assert!(place.contains("<secret>"), "{status}: {place}");
+        }
+        for words in ["invalid_request", "lightfi-exporter login` again"] {
+            assert!(ended.stderr.contains(words), "{}", ended.stderr);
+        }
+    }
 }

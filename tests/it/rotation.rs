@@ -103,7 +103,12 @@ async fn every_rotation_is_stored_and_no_collection_fails_for(time: Duration) {
         }
         let scrape = exporter.scrape().await;
         let output = exporter.output();
-        assert_eq!(api_failures(&scrape), 0.0, "{output}");
+        assert_eq!(
+            api_failures(&scrape),
+            0.0,
+            "{:?}\n{output}",
+            scrape.series_of("lightfi_exporter_api_request_failures_total")
+        );
         assert_eq!(refused(&scrape), 0.0, "{output}");
         assert_eq!(scrape.sum("lightfi_sensor_read_success"), 5.0, "{output}");
         assert!(
@@ -251,9 +256,14 @@ async fn kills_round_the_write_leave_a_whole_store(kills: usize, grace: Duration
         &directory,
         &cloud.config_without_token(&oauth, "collect: {interval: 1s}\n"),
     );
-    let (mut offset, mut step) = (Duration::ZERO, Duration::from_micros(400));
+    let first_step = Duration::from_micros(400);
+    let (mut offset, mut step) = (Duration::ZERO, first_step);
     let (mut before_the_write, mut after_it, mut temporary) = (0, 0, 0);
-    for _ in 0..kills {
+    // A busy machine may take a few more until both sides of the write are met.
+    for kill in 0..kills * 5 {
+        if kill >= kills && before_the_write > 0 && after_it > 0 {
+            break;
+        }
         let before = granted(&cloud);
         let victim = Victim::start(&config);
         let start = Instant::now();
@@ -279,11 +289,14 @@ async fn kills_round_the_write_leave_a_whole_store(kills: usize, grace: Duration
         if stored(&store) == Some(cloud.simulator.newest_refresh_token()) {
             after_it += 1;
             offset = Duration::ZERO;
-            step = step * 3 / 4 + Duration::from_micros(50);
+            step = step.min(first_step) * 3 / 4 + Duration::from_micros(50);
             continue;
         }
         before_the_write += 1;
         offset += step;
+        if after_it == 0 {
+            step *= 2;
+        }
         if grace.is_zero() {
             lost_for_good_is_told_and_mended(&cloud, &config, &token).await;
         }
@@ -293,8 +306,9 @@ async fn kills_round_the_write_leave_a_whole_store(kills: usize, grace: Duration
         the_store_lives(&cloud, &config).await;
     }
     println!(
-        "{kills} kills round the write, grace {grace:?}: {before_the_write} before the new token was in place ({temporary} \
+        "{} kills round the write, grace {grace:?}: {before_the_write} before the new token was in place ({temporary} \
          with a temporary file), {after_it} after; {:?}",
+        before_the_write + after_it,
         cloud.simulator.requests()
     );
 }

@@ -25,16 +25,24 @@ pub(super) async fn wait(
     prompt(
         "The browser ends up at an address that may fail to load. Paste that whole address here:",
     );
+    // Of an address that was broken into lines on its way.
+    let mut whole = String::new();
     let answer = loop {
         let line = match timeout_at(deadline, lines.recv()).await {
             Err(_) => return Err(Unfinished::TimedOut(patience)),
             Ok(None) => return Err(Unfinished::NothingPasted),
             Ok(Some(line)) => line,
         };
-        if line.trim().is_empty() {
+        let part = without_wrapping(&line);
+        if part.is_empty() {
             continue;
         }
-        match login.answer(query_of(&line)) {
+        if part.starts_with("http") {
+            whole.clear();
+        }
+        whole.push_str(&part);
+        let answer = login.answer(query_of(&part));
+        match answer.or_else(|stray| login.answer(query_of(&whole)).map_err(|_| stray)) {
             Ok(answer) => break answer,
             Err(Stray::NoAnswer) => {
                 prompt(
@@ -55,7 +63,8 @@ pub(super) async fn wait(
 fn lines() -> mpsc::Receiver<String> {
     let (sender, lines) = mpsc::channel(1);
     thread::spawn(move || {
-        for line in io::stdin().lock().lines().map_while(Result::ok) {
+        for line in io::stdin().lock().split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line).into_owned();
             if sender.blocking_send(line).is_err() {
                 return;
             }
@@ -68,9 +77,14 @@ fn prompt(words: &str) {
     let _ = writeln!(io::stderr(), "{words}");
 }
 
+/// A line without the blanks in it and the quotes around it that an address gets on its way.
+fn without_wrapping(line: &str) -> String {
+    let line: String = line.chars().filter(|c| !c.is_whitespace()).collect();
+    line.trim_matches(['"', '\'', '<', '>']).to_owned()
+}
+
 /// The query of an address; a bare query is taken too.
 fn query_of(line: &str) -> &str {
-    let line = line.trim();
     let line = line.split_once('#').map_or(line, |(before, _)| before);
     line.split_once('?').map_or(line, |(_, query)| query)
 }
@@ -84,10 +98,13 @@ mod tests {
         for line in [
             "http://localhost:3000/?code=a&state=b",
             " http://localhost:3000?code=a&state=b#\r",
+            "<http://localhost:3000/?code=a &state=b>",
+            "'http://localhost:3000/?code=a&state=b#_=_'",
             "?code=a&state=b",
             "code=a&state=b",
         ] {
-            assert_eq!(query_of(line), "code=a&state=b", "{line}");
+            let line = without_wrapping(line);
+            assert_eq!(query_of(&line), "code=a&state=b", "{line}");
         }
     }
 }
