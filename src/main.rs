@@ -7,6 +7,7 @@ use std::{
 };
 
 use lightfi_exporter::cli::Cli;
+use listenfd::ListenFd;
 use tokio::runtime::Runtime;
 
 fn main() -> ExitCode {
@@ -18,10 +19,12 @@ fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
+    // Before there are threads: it takes its words out of the environment.
+    let sockets = ListenFd::from_env();
     let text = |text: std::ffi::OsString| text.into_string().ok();
     let environment = env::vars_os().filter_map(|(key, value)| Some((text(key)?, text(value)?)));
     let result = Runtime::new().map_err(Into::into).and_then(|runtime| {
-        let result = runtime.block_on(cli.run(environment.collect()));
+        let result = runtime.block_on(cli.run(environment.collect(), sockets));
         // A name look-up that hangs must not hold up the exit.
         runtime.shutdown_background();
         result

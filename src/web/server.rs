@@ -18,7 +18,8 @@ use hyper_util::{
     server::graceful::GracefulConnection,
     service::TowerToHyperService,
 };
-use socket2::{Domain, Protocol, Socket, Type};
+use listenfd::ListenFd;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
@@ -67,6 +68,37 @@ pub async fn bind(address: &str) -> io::Result<Vec<TcpListener>> {
         .await?
         .map(listen)
         .collect()
+}
+
+/// Takes over the sockets that systemd bound. The error says what its unit has to change.
+pub fn inherit(mut sockets: ListenFd) -> Result<Vec<TcpListener>, String> {
+    if sockets.len() == 0 {
+        return Err("no socket activation file descriptors found: start it by a systemd socket unit, or leave \
+                    the flag out to listen on web.listen_address"
+            .to_owned());
+    }
+    (0..sockets.len())
+        .map(|index| take(&mut sockets, index))
+        .collect()
+}
+
+fn take(sockets: &mut ListenFd, index: usize) -> Result<TcpListener, String> {
+    let wrong = |error: io::Error| {
+        format!(
+            "{error}: set ListenStream of the socket unit to a port, or to an IP address and a port"
+        )
+    };
+    let Some(socket) = sockets.take_tcp_listener(index).map_err(wrong)? else {
+        return Err(format!("socket {index} was taken before"));
+    };
+    if !SockRef::from(&socket).is_listener().map_err(wrong)? {
+        return Err(
+            "a connection was handed over in place of a listening socket: set Accept=no in the socket unit"
+                .to_owned(),
+        );
+    }
+    socket.set_nonblocking(true).map_err(wrong)?;
+    TcpListener::from_std(socket).map_err(wrong)
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
