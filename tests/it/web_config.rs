@@ -12,10 +12,7 @@ use lightfi_exporter::web::toolkit::Toolkit;
 use rcgen::{ExtendedKeyUsagePurpose, KeyPair};
 use rustls::{CipherSuite, NamedGroup};
 use tempfile::TempDir;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
+use tokio::io::AsyncReadExt;
 
 use crate::{
     exporter::{Exporter, Scrape, command, run},
@@ -632,24 +629,6 @@ async fn changes_are_taken_up_and_bad_ones_leave_the_last_good_in_use() {
         scrape("carol:geheim").await.value(SUCCESSFUL) == Some(0.0)
     })
     .await;
-}
-
-#[tokio::test]
-async fn a_half_open_handshake_holds_up_nobody() {
-    let pki = Pki::new();
-    let exporter = pki.serve("", "");
-    let address = exporter.url.trim_start_matches("http://");
-    let mut silent = Vec::new();
-    for half in [b"".as_slice(), b"\x16", b"\x16\x03\x01\x02\x00\x01"] {
-        for _ in 0..20 {
-            let mut stream = TcpStream::connect(address).await.unwrap();
-            stream.write_all(half).await.unwrap();
-            silent.push(stream);
-        }
-    }
-    let start = Instant::now();
-    assert_eq!(pki.client().status(&exporter, "/metrics", "").await, "200");
-    assert!(start.elapsed() < Duration::from_secs(1));
 }
 
 #[tokio::test]
