@@ -176,14 +176,19 @@ async function refreshesInPlace() {
   await close();
 }
 
-for (const name of Object.keys(pages)) {
-  for (const scheme of ["light", "dark"]) {
-    for (const place of Object.keys(WIDTHS)) await looksRight(name, scheme, place);
+async function all() {
+  for (const name of Object.keys(pages)) {
+    for (const scheme of ["light", "dark"]) {
+      for (const place of Object.keys(WIDTHS)) await looksRight(name, scheme, place);
+    }
   }
+  await worksWithoutScripts();
+  await worksByKeyboard();
+  await refreshesInPlace();
 }
-await worksWithoutScripts();
-await worksByKeyboard();
-await refreshesInPlace();
+
+// What was found before something could not be done at all is told as well.
+await all().catch((error) => wrong.push(String(error)));
 await browser.close();
 
 for (const words of wrong) console.error(words);

@@ -39,10 +39,11 @@ const MAX_STREAMS: u32 = 100;
 /// Connections at once, so that no crowd takes all file descriptors.
 const MAX_CONNECTIONS: usize = 512;
 /// A connection on which nothing moves for so long is ended: a client that does not read its answer keeps a place among
-/// `web.max_requests`. Idle ones end at [`HEAD_TIMEOUT`].
-const STALLED: Duration = Duration::from_secs(60);
+/// `web.max_requests`. Idle ones of HTTP/1 end at [`HEAD_TIMEOUT`]. No common scrape interval falls between this and this
+/// with [`LOOK_EVERY`]: Prometheus does not repeat a scrape of HTTP/2 that is cut off at its beginning.
+const STALLED: Duration = Duration::from_secs(45);
 /// How often they are looked for.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Scrapes in flight at the end have this long; the contract is 5 s from the signal to the exit.
 const GRACE: Duration = Duration::from_secs(4);
 /// After a failed accept (no descriptors left, mostly), so that the loop does not spin.

@@ -1,5 +1,7 @@
 // Keeps the page new in place. Without this script it is as good, and as old as the visit.
 const EVERY = 15000;
+// Without a user and a password that may stand in the address: no request can be made of those.
+const HERE = location.origin + location.pathname + location.search;
 
 function renew(old, fresh) {
   const selection = getSelection();
@@ -16,7 +18,7 @@ setInterval(async () => {
   if (document.hidden) return;
   const lost = document.getElementById("lost");
   try {
-    const response = await fetch(location.href, { signal: AbortSignal.timeout(EVERY) });
+    const response = await fetch(HERE, { signal: AbortSignal.timeout(EVERY) });
     if (!response.ok) throw new Error(response.statusText);
     const page = new DOMParser().parseFromString(await response.text(), "text/html");
     for (const part of ["state", "rows"]) renew(document.getElementById(part), page.getElementById(part));

@@ -164,11 +164,12 @@ pub(super) async fn page(
     }
 }
 
-/// Nothing but the page's own style and script runs, and it talks to nobody but its own server.
+/// Nothing but the page's own style and script runs, and it talks to nobody but its own server. Images are for its empty
+/// icon, without which browsers ask for one.
 static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     let hash = |text: &str| BASE64_STANDARD.encode(digest(&SHA256, text.as_bytes()));
     let policy = format!(
-        "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'; connect-src 'self'; form-action 'self'; \
+        "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'; connect-src 'self'; img-src data:; form-action 'self'; \
          base-uri 'none'; frame-ancestors 'none'",
         hash(STYLE),
         hash(SCRIPT)

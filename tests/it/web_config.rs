@@ -132,6 +132,15 @@ async fn tls_is_served_in_the_versions_and_protocols_asked_for() {
     assert_eq!(answer.version(), reqwest::Version::HTTP_2);
     assert!(answer.text().await.unwrap().contains("lightfi_up 1"));
 
+    // The limits are those of HTTP/1.
+    let long = "x".repeat(9000);
+    let answer = reqwest.get(format!("{url}/metrics?{long}")).send().await;
+    assert_eq!(answer.unwrap().status(), 414);
+    let large = reqwest
+        .get(format!("{url}/metrics"))
+        .header("X-Large", "x".repeat(70_000));
+    assert_eq!(large.send().await.unwrap().status(), 431);
+
     // Who does not know the CA does not come in, and hears nothing.
     pki.self_signed("stranger");
     let stranger = Client {
@@ -427,7 +436,13 @@ async fn an_unknown_user_costs_what_a_known_one_does_and_delays_no_scrape() {
         start.elapsed()
     };
     let (guesses, took) = tokio::join!(guessing, scraping);
-    assert!(guesses.iter().all(|answer| answer.status() == 401));
+    // On a busy machine the last of them are told to come again.
+    let turned_away = [401, 503];
+    assert!(
+        guesses
+            .iter()
+            .all(|answer| turned_away.contains(&answer.status().as_u16()))
+    );
     assert!(took < known * 10, "{took:?} beside bcrypts of {known:?}");
 }
 
