@@ -399,18 +399,17 @@ async fn an_unknown_user_costs_what_a_known_one_does_and_delays_no_scrape() {
             .status(),
         200
     );
-    let quickest = async |user: &str| {
-        let mut quickest = Duration::MAX;
-        for attempt in 0..4 {
+    // The quickest of several, in turns, so that what else the machine does falls on both alike.
+    let (mut known, mut unknown) = (Duration::MAX, Duration::MAX);
+    for attempt in 0..8 {
+        for (user, quickest) in [("dave", &mut known), ("nobody", &mut unknown)] {
             let start = Instant::now();
             let password = format!("wrong {attempt}");
             let answer = ask(&exporter, "/metrics", Some((user, &password))).await;
             assert_eq!(answer.status(), 401);
-            quickest = quickest.min(start.elapsed());
+            *quickest = start.elapsed().min(*quickest);
         }
-        quickest
-    };
-    let (known, unknown) = (quickest("dave").await, quickest("nobody").await);
+    }
     assert!(
         unknown > known / 2 && known > unknown / 2,
         "known {known:?}, unknown {unknown:?}"
@@ -418,14 +417,16 @@ async fn an_unknown_user_costs_what_a_known_one_does_and_delays_no_scrape() {
 
     // A crowd of guessers holds up neither who is known nor the probes.
     let crowd: Vec<String> = (0..30).map(|guess| format!("guess {guess}")).collect();
-    let guessing = futures_util::future::join_all(
-        crowd
+    let start = Instant::now();
+    let guessing = async {
+        let guesses = crowd
             .iter()
-            .map(|guess| ask(&exporter, "/metrics", Some(("dave", guess)))),
-    );
+            .map(|guess| ask(&exporter, "/metrics", Some(("dave", guess))));
+        let guesses = futures_util::future::join_all(guesses).await;
+        (guesses, start.elapsed())
+    };
     let scraping = async {
         tokio::time::sleep(Duration::from_millis(50)).await;
-        let start = Instant::now();
         assert_eq!(
             ask(&exporter, "/metrics", Some(("dave", "secret")))
                 .await
@@ -435,7 +436,7 @@ async fn an_unknown_user_costs_what_a_known_one_does_and_delays_no_scrape() {
         assert_eq!(ask(&exporter, "/readyz", None).await.status(), 200);
         start.elapsed()
     };
-    let (guesses, took) = tokio::join!(guessing, scraping);
+    let ((guesses, all), took) = tokio::join!(guessing, scraping);
     // On a busy machine the last of them are told to come again.
     let turned_away = [401, 503];
     assert!(
@@ -443,7 +444,7 @@ async fn an_unknown_user_costs_what_a_known_one_does_and_delays_no_scrape() {
             .iter()
             .all(|answer| turned_away.contains(&answer.status().as_u16()))
     );
-    assert!(took < known * 10, "{took:?} beside bcrypts of {known:?}");
+    assert!(took < all / 2, "{took:?} beside guesses that took {all:?}");
 }
 
 #[tokio::test]
