@@ -269,7 +269,11 @@ fn collection_card(summary: &Summary, sensors: usize, now: UnixTime) -> Card {
     let headline = match (summary.up, failed, locations) {
         (false, 0, 0) if summary.duration.is_zero() => "The first one is under way".to_owned(),
         (false, ..) => "Nothing could be read".to_owned(),
-        (true, 0, 0) => format!("All {sensors} sensors read"),
+        (true, 0, 0) => match sensors {
+            0 => "There is no sensor to read".to_owned(),
+            1 => "The one sensor read".to_owned(),
+            _ => format!("All {sensors} sensors read"),
+        },
         (true, failed, 0) => format!("{failed} of {sensors} sensors not read"),
         (true, failed, locations) => {
             format!("{failed} of {sensors} sensors not read, {locations} locations failed")

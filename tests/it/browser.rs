@@ -29,8 +29,8 @@ const HOSTILE: [(&str, &str); 6] = [
         "{{ 7 * 7 }} ${window.ran = 8}",
     ),
     (
-        "LongerThanAPhoneIsWideAndWithoutAnyPlaceToBreakItAnywhereInTheMiddleOfItsTwoHundredLettersOrSo",
-        "AndSoIsItsLocationWhichAlsoDoesNotEndBeforeTheRightEdgeOfAnyPhoneThatWasEverMadeOrWillBeMade",
+        "LongerThanAPhoneIsWideAndWithoutAnyPlaceToBreakItAnywhereInTheMiddleOfItsHundredAndEightyLettersOrSoWhichIsMoreThanAnybodyWouldCallARoomAndYetNothingKeepsThemFromIt",
+        "AndSoIsItsLocationWhichAlsoDoesNotEndBeforeTheRightEdgeOfAnyPhoneThatWasEverMadeOrWillBeMadeAndIsOfferedAsAChoiceInTheFilterAboveTheTableWhereItMustNotHideItsNeighbours",
     ),
 ];
 
