@@ -15,7 +15,7 @@ test: tools format lint docs ## Runs every check
 	$(CARGO) test --locked
 
 test-long: tools ## Runs the checks that take minutes of real time
-	$(CARGO) test --locked -- --ignored --test-threads=1
+	$(CARGO) test --locked -- --ignored --test-threads=1 --show-output
 
 format: ## Checks formatting
 	$(CARGO) fmt --check

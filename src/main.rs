@@ -7,6 +7,7 @@ use std::{
 };
 
 use lightfi_exporter::cli::Cli;
+use listenfd::ListenFd;
 use tokio::runtime::Builder;
 
 fn main() -> ExitCode {
@@ -18,13 +19,15 @@ fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
+    // Before there are threads: it takes its words out of the environment.
+    let sockets = ListenFd::from_env();
     let text = |text: std::ffi::OsString| text.into_string().ok();
     let environment = env::vars_os().filter_map(|(key, value)| Some((text(key)?, text(value)?)));
     // One thread serves and asks: sending is the kernel's work, and what takes long is done by others. A second one would
     // serve no faster, and keep a heap of its own.
     let runtime = Builder::new_current_thread().enable_all().build();
     let result = runtime.map_err(Into::into).and_then(|runtime| {
-        let result = runtime.block_on(cli.run(environment.collect()));
+        let result = runtime.block_on(cli.run(environment.collect(), sockets));
         // A name look-up that hangs must not hold up the exit.
         runtime.shutdown_background();
         result

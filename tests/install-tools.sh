@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
 # Installs what the checks need beyond Rust, where it is missing: promtool and a real Prometheus, VictoriaMetrics as a
-# second scraper, prometheus_client's strict OpenMetrics parser, Grafana's own model of dashboards, and for the chart
-# Helm's engine, the schemas of Kubernetes and of the Prometheus operator, and hadolint. On Debian and its kin; elsewhere
-# it says what to
-# install by hand.
+# second scraper, prometheus_client's strict OpenMetrics parser, Grafana's own model of dashboards, Chromium with what
+# drives it and axe for the status page, and for the chart Helm's engine, the schemas of Kubernetes and of the Prometheus
+# operator, and hadolint. On Debian and its kin; elsewhere it says what to install by hand.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,6 +14,8 @@ need victoria-metrics victoria-metrics
 need python3 python3
 need node nodejs
 need npm npm
+need chromium chromium
+need chromium fonts-dejavu-core
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 
 if [ ${#missing[@]} -gt 0 ]; then
@@ -46,7 +47,15 @@ for package in "${packages[@]}"; do
   fi
 done
 
-if [ ! -d .tools/node/node_modules/@kubernetes-models/prometheus-operator ]; then
-  # Its package says node 22; what the checks use of it runs on Debian's.
-  npm install --silent --no-audit --no-fund --ignore-scripts --prefix .tools/node '@kubernetes-models/prometheus-operator@6'
-fi
+# A directory below node_modules, and what puts it there.
+modules=(
+  '@kubernetes-models/prometheus-operator' '@kubernetes-models/prometheus-operator@6'
+  'playwright-core' 'playwright-core@1'
+  '@axe-core/playwright' '@axe-core/playwright@4'
+)
+for ((at = 0; at < ${#modules[@]}; at += 2)); do
+  if [ ! -d ".tools/node/node_modules/${modules[at]}" ]; then
+    # The operator's package says node 22; what the checks use of it runs on Debian's.
+    npm install --silent --no-audit --no-fund --ignore-scripts --prefix .tools/node "${modules[at + 1]}"
+  fi
+done

@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::Context;
 use clap::Args;
+use listenfd::ListenFd;
 use tokio::net::TcpListener;
 
 use super::{
@@ -37,7 +38,11 @@ pub(super) struct Building {
 }
 
 /// Starts both, says where to look, and runs until it is told to stop.
-pub(super) async fn run(flags: config::Flags, building: Building) -> Result<(), Failure> {
+pub(super) async fn run(
+    flags: config::Flags,
+    building: Building,
+    sockets: Option<ListenFd>,
+) -> Result<(), Failure> {
     let options = Options {
         sensors: building.sensors,
         seed: building.seed,
@@ -89,7 +94,7 @@ pub(super) async fn run(flags: config::Flags, building: Building) -> Result<(), 
         |listeners: &[TcpListener], tls| announce(listeners, tls, &path, building.sensors);
     Exporter::new(config, Proxies::None)
         .await?
-        .serve(load, telemetry, announce, signals)
+        .serve(sockets, load, telemetry, announce, signals)
         .await
 }
 

@@ -11,6 +11,7 @@ mod simulate;
 use std::{ffi::OsString, fmt, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
+use listenfd::ListenFd;
 
 use crate::config;
 
@@ -82,6 +83,9 @@ struct Flags {
     /// Path of the metrics (default: /metrics)
     #[arg(long = "web.telemetry-path", value_name = "PATH")]
     telemetry_path: Option<String>,
+    /// Listen on the sockets that systemd hands over, instead of on addresses
+    #[arg(long = "web.systemd-socket")]
+    systemd_socket: bool,
     /// TLS and users, in the format of the Prometheus exporters
     #[arg(long = "web.config.file", value_name = "FILE")]
     web_config_file: Option<PathBuf>,
@@ -158,13 +162,26 @@ impl Cli {
         Self::try_parse_from(arguments)
     }
 
-    /// Does what was asked for, with this environment.
-    pub async fn run(self, environment: Vec<(String, String)>) -> Result<(), Failure> {
+    /// Does what was asked for, with this environment and the sockets that the process was started with.
+    pub async fn run(
+        self,
+        environment: Vec<(String, String)>,
+        sockets: ListenFd,
+    ) -> Result<(), Failure> {
+        let before = self.flags.systemd_socket;
+        let inherited = move |flags: &Flags| (before || flags.systemd_socket).then_some(sockets);
         match self.command {
-            None => serve::run(Flags::default().over(self.flags), environment).await,
-            Some(Command::Serve(flags)) => serve::run(flags.over(self.flags), environment).await,
+            None => {
+                let sockets = inherited(&self.flags);
+                serve::run(Flags::default().over(self.flags), environment, sockets).await
+            }
+            Some(Command::Serve(flags)) => {
+                let sockets = inherited(&flags);
+                serve::run(flags.over(self.flags), environment, sockets).await
+            }
             Some(Command::Demo { flags, building }) => {
-                demo::run(flags.over(self.flags), building).await
+                let sockets = inherited(&flags);
+                demo::run(flags.over(self.flags), building, sockets).await
             }
             Some(Command::Sensors { flags, arguments }) => {
                 sensors::run(&flags.over(self.flags), arguments, environment).await

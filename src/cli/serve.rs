@@ -6,7 +6,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
+use listenfd::ListenFd;
 use tokio::{
     net::TcpListener,
     signal::unix::Signal,
@@ -42,6 +43,7 @@ const LAST_WORK: Duration = Duration::from_millis(4500);
 pub(super) async fn run(
     flags: config::Flags,
     environment: Vec<(String, String)>,
+    sockets: Option<ListenFd>,
 ) -> Result<(), Failure> {
     let load: Load =
         Arc::new(move || config::load(&flags, environment.iter().cloned(), Purpose::Serve));
@@ -53,7 +55,7 @@ pub(super) async fn run(
     let signals = Signals::listen()?;
     Exporter::new(loaded.config, Proxies::OfEnvironment)
         .await?
-        .serve(load, telemetry, |_, _| Ok(()), signals)
+        .serve(sockets, load, telemetry, |_, _| Ok(()), signals)
         .await
 }
 
@@ -117,10 +119,11 @@ impl Exporter {
         ))
     }
 
-    /// Binds, tells `bound` where and whether it is TLS, collects and serves until a signal says to stop. `load` loads the
-    /// configuration again.
+    /// Binds or takes over `sockets`, tells `bound` where and whether it is TLS, collects and serves until a signal says
+    /// to stop. `load` loads the configuration again.
     pub(super) async fn serve(
         self,
+        sockets: Option<ListenFd>,
         load: Load,
         telemetry: Telemetry,
         bound: impl FnOnce(&[TcpListener], bool) -> anyhow::Result<()>,
@@ -132,14 +135,12 @@ impl Exporter {
             warn!("{warning}");
         }
         let toolkit = Arc::new(toolkit);
-        let mut listeners = Vec::new();
-        for address in &self.config.web.listen_address {
-            let bound = web::server::bind(address).await;
-            listeners.extend(
-                bound
-                    .with_context(|| format!("cannot listen on {address} (web.listen_address)"))?,
-            );
-        }
+        let listeners = match sockets {
+            Some(sockets) => web::server::inherit(sockets).map_err(|error| {
+                Failure::Configuration(anyhow!("--web.systemd-socket: {error}"))
+            })?,
+            None => self.bind().await?,
+        };
         let Signals { shutdown, hangup } = signals;
         let (collector, handle) = Collector::new(self.assignment());
         let publisher = Arc::new(Publisher::new(collector.before_the_first(), self.catalog()));
@@ -189,6 +190,17 @@ impl Exporter {
         }
         info!("ended");
         Ok(())
+    }
+
+    async fn bind(&self) -> anyhow::Result<Vec<TcpListener>> {
+        let mut listeners = Vec::new();
+        for address in &self.config.web.listen_address {
+            let bound = web::server::bind(address)
+                .await
+                .with_context(|| format!("cannot listen on {address} (web.listen_address)"))?;
+            listeners.extend(bound);
+        }
+        Ok(listeners)
     }
 
     /// The exporter of another configuration, with what outlives this one: counters, and the tokens unless they are to

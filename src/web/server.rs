@@ -18,7 +18,8 @@ use hyper_util::{
     server::graceful::GracefulConnection,
     service::TowerToHyperService,
 };
-use socket2::{Domain, Protocol, Socket, Type};
+use listenfd::ListenFd;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
@@ -38,10 +39,11 @@ const MAX_STREAMS: u32 = 100;
 /// Connections at once, so that no crowd takes all file descriptors.
 const MAX_CONNECTIONS: usize = 512;
 /// A connection on which nothing moves for so long is ended: a client that does not read its answer keeps a place among
-/// `web.max_requests`. Idle ones end at [`HEAD_TIMEOUT`].
-const STALLED: Duration = Duration::from_secs(60);
+/// `web.max_requests`. Idle ones of HTTP/1 end at [`HEAD_TIMEOUT`]. No common scrape interval falls between this and this
+/// with [`LOOK_EVERY`]: Prometheus does not repeat a scrape of HTTP/2 that is cut off at its beginning.
+const STALLED: Duration = Duration::from_secs(45);
 /// How often they are looked for.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Scrapes in flight at the end have this long; the contract is 5 s from the signal to the exit.
 const GRACE: Duration = Duration::from_secs(4);
 /// After a failed accept (no descriptors left, mostly), so that the loop does not spin.
@@ -67,6 +69,37 @@ pub async fn bind(address: &str) -> io::Result<Vec<TcpListener>> {
         .await?
         .map(listen)
         .collect()
+}
+
+/// Takes over the sockets that systemd bound. The error says what its unit has to change.
+pub fn inherit(mut sockets: ListenFd) -> Result<Vec<TcpListener>, String> {
+    if sockets.len() == 0 {
+        return Err("no socket activation file descriptors found: start it by a systemd socket unit, or leave \
+                    the flag out to listen on web.listen_address"
+            .to_owned());
+    }
+    (0..sockets.len())
+        .map(|index| take(&mut sockets, index))
+        .collect()
+}
+
+fn take(sockets: &mut ListenFd, index: usize) -> Result<TcpListener, String> {
+    let wrong = |error: io::Error| {
+        format!(
+            "{error}: set ListenStream of the socket unit to a port, or to an IP address and a port"
+        )
+    };
+    let Some(socket) = sockets.take_tcp_listener(index).map_err(wrong)? else {
+        return Err(format!("socket {index} was taken before"));
+    };
+    if !SockRef::from(&socket).is_listener().map_err(wrong)? {
+        return Err(
+            "a connection was handed over in place of a listening socket: set Accept=no in the socket unit"
+                .to_owned(),
+        );
+    }
+    socket.set_nonblocking(true).map_err(wrong)?;
+    TcpListener::from_std(socket).map_err(wrong)
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {

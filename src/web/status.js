@@ -1,22 +1,30 @@
-// Without this script the page works all the same: it reloads itself as a whole. The script only spares the eye that.
+// Keeps the page new in place. Without this script it is as good, and as old as the visit.
+const EVERY = 15000;
+// Without a user and a password that may stand in the address: no request can be made of those.
+const HERE = location.origin + location.pathname + location.search;
+
+function renew(old, fresh) {
+  const selection = getSelection();
+  // Somebody is copying from it.
+  if (!selection.isCollapsed && old.contains(selection.anchorNode)) return;
+  const left = document.getElementById("table")?.scrollLeft;
+  const focused = old.contains(document.activeElement) ? document.activeElement.id : "";
+  old.replaceChildren(...fresh.childNodes);
+  document.getElementById(focused)?.focus({ preventScroll: true });
+  document.getElementById("table")?.scrollTo({ left });
+}
+
 setInterval(async () => {
-  const main = document.getElementById("content");
-  const form = main.querySelector("form");
-  if (document.hidden || (form && form.contains(document.activeElement))) return;
+  if (document.hidden) return;
+  const lost = document.getElementById("lost");
   try {
-    const response = await fetch(location.href, { headers: { Accept: "text/html" } });
-    if (!response.ok) return;
+    const response = await fetch(HERE, { signal: AbortSignal.timeout(EVERY) });
+    if (!response.ok) throw new Error(response.statusText);
     const page = new DOMParser().parseFromString(await response.text(), "text/html");
-    const fresh = page.getElementById("content");
-    const region = main.querySelector(".wide");
-    const left = region ? region.scrollLeft : 0;
-    const focused = main.contains(document.activeElement) ? document.activeElement : null;
-    if (!fresh || focused) return;
-    main.replaceChildren(...fresh.childNodes);
+    for (const part of ["state", "rows"]) renew(document.getElementById(part), page.getElementById(part));
     document.title = page.title;
-    const again = main.querySelector(".wide");
-    if (again) again.scrollLeft = left;
-  } catch (_) {
-    // The exporter is restarting, or the network is away: the next turn tries again.
+    lost.hidden = true;
+  } catch {
+    lost.hidden = false;
   }
-}, 15000);
+}, EVERY);

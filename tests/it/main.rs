@@ -2,6 +2,7 @@
 #![allow(unreachable_pub, clippy::panic, clippy::unwrap_used)] // nobody else uses it; a panic is a test's word
 
 mod architecture;
+mod browser;
 mod chart;
 mod cloud;
 mod collection;
@@ -21,8 +22,12 @@ mod replay;
 mod rotation;
 mod rules;
 mod scrapers;
+mod slow_clients;
+mod sockets;
 mod stack;
 mod status_page;
+mod tls;
 mod tokens;
+mod toolkit_table;
 mod tools;
 mod web_config;

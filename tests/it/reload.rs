@@ -1,6 +1,14 @@
 //! Another configuration while it runs: by SIGHUP and by POST `/-/reload`.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use lightfi_exporter::simulator::{Listing, Options};
 
@@ -223,35 +231,79 @@ async fn what_config_shows_holds_no_secret_and_is_a_configuration() {
     );
 }
 
+/// The configuration of one change: sensors come, go and change their names, and intervals change.
+fn change(cloud: &Cloud, ids: &[String], turn: usize) -> String {
+    let stay = &ids[..2];
+    let name = format!("Room {turn}");
+    let renamed = format!("  - {{id: {}, name: {name}}}\n", ids[2]);
+    let interval = format!("collect: {{interval: {}s}}\n", 1 + turn % 3);
+    match turn % 4 {
+        0 => config(cloud, &ids[..3], &interval),
+        1 => config(cloud, ids, &interval),
+        2 => config(cloud, stay, &renamed),
+        _ => config(cloud, stay, &format!("{renamed}  - {}\n{interval}", ids[3])),
+    }
+}
+
 #[tokio::test]
 async fn a_thousand_scrapes_go_through_while_it_changes_twenty_times() {
+    const SCRAPERS: usize = 4;
+    const SCRAPES: usize = 1000;
+    const CHANGES: usize = 20;
     let (cloud, exporter, file, ids) = start().await;
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .build()
-        .expect("a client");
-    let scrapers = (0..4).map(|_| {
-        let (client, url) = (client.clone(), format!("{}/metrics", exporter.url));
+    let done = Arc::new(AtomicUsize::new(0));
+    let scrapers = (0..SCRAPERS).map(|number| {
+        // Half of them keep their connection, half make one for each scrape.
+        let idle = if number % 2 == 0 { 1 } else { 0 };
+        let client = reqwest::Client::builder().no_proxy();
+        let client = client.pool_max_idle_per_host(idle).build();
+        let client = client.expect("a client");
+        let (url, done, stay) = (
+            format!("{}/metrics", exporter.url),
+            done.clone(),
+            ids[..3].to_vec(),
+        );
         tokio::spawn(async move {
-            for _ in 0..250 {
+            for _ in 0..SCRAPES / SCRAPERS {
                 let response = client.get(&url).send().await.expect("it answers");
                 assert_eq!(response.status(), 200);
                 let scrape = Scrape::parse(response.text().await.expect("a whole body"));
-                assert!(
-                    (3..=4).contains(&known(&scrape).len()),
-                    "sensors that stay never leave"
-                );
+                let known = known(&scrape);
+                assert!(known.len() <= 4, "{known:?}");
+                for id in &stay {
+                    assert!(known.contains(id), "{id} stays");
+                    let label = format!("sensor_id=\"{id}\"");
+                    let newest = scrape.series_of("lightfi_sensor_last_reading_timestamp_seconds");
+                    let readings = newest.keys().any(|series| series.contains(&label));
+                    assert!(readings, "the readings of {id} stay");
+                }
+                // The last family of all.
+                assert!(scrape.body.contains("\nprocess_start_time_seconds "));
+                done.fetch_add(1, Relaxed);
             }
         })
     });
     let scrapers: Vec<_> = scrapers.collect();
-    for turn in 0..20 {
-        let sensors = &ids[..3 + turn % 2];
-        fs::write(&file, config(&cloud, sensors, "")).expect("written");
-        assert_eq!(post(&exporter).await.0, 200);
-        tokio::time::sleep(Duration::from_millis(20)).await;
+    for turn in 0..CHANGES {
+        // Spread over all of the scrapes, however fast they are.
+        while done.load(Relaxed) < turn * SCRAPES / CHANGES
+            && !scrapers.iter().any(|it| it.is_finished())
+        {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        fs::write(&file, change(&cloud, &ids, turn)).expect("written");
+        let (status, words) = post(&exporter).await;
+        assert_eq!(status, 200, "{words}");
     }
     for scraper in scrapers {
         scraper.await.expect("every scrape is whole");
     }
+    assert_eq!(done.load(Relaxed), SCRAPES);
+    let scrape = exporter.scrape().await;
+    assert!(
+        scrape
+            .body
+            .contains(&format!("sensor=\"Room {}\"", CHANGES - 1))
+    );
+    assert_eq!(scrape.value("lightfi_collect_interval_seconds"), Some(2.0));
 }

@@ -1,12 +1,16 @@
-//! The compose stack and the systemd unit that ship: that what they name is there.
+//! The compose stack and the systemd units that ship: that what they name is there.
 
 use std::path::Path;
 
+use lightfi_exporter::config::DEFAULT_PORT;
 use serde_json::Value;
 
 const COMPOSE: &str = include_str!("../../deploy/compose/compose.yml");
 const PROVIDER: &str = include_str!("../../grafana/provisioning/dashboards/lightfi.yml");
 const UNIT: &str = include_str!("../../deploy/systemd/lightfi-exporter.service");
+const SOCKET: &str = include_str!("../../deploy/systemd/lightfi-exporter.socket");
+const SOCKET_DROP_IN: &str =
+    include_str!("../../deploy/systemd/lightfi-exporter.service.d/socket.conf");
 const UNIT_CONFIG: &str = include_str!("../../deploy/systemd/lightfi-exporter.yaml");
 
 #[test]
@@ -69,4 +73,20 @@ fn the_unit_loads_every_credential_its_configuration_reads() {
         .expect("a state directory");
     let store = config["oauth"]["token_store"].as_str().expect("a path");
     assert!(store.starts_with(&format!("/var/lib/{state}/")), "{store}");
+}
+
+#[test]
+fn the_socket_unit_holds_the_default_port_for_the_same_command_with_the_flag() {
+    let value = |unit: &'static str, key: &str| {
+        let of_key = |line: &'static str| line.strip_prefix(key)?.strip_prefix('=');
+        unit.lines()
+            .filter_map(of_key)
+            .next_back()
+            .expect("the key")
+    };
+    assert_eq!(value(SOCKET, "ListenStream"), DEFAULT_PORT.to_string());
+    assert_eq!(
+        value(SOCKET_DROP_IN, "ExecStart"),
+        format!("{} --web.systemd-socket", value(UNIT, "ExecStart"))
+    );
 }

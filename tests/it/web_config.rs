@@ -5,31 +5,18 @@ use std::{
     fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
-    sync::Arc,
     time::{Duration, Instant},
 };
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use lightfi_exporter::web::toolkit::Toolkit;
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    SanType,
-};
-use rustls::{
-    CipherSuite, ClientConfig, NamedGroup, RootCertStore,
-    crypto::aws_lc_rs,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
-    version::{TLS12, TLS13},
-};
+use rcgen::{ExtendedKeyUsagePurpose, KeyPair};
+use rustls::{CipherSuite, NamedGroup};
 use tempfile::TempDir;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio::io::AsyncReadExt;
 
 use crate::{
     exporter::{Exporter, Scrape, command, run},
+    tls::{Client, Pki},
     tools::Scraper,
 };
 
@@ -119,202 +106,6 @@ fn a_bad_file_ends_check_and_serve_with_2_before_a_port_is_bound() {
     assert_eq!(good.status.code(), Some(0));
 }
 
-/// A directory of certificates: `ca`, `server`, and clients.
-struct Pki {
-    directory: TempDir,
-    ca: CertifiedIssuer<'static, KeyPair>,
-}
-
-impl Pki {
-    fn new() -> Self {
-        let directory = TempDir::new().unwrap();
-        let ca = authority("the CA");
-        fs::write(directory.path().join("ca.crt"), ca.pem()).unwrap();
-        let pki = Self { directory, ca };
-        pki.issue(
-            "server",
-            &["localhost"],
-            ExtendedKeyUsagePurpose::ServerAuth,
-        );
-        pki
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    fn write(&self, name: &str, text: &str) -> PathBuf {
-        fs::write(self.path(name), text).unwrap();
-        self.path(name)
-    }
-
-    /// `NAME.crt` and `NAME.key` by the CA.
-    fn issue(&self, name: &str, names: &[&str], purpose: ExtendedKeyUsagePurpose) {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.subject_alt_names = names.iter().map(|name| san(name)).collect();
-        params.extended_key_usages = vec![purpose];
-        let certificate = params.signed_by(&key, &self.ca).unwrap();
-        self.write(&format!("{name}.crt"), &certificate.pem());
-        self.write(&format!("{name}.key"), &key.serialize_pem());
-    }
-
-    /// `NAME.crt` and `NAME.key`, an authority of its own.
-    fn self_signed(&self, name: &str) {
-        let authority = authority(name);
-        self.write(&format!("{name}.crt"), &authority.pem());
-        self.write(&format!("{name}.key"), &authority.key().serialize_pem());
-    }
-
-    /// The exporter under a web configuration of these `tls_server_config` keys and `more`.
-    fn serve(&self, tls: &str, more: &str) -> Exporter {
-        let text = format!(
-            "tls_server_config: {{cert_file: server.crt, key_file: server.key{tls}}}\n{more}"
-        );
-        let file = self.write("web.yml", &text);
-        Exporter::demo(&[
-            "--sensors=2",
-            &format!("--web.config.file={}", file.display()),
-        ])
-    }
-
-    fn client(&self) -> Client {
-        Client {
-            roots: self.path("ca.crt"),
-            ..Client::default()
-        }
-    }
-}
-
-fn authority(name: &str) -> CertifiedIssuer<'static, KeyPair> {
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params
-        .distinguished_name
-        .push(rcgen::DnType::CommonName, name);
-    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
-}
-
-fn san(name: &str) -> SanType {
-    if let Ok(ip) = name.parse() {
-        SanType::IpAddress(ip)
-    } else if name.contains("://") {
-        SanType::URI(name.try_into().unwrap())
-    } else if name.contains('@') {
-        SanType::Rfc822Name(name.try_into().unwrap())
-    } else {
-        SanType::DnsName(name.try_into().unwrap())
-    }
-}
-
-/// A TLS client of HTTP/1.1 that can be told what to offer.
-#[derive(Default, Clone)]
-struct Client {
-    roots: PathBuf,
-    /// Path without `.crt` and `.key`.
-    certificate: Option<PathBuf>,
-    newest: Option<u16>,
-    suites: Vec<CipherSuite>,
-    curves: Vec<NamedGroup>,
-    alpn: Vec<&'static str>,
-}
-
-struct Answer {
-    head: String,
-    body: String,
-    suite: Option<CipherSuite>,
-    alpn: Option<Vec<u8>>,
-    certificate: Vec<u8>,
-}
-
-impl Client {
-    fn with(&self, certificate: PathBuf) -> Self {
-        Self {
-            certificate: Some(certificate),
-            ..self.clone()
-        }
-    }
-
-    async fn connect(&self, exporter: &Exporter) -> Result<TlsStream<TcpStream>, String> {
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_file_iter(&self.roots).unwrap() {
-            roots.add(certificate.unwrap()).unwrap();
-        }
-        let mut provider = aws_lc_rs::default_provider();
-        if !self.suites.is_empty() {
-            let all = std::mem::take(&mut provider.cipher_suites);
-            let find = |wanted: &CipherSuite| all.iter().find(|suite| suite.suite() == *wanted);
-            provider.cipher_suites = self.suites.iter().filter_map(find).copied().collect();
-        }
-        if !self.curves.is_empty() {
-            provider
-                .kx_groups
-                .retain(|group| self.curves.contains(&group.name()));
-        }
-        let versions: &[_] = match self.newest {
-            Some(12) => &[&TLS12],
-            Some(13) => &[&TLS13],
-            _ => &[&TLS13, &TLS12],
-        };
-        let builder = ClientConfig::builder_with_provider(Arc::new(provider))
-            .with_protocol_versions(versions)
-            .unwrap()
-            .with_root_certificates(roots);
-        let mut config = match &self.certificate {
-            None => builder.with_no_client_auth(),
-            Some(path) => {
-                let chain = CertificateDer::pem_file_iter(path.with_extension("crt")).unwrap();
-                let key = PrivateKeyDer::from_pem_file(path.with_extension("key")).unwrap();
-                let chain = chain.map(Result::unwrap).collect();
-                builder.with_client_auth_cert(chain, key).unwrap()
-            }
-        };
-        config.alpn_protocols = self
-            .alpn
-            .iter()
-            .map(|name| name.as_bytes().to_vec())
-            .collect();
-        let address = exporter.url.trim_start_matches("http://");
-        let stream = TcpStream::connect(address).await.unwrap();
-        let name = ServerName::try_from("localhost").unwrap();
-        TlsConnector::from(Arc::new(config))
-            .connect(name, stream)
-            .await
-            .map_err(|error| error.to_string())
-    }
-
-    async fn get(&self, exporter: &Exporter, path: &str, user: &str) -> Result<Answer, String> {
-        let mut stream = self.connect(exporter).await?;
-        let authorization = match user {
-            "" => String::new(),
-            user => format!("Authorization: Basic {}\r\n", STANDARD.encode(user)),
-        };
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: localhost\r\n{authorization}Connection: close\r\n\r\n"
-        );
-        let words = |error: std::io::Error| error.to_string();
-        stream.write_all(request.as_bytes()).await.map_err(words)?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.map_err(words)?;
-        let (head, body) = answer.split_once("\r\n\r\n").ok_or("no whole answer")?;
-        let (_, session) = stream.get_ref();
-        Ok(Answer {
-            head: head.to_ascii_lowercase(),
-            body: body.to_owned(),
-            suite: session.negotiated_cipher_suite().map(|suite| suite.suite()),
-            alpn: session.alpn_protocol().map(<[u8]>::to_vec),
-            certificate: session.peer_certificates().unwrap()[0].to_vec(),
-        })
-    }
-
-    async fn status(&self, exporter: &Exporter, path: &str, user: &str) -> String {
-        match self.get(exporter, path, user).await {
-            Ok(answer) => answer.head[9..12].to_owned(),
-            Err(error) => error,
-        }
-    }
-}
-
 #[tokio::test]
 async fn tls_is_served_in_the_versions_and_protocols_asked_for() {
     let pki = Pki::new();
@@ -340,6 +131,15 @@ async fn tls_is_served_in_the_versions_and_protocols_asked_for() {
     let answer = reqwest.get(format!("{url}/metrics")).send().await.unwrap();
     assert_eq!(answer.version(), reqwest::Version::HTTP_2);
     assert!(answer.text().await.unwrap().contains("lightfi_up 1"));
+
+    // The limits are those of HTTP/1.
+    let long = "x".repeat(9000);
+    let answer = reqwest.get(format!("{url}/metrics?{long}")).send().await;
+    assert_eq!(answer.unwrap().status(), 414);
+    let large = reqwest
+        .get(format!("{url}/metrics"))
+        .header("X-Large", "x".repeat(70_000));
+    assert_eq!(large.send().await.unwrap().status(), 431);
 
     // Who does not know the CA does not come in, and hears nothing.
     pki.self_signed("stranger");
@@ -599,18 +399,17 @@ async fn an_unknown_user_costs_what_a_known_one_does_and_delays_no_scrape() {
             .status(),
         200
     );
-    let quickest = async |user: &str| {
-        let mut quickest = Duration::MAX;
-        for attempt in 0..4 {
+    // The quickest of several, in turns, so that what else the machine does falls on both alike.
+    let (mut known, mut unknown) = (Duration::MAX, Duration::MAX);
+    for attempt in 0..8 {
+        for (user, quickest) in [("dave", &mut known), ("nobody", &mut unknown)] {
             let start = Instant::now();
             let password = format!("wrong {attempt}");
             let answer = ask(&exporter, "/metrics", Some((user, &password))).await;
             assert_eq!(answer.status(), 401);
-            quickest = quickest.min(start.elapsed());
+            *quickest = start.elapsed().min(*quickest);
         }
-        quickest
-    };
-    let (known, unknown) = (quickest("dave").await, quickest("nobody").await);
+    }
     assert!(
         unknown > known / 2 && known > unknown / 2,
         "known {known:?}, unknown {unknown:?}"
@@ -618,14 +417,16 @@ async fn an_unknown_user_costs_what_a_known_one_does_and_delays_no_scrape() {
 
     // A crowd of guessers holds up neither who is known nor the probes.
     let crowd: Vec<String> = (0..30).map(|guess| format!("guess {guess}")).collect();
-    let guessing = futures_util::future::join_all(
-        crowd
+    let start = Instant::now();
+    let guessing = async {
+        let guesses = crowd
             .iter()
-            .map(|guess| ask(&exporter, "/metrics", Some(("dave", guess)))),
-    );
+            .map(|guess| ask(&exporter, "/metrics", Some(("dave", guess))));
+        let guesses = futures_util::future::join_all(guesses).await;
+        (guesses, start.elapsed())
+    };
     let scraping = async {
         tokio::time::sleep(Duration::from_millis(50)).await;
-        let start = Instant::now();
         assert_eq!(
             ask(&exporter, "/metrics", Some(("dave", "secret")))
                 .await
@@ -635,9 +436,15 @@ async fn an_unknown_user_costs_what_a_known_one_does_and_delays_no_scrape() {
         assert_eq!(ask(&exporter, "/readyz", None).await.status(), 200);
         start.elapsed()
     };
-    let (guesses, took) = tokio::join!(guessing, scraping);
-    assert!(guesses.iter().all(|answer| answer.status() == 401));
-    assert!(took < known * 10, "{took:?} beside bcrypts of {known:?}");
+    let ((guesses, all), took) = tokio::join!(guessing, scraping);
+    // On a busy machine the last of them are told to come again.
+    let turned_away = [401, 503];
+    assert!(
+        guesses
+            .iter()
+            .all(|answer| turned_away.contains(&answer.status().as_u16()))
+    );
+    assert!(took < all / 2, "{took:?} beside guesses that took {all:?}");
 }
 
 #[tokio::test]
@@ -838,24 +645,6 @@ async fn changes_are_taken_up_and_bad_ones_leave_the_last_good_in_use() {
         scrape("carol:geheim").await.value(SUCCESSFUL) == Some(0.0)
     })
     .await;
-}
-
-#[tokio::test]
-async fn a_half_open_handshake_holds_up_nobody() {
-    let pki = Pki::new();
-    let exporter = pki.serve("", "");
-    let address = exporter.url.trim_start_matches("http://");
-    let mut silent = Vec::new();
-    for half in [b"".as_slice(), b"\x16", b"\x16\x03\x01\x02\x00\x01"] {
-        for _ in 0..20 {
-            let mut stream = TcpStream::connect(address).await.unwrap();
-            stream.write_all(half).await.unwrap();
-            silent.push(stream);
-        }
-    }
-    let start = Instant::now();
-    assert_eq!(pki.client().status(&exporter, "/metrics", "").await, "200");
-    assert!(start.elapsed() < Duration::from_secs(1));
 }
 
 #[tokio::test]

@@ -167,10 +167,11 @@ const HTTP2_SUITES: [CipherSuite; 2] = [
     CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
 ];
 
-const CURVES: [(&str, NamedGroup); 3] = [
+const CURVES: [(&str, NamedGroup); 4] = [
     ("CurveP256", NamedGroup::secp256r1),
     ("CurveP384", NamedGroup::secp384r1),
     ("X25519", NamedGroup::X25519),
+    ("X25519MLKEM768", NamedGroup::X25519MLKEM768),
 ];
 
 /// The headers that may be set, and to what; nothing = to anything.
@@ -302,7 +303,7 @@ impl Reader<'_> {
         let client_auth = client_auth.map_or(ClientAuth::NoClientCert, |(_, policy)| *policy);
         let minimum = self.version(&section, "min_version", Version::Tls12);
         let maximum = self.version(&section, "max_version", Version::Tls13);
-        let cipher_suites = self.cipher_suites(&section);
+        let (cipher_suites, any_suite_of_go) = self.cipher_suites(&section);
         let curves = self.curves(&section);
         let prefer_server_cipher_suites =
             self.boolean(&section, "prefer_server_cipher_suites", true);
@@ -316,16 +317,6 @@ impl Reader<'_> {
                 );
             }
             return None;
-        }
-        if client_ca.is_some() && client_auth == ClientAuth::NoClientCert {
-            let line = section
-                .line_of("client_ca")
-                .max(section.line_of("client_ca_file"));
-            self.problem(
-                line,
-                "client CA's have been configured without a Client Auth Policy: set tls_server_config.client_auth_type"
-                    .to_owned(),
-            );
         }
         let required = matches!(
             client_auth,
@@ -347,7 +338,7 @@ impl Reader<'_> {
         }
         if http2
             && minimum == Version::Tls12
-            && !cipher_suites.is_empty()
+            && any_suite_of_go
             && !HTTP2_SUITES
                 .iter()
                 .any(|suite| cipher_suites.contains(suite))
@@ -423,12 +414,15 @@ impl Reader<'_> {
         default
     }
 
-    fn cipher_suites(&mut self, section: &Section<'_>) -> Vec<CipherSuite> {
+    /// Those of the list that are spoken, and whether it names any that Go speaks.
+    fn cipher_suites(&mut self, section: &Section<'_>) -> (Vec<CipherSuite>, bool) {
         let mut suites = Vec::new();
+        let mut refused = false;
         for (word, line) in self.list(section, "cipher_suites").unwrap_or_default() {
             if let Some((_, suite)) = CIPHER_SUITES.iter().find(|(name, _)| *name == word) {
                 suites.push(*suite);
             } else if REFUSED_SUITES.contains(&word.as_str()) {
+                refused = true;
                 self.problem(
                     line,
                     format!(
@@ -443,7 +437,8 @@ impl Reader<'_> {
                 );
             }
         }
-        suites
+        let any_of_go = refused || !suites.is_empty();
+        (suites, any_of_go)
     }
 
     fn curves(&mut self, section: &Section<'_>) -> Vec<NamedGroup> {

@@ -102,6 +102,16 @@ fn server_config(settings: &Tls, contents: &Contents, http2: bool) -> Result<Ser
             .map(|(_, version)| version)
             .collect();
     let certified = certified_key(settings, contents, &provider)?;
+    if let Some(authorities) = &settings.client_ca
+        && settings.client_auth == ClientAuth::NoClientCert
+    {
+        // In Go's order: a file that cannot be read is told first.
+        content(authorities, "client_ca", contents)?;
+        return Err(
+            "client CA's have been configured without a Client Auth Policy: set tls_server_config.client_auth_type"
+                .to_owned(),
+        );
+    }
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&versions)
         .map_err(|error| format!("tls_server_config: {error}"))?;

@@ -1,0 +1,95 @@
+//! The status page in a real browser: `tests/browser.mjs` says how.
+
+use std::{env, path::PathBuf, process::Command};
+
+use lightfi_exporter::simulator::{Listing, Options};
+
+use crate::{cloud::Cloud, exporter::Exporter};
+
+/// As an API, or whoever names sensors there, could give them: markup, and words that are longer than a phone is wide.
+const HOSTILE: [(&str, &str); 6] = [
+    (
+        "<script>window.ran = 1</script>",
+        "</script><script>window.ran = 2</script>",
+    ),
+    (
+        "\"><img src=x onerror='window.ran = 3'>",
+        "' autofocus onfocus='window.ran = 4",
+    ),
+    (
+        "</option></select><iframe srcdoc='<script>parent.ran = 5</script>'>",
+        "<svg onload='window.ran = 6'>",
+    ),
+    (
+        "javascript:window.ran = 7",
+        "https://elsewhere.example/x.css",
+    ),
+    (
+        "\u{202e}right to left\u{2066}",
+        "{{ 7 * 7 }} ${window.ran = 8}",
+    ),
+    (
+        "LongerThanAPhoneIsWideAndWithoutAnyPlaceToBreakItAnywhereInTheMiddleOfItsHundredAndEightyLettersOrSoWhichIsMoreThanAnybodyWouldCallARoomAndYetNothingKeepsThemFromIt",
+        "AndSoIsItsLocationWhichAlsoDoesNotEndBeforeTheRightEdgeOfAnyPhoneThatWasEverMadeOrWillBeMadeAndIsOfferedAsAChoiceInTheFilterAboveTheTableWhereItMustNotHideItsNeighbours",
+    ),
+];
+
+fn quoted(text: &str) -> String {
+    serde_json::to_string(text).expect("text is JSON, and JSON is YAML")
+}
+
+/// Where pictures go: into `STATUS_PAGE_PICTURES` for who wants to look at them.
+fn pictures() -> (PathBuf, Option<tempfile::TempDir>) {
+    if let Some(directory) = env::var_os("STATUS_PAGE_PICTURES") {
+        return (directory.into(), None);
+    }
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    (directory.path().to_owned(), Some(directory))
+}
+
+// The cloud answers while the browser is waited for.
+#[tokio::test(flavor = "multi_thread")]
+async fn people_can_use_it_and_no_name_can_misuse_it() {
+    let demo = Exporter::demo(&[]);
+    let cloud = Cloud::start(Options {
+        sensors: 10,
+        listing: Listing::Sensors,
+        ..Options::default()
+    })
+    .await;
+    let config = cloud.config("");
+    let (head, _) = config.split_once("sensors:").expect("it lists sensors");
+    let sensors: String = HOSTILE
+        .iter()
+        .zip(cloud.simulator.sensors())
+        .map(|((name, location), id)| {
+            let (name, location) = (quoted(name), quoted(location));
+            format!("  - {{id: {id}, name: {name}, location: {location}}}\n")
+        })
+        .collect();
+    let hostile = Exporter::serve(&format!("{head}sensors:\n{sensors}"));
+    let silent = Cloud::start(Options::default()).await;
+    let config = silent.config("");
+    drop(silent);
+    let broken = Exporter::serve(&config);
+    for exporter in [&demo, &hostile, &broken] {
+        exporter.scrape().await;
+    }
+
+    let root = env!("CARGO_MANIFEST_DIR");
+    let (directory, _pictures) = pictures();
+    let output = Command::new("node")
+        .arg(format!("{root}/tests/browser.mjs"))
+        .arg(directory)
+        .args([
+            format!("demo={}/", demo.url),
+            format!("hostile={}/", hostile.url),
+            format!("broken={}/", broken.url),
+        ])
+        .output()
+        .unwrap_or_else(|error| panic!("node cannot be run ({error}): `make tools` installs it"));
+    let [out, err] =
+        [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    assert!(output.status.success(), "{out}{err}");
+    assert!(out.contains("0 wrong"), "nothing was checked: {out}{err}");
+}

@@ -1,0 +1,90 @@
+//! `--web.systemd-socket`: the sockets that systemd binds and hands over, which outlive the exporter.
+
+use std::{
+    net::{TcpListener, TcpStream},
+    os::{fd::OwnedFd, unix::net::UnixListener},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net,
+};
+
+use crate::exporter::{Exporter, run};
+
+const ASK: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+
+/// Starts the exporter as systemd does: the socket is descriptor 3, and the environment tells that it is for this process.
+fn activated(socket: OwnedFd) -> Command {
+    const HAND_OVER: &str = r#"exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" "$@""#;
+    let mut command = Command::new("/bin/sh");
+    command
+        .env_clear()
+        .args(["-c", HAND_OVER, env!("CARGO_BIN_EXE_lightfi-exporter")])
+        .args(["demo", "--sensors=2", "--web.systemd-socket"])
+        // Not even looked at.
+        .arg("--web.listen-address=192.0.2.1:1")
+        .stdin(Stdio::from(socket));
+    command
+}
+
+#[tokio::test]
+async fn who_connects_before_it_runs_and_while_it_restarts_is_served() {
+    let socket = TcpListener::bind("127.0.0.1:0").expect("loopback can be bound");
+    let address = socket.local_addr().expect("it is bound");
+    let start = || {
+        let socket = socket.try_clone().expect("a second handle").into();
+        Exporter::spawn(activated(socket), TempDir::new().expect("a directory"))
+    };
+    for _ in 0..2 {
+        let mut early = net::TcpStream::connect(address)
+            .await
+            .expect("the socket listens");
+        early.write_all(ASK).await.expect("it takes bytes");
+        let mut exporter = start();
+        assert_eq!(exporter.url, format!("http://{address}"));
+        let mut answer = String::new();
+        early
+            .read_to_string(&mut answer)
+            .await
+            .expect("a whole answer");
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+        exporter.scrape().await;
+        exporter.signal("TERM");
+        assert_eq!(exporter.wait(Duration::from_secs(5)), Some(0));
+    }
+}
+
+#[test]
+fn without_a_socket_that_listens_it_says_what_to_change() {
+    let fails = |socket| {
+        let output = activated(socket).output().expect("the shell starts");
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{error}");
+        error
+    };
+    let none = run(&["demo", "--web.systemd-socket"]);
+    let error = String::from_utf8_lossy(&none.stderr).into_owned();
+    assert_eq!(none.status.code(), Some(2), "{error}");
+    assert!(
+        error.contains("--web.systemd-socket: no socket activation file descriptors found"),
+        "{error}"
+    );
+
+    let directory = TempDir::new().expect("a directory");
+    let unix = UnixListener::bind(directory.path().join("socket")).expect("it is bound");
+    let error = fails(unix.into());
+    assert!(
+        error.contains("not a valid tcp socket") && error.contains("ListenStream"),
+        "{error}"
+    );
+
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback can be bound");
+    let address = listener.local_addr().expect("it is bound");
+    let connection = TcpStream::connect(address).expect("the socket listens");
+    let error = fails(connection.into());
+    assert!(error.contains("set Accept=no"), "{error}");
+}

@@ -1,0 +1,219 @@
+//! Certificates made on the spot, an exporter that serves TLS with them, and a client that can be told what to offer.
+
+use std::{fs, path::PathBuf, sync::Arc};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    SanType,
+};
+use rustls::{
+    CipherSuite, ClientConfig, NamedGroup, RootCertStore,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+    version::{TLS12, TLS13},
+};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use crate::exporter::Exporter;
+
+/// A directory of certificates: `ca`, `server`, and clients.
+pub struct Pki {
+    directory: TempDir,
+    ca: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Pki {
+    pub fn new() -> Self {
+        let directory = TempDir::new().unwrap();
+        let ca = authority("the CA");
+        fs::write(directory.path().join("ca.crt"), ca.pem()).unwrap();
+        let pki = Self { directory, ca };
+        pki.issue(
+            "server",
+            &["localhost"],
+            ExtendedKeyUsagePurpose::ServerAuth,
+        );
+        pki
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+        fs::write(self.path(name), text).unwrap();
+        self.path(name)
+    }
+
+    /// `NAME.crt` and `NAME.key` by the CA.
+    pub fn issue(&self, name: &str, names: &[&str], purpose: ExtendedKeyUsagePurpose) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.subject_alt_names = names.iter().map(|name| san(name)).collect();
+        params.extended_key_usages = vec![purpose];
+        let certificate = params.signed_by(&key, &self.ca).unwrap();
+        self.write(&format!("{name}.crt"), &certificate.pem());
+        self.write(&format!("{name}.key"), &key.serialize_pem());
+    }
+
+    /// `NAME.crt` and `NAME.key`, an authority of its own.
+    pub fn self_signed(&self, name: &str) {
+        let authority = authority(name);
+        self.write(&format!("{name}.crt"), &authority.pem());
+        self.write(&format!("{name}.key"), &authority.key().serialize_pem());
+    }
+
+    /// The exporter under a web configuration of these `tls_server_config` keys and `more`.
+    pub fn serve(&self, tls: &str, more: &str) -> Exporter {
+        let text = format!(
+            "tls_server_config: {{cert_file: server.crt, key_file: server.key{tls}}}\n{more}"
+        );
+        let file = self.write("web.yml", &text);
+        Exporter::demo(&[
+            "--sensors=2",
+            &format!("--web.config.file={}", file.display()),
+        ])
+    }
+
+    pub fn client(&self) -> Client {
+        Client {
+            roots: self.path("ca.crt"),
+            ..Client::default()
+        }
+    }
+}
+
+fn authority(name: &str) -> CertifiedIssuer<'static, KeyPair> {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, name);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+fn san(name: &str) -> SanType {
+    if let Ok(ip) = name.parse() {
+        SanType::IpAddress(ip)
+    } else if name.contains("://") {
+        SanType::URI(name.try_into().unwrap())
+    } else if name.contains('@') {
+        SanType::Rfc822Name(name.try_into().unwrap())
+    } else {
+        SanType::DnsName(name.try_into().unwrap())
+    }
+}
+
+/// A TLS client of HTTP/1.1 that can be told what to offer.
+#[derive(Default, Clone)]
+pub struct Client {
+    pub roots: PathBuf,
+    /// Path without `.crt` and `.key`.
+    pub certificate: Option<PathBuf>,
+    pub newest: Option<u16>,
+    pub suites: Vec<CipherSuite>,
+    pub curves: Vec<NamedGroup>,
+    pub alpn: Vec<&'static str>,
+}
+
+pub struct Answer {
+    pub head: String,
+    pub body: String,
+    pub suite: Option<CipherSuite>,
+    pub alpn: Option<Vec<u8>>,
+    pub certificate: Vec<u8>,
+}
+
+impl Client {
+    pub fn with(&self, certificate: PathBuf) -> Self {
+        Self {
+            certificate: Some(certificate),
+            ..self.clone()
+        }
+    }
+
+    pub async fn connect(&self, exporter: &Exporter) -> Result<TlsStream<TcpStream>, String> {
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_file_iter(&self.roots).unwrap() {
+            roots.add(certificate.unwrap()).unwrap();
+        }
+        let mut provider = aws_lc_rs::default_provider();
+        if !self.suites.is_empty() {
+            let all = std::mem::take(&mut provider.cipher_suites);
+            let find = |wanted: &CipherSuite| all.iter().find(|suite| suite.suite() == *wanted);
+            provider.cipher_suites = self.suites.iter().filter_map(find).copied().collect();
+        }
+        if !self.curves.is_empty() {
+            provider
+                .kx_groups
+                .retain(|group| self.curves.contains(&group.name()));
+        }
+        let versions: &[_] = match self.newest {
+            Some(12) => &[&TLS12],
+            Some(13) => &[&TLS13],
+            _ => &[&TLS13, &TLS12],
+        };
+        let builder = ClientConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(versions)
+            .unwrap()
+            .with_root_certificates(roots);
+        let mut config = match &self.certificate {
+            None => builder.with_no_client_auth(),
+            Some(path) => {
+                let chain = CertificateDer::pem_file_iter(path.with_extension("crt")).unwrap();
+                let key = PrivateKeyDer::from_pem_file(path.with_extension("key")).unwrap();
+                let chain = chain.map(Result::unwrap).collect();
+                builder.with_client_auth_cert(chain, key).unwrap()
+            }
+        };
+        config.alpn_protocols = self
+            .alpn
+            .iter()
+            .map(|name| name.as_bytes().to_vec())
+            .collect();
+        let address = exporter.url.trim_start_matches("http://");
+        let stream = TcpStream::connect(address).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        TlsConnector::from(Arc::new(config))
+            .connect(name, stream)
+            .await
+            .map_err(|error| error.to_string())
+    }
+
+    pub async fn get(&self, exporter: &Exporter, path: &str, user: &str) -> Result<Answer, String> {
+        let mut stream = self.connect(exporter).await?;
+        let authorization = match user {
+            "" => String::new(),
+            user => format!("Authorization: Basic {}\r\n", STANDARD.encode(user)),
+        };
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\n{authorization}Connection: close\r\n\r\n"
+        );
+        let words = |error: std::io::Error| error.to_string();
+        stream.write_all(request.as_bytes()).await.map_err(words)?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.map_err(words)?;
+        let (head, body) = answer.split_once("\r\n\r\n").ok_or("no whole answer")?;
+        let (_, session) = stream.get_ref();
+        Ok(Answer {
+            head: head.to_ascii_lowercase(),
+            body: body.to_owned(),
+            suite: session.negotiated_cipher_suite().map(|suite| suite.suite()),
+            alpn: session.alpn_protocol().map(<[u8]>::to_vec),
+            certificate: session.peer_certificates().unwrap()[0].to_vec(),
+        })
+    }
+
+    pub async fn status(&self, exporter: &Exporter, path: &str, user: &str) -> String {
+        match self.get(exporter, path, user).await {
+            Ok(answer) => answer.head[9..12].to_owned(),
+            Err(error) => error,
+        }
+    }
+}
