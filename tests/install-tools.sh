@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
 # Installs what the checks need beyond Rust, where it is missing: promtool and a real Prometheus, VictoriaMetrics as a
 # second scraper, prometheus_client's strict OpenMetrics parser, Grafana's own model of dashboards, and for the chart
-# Helm's engine, the schemas of Kubernetes and of the Prometheus operator, and hadolint. On Debian and its kin; elsewhere
-# it says what to
-# install by hand.
+# Helm's engine, the schemas of Kubernetes and the models of the operators, and hadolint. On Debian and its kin; elsewhere
+# it says what to install by hand.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -46,7 +45,16 @@ for package in "${packages[@]}"; do
   fi
 done
 
-if [ ! -d .tools/node/node_modules/@kubernetes-models/prometheus-operator ]; then
-  # Its package says node 22; what the checks use of it runs on Debian's.
-  npm install --silent --no-audit --no-fund --ignore-scripts --prefix .tools/node '@kubernetes-models/prometheus-operator@6'
-fi
+# As npm calls them, with their major versions.
+modules=(
+  '@kubernetes-models/prometheus-operator@6'
+  '@kubernetes-models/grafana-operator@3'
+  'typescript@5'
+)
+for module in "${modules[@]}"; do
+  if [ ! -d ".tools/node/node_modules/${module%@*}" ]; then
+    # A package says node 22; what the checks use of it runs on Debian's.
+    npm install --silent --no-audit --no-fund --ignore-scripts --prefix .tools/node "${modules[@]}"
+    break
+  fi
+done
