@@ -34,6 +34,7 @@ OPERATORS = {
     "grafana.integreatly.org/v1beta1": "@kubernetes-models/grafana-operator",
 }
 THRESHOLD = re.compile(r"[<>]=? ([-+.0-9eE]+)$")
+RESTRICTED_VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
 # Of the exporter's configuration, what the chart decides itself.
 OWN_KEYS = {"web.listen_address", "web.config_file", "oauth.token_store"} | {
     f"oauth.{key}_file" for key in ("client_id", "client_secret", "refresh_token")
@@ -275,7 +276,12 @@ def check_restricted(case, kind, pod):
     expect(security["seccompProfile"] == {"type": "RuntimeDefault"}, f"{case}: {kind} has no seccomp profile")
     expect(pod["automountServiceAccountToken"] is False, f"{case}: {kind} mounts a service account's token")
     expect(pod["enableServiceLinks"] is False, f"{case}: {kind} gets service links")
+    of_the_host = {"hostNetwork", "hostPID", "hostIPC", "hostUsers"} & set(pod)
+    expect(not of_the_host, f"{case}: {kind} takes {sorted(of_the_host)}")
+    for volume in pod.get("volumes", []):
+        expect(set(volume) - {"name"} <= RESTRICTED_VOLUMES, f"{case}: {kind} mounts {volume}")
     for container in pod["containers"]:
+        expect(not any("hostPort" in port for port in container.get("ports", [])), f"{case}: {kind} takes a port of the host")
         own = container["securityContext"]
         expect(own["allowPrivilegeEscalation"] is False, f"{case}: {kind} may escalate")
         expect(own["readOnlyRootFilesystem"] is True, f"{case}: {kind} may write its root")
