@@ -11,6 +11,7 @@ mod dashboards;
 mod demo;
 mod exporter;
 mod exposition;
+mod image;
 mod lifecycle;
 mod login;
 mod odd_cloud;
