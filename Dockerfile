@@ -47,5 +47,5 @@ USER 65532:65532
 WORKDIR /var/lib/lightfi-exporter
 EXPOSE 10420
 HEALTHCHECK --interval=30s --timeout=6s --start-period=5s \
-    CMD ["/usr/local/bin/lightfi-exporter", "check", "--health", "http://localhost:10420/"]
+    CMD ["/usr/local/bin/lightfi-exporter", "check", "--health", "http://127.0.0.1:10420/"]
 ENTRYPOINT ["/usr/local/bin/lightfi-exporter"]
