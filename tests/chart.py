@@ -34,6 +34,8 @@ OPERATORS = {
     "grafana.integreatly.org/v1beta1": "@kubernetes-models/grafana-operator",
 }
 THRESHOLD = re.compile(r"[<>]=? ([-+.0-9eE]+)$")
+# Values that no file in ci/ changes: the restricted standard is checked as it is, and `global` does nothing.
+UNTRIED = {"podSecurityContext", "securityContext", "global"}
 RESTRICTED_VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
 # Of the exporter's configuration, what the chart decides itself.
 OWN_KEYS = {"web.listen_address", "web.config_file", "oauth.token_store"} | {
@@ -319,13 +321,6 @@ def refused(chart, values, word):
         expect(False, f"{json.dumps(values)} is not refused")
 
 
-def at(path, value):
-    """A nested value at a dotted path."""
-    for key in reversed(path.split(".")):
-        value = {key: value}
-    return value
-
-
 def leaves(tree, path=""):
     for key, value in tree.items():
         if isinstance(value, dict) and value:
@@ -500,6 +495,20 @@ def check_case(chart, exporter, case, values, operators):
     return checked
 
 
+def check_every_value_is_tried(cases):
+    """Each value of the table stands in some file of ci/, with something else than its default."""
+    defaults = read(CHART / "values.yaml")
+
+    def at(tree, name):
+        for key in name.split("."):
+            tree = tree.get(key) if isinstance(tree, dict) else None
+        return tree
+
+    for name, _, _ in documented((CHART / "values.yaml").read_text()):
+        tried = any(at(values, name) not in (None, at(defaults, name)) for values in cases.values())
+        expect(tried or name in UNTRIED, f"no file in ci/ tries {name}")
+
+
 def notes(values):
     with helm.Config(storage_driver="memory") as config:
         return config.install(CHART, "lightfi", values=values, namespace="buildings", dry_run="client")["notes"]
@@ -513,6 +522,7 @@ def check(exporter):
         expect(False, f"{path.relative_to(ROOT)} is derived from nothing: `make chart` removes it")
     expect(read(CHART / "Chart.yaml")["appVersion"] == app_version(), "appVersion is not the crate's version")
     cases = {path.name: read(path) for path in sorted(CHART.glob("ci/*-values.yaml"))} | {"no values": {}}
+    check_every_value_is_tried(cases)
     operators = []
     with helm.Chart.load(CHART) as chart:
         checked = sum(check_case(chart, exporter, case, values, operators) for case, values in cases.items())
