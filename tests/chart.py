@@ -419,6 +419,62 @@ def check_alerts(chart):
         expect(turned[name] == rule, f"{name} does not turn as its values say: {turned[name]}")
 
 
+def check_promises(chart):
+    """What README and values say of the objects, and no schema knows."""
+
+    def rendered(kind, **values):
+        return [document for document in documents(render(chart, values)) if document["kind"] == kind]
+
+    def endpoint(**values):
+        return rendered("ServiceMonitor", serviceMonitor={"enabled": True}, **values)[0]["spec"]["endpoints"][0]
+
+    def container(**values):
+        return rendered("Deployment", **values)[0]["spec"]["template"]["spec"]["containers"][0]
+
+    def promised(good, what):
+        expect(good, f"the chart does not keep its promise: {what}")
+
+    stable = [{"action": "replace", "targetLabel": "instance", "replacement": "here"}, {"action": "labeldrop", "regex": "pod"}]
+    promised(endpoint(fullnameOverride="here")["relabelings"] == stable, "a restart starts no new series")
+    promised(endpoint(config={"web": {"telemetry_path": "/m"}})["path"] == "/m", "the monitor follows the telemetry path")
+
+    tls = {"existingSecret": "web", "tls": {"enabled": True, "existingSecret": "tls"}}
+    secure = endpoint(webConfig=tls)
+    trusted = {"ca": {"secret": {"name": "tls", "key": "ca.crt"}}, "serverName": "lightfi-lightfi-exporter.buildings.svc"}
+    promised(secure["scheme"] == "https" and secure["tlsConfig"] == trusted, "a scrape by TLS trusts the certificate's issuer")
+    probes = [container(webConfig=tls)[f"{name}Probe"] for name in ("startup", "liveness", "readiness")]
+    promised(all(probe["httpGet"]["scheme"] == "HTTPS" for probe in probes), "probes speak TLS where the exporter does")
+    tls["tls"]["clientCertificates"] = True
+    promised("tcpSocket" in container(webConfig=tls)["readinessProbe"], "probes need no client certificate")
+    promised(not rendered("Pod", webConfig=tls), "no test without a client certificate")
+
+    policy = rendered("NetworkPolicy", networkPolicy={"enabled": True})[0]["spec"]
+    ports = [(port["port"], port["protocol"]) for rule in policy["egress"] for port in rule["ports"]]
+    promised(ports == [(53, "UDP"), (53, "TCP"), (443, "TCP")], "egress to DNS and 443 only")
+    tests_pod = rendered("Pod")[0]["metadata"]["labels"]
+    monitoring, tests = policy["ingress"][0]["from"]
+    promised(monitoring == {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}, "ingress from monitoring")
+    promised(tests["podSelector"]["matchLabels"].items() <= tests_pod.items(), "ingress from the pod of helm test")
+    own = policy["podSelector"]["matchLabels"].items()
+    promised(not own <= tests_pod.items(), "the test's pod is none of the service's")
+
+    pods = [rendered("Deployment", config={"collect": {"interval": every}})[0]["spec"]["template"] for every in ("1m", "2m")]
+    promised(pods[0]["metadata"] != pods[1]["metadata"], "a new configuration rolls the pod")
+    given = {"clientId": "id-8d1", "clientSecret": "secret-8d1", "refreshToken": "token-8d1"}
+    for document in documents(render(chart, {"credentials": given})):
+        promised("8d1" not in json.dumps(document), f"no credential in plain text: {document['kind']}")
+    kept = rendered("Deployment", tokenStore={"persistence": {"enabled": True}})[0]["spec"]["template"]["spec"]
+    claims = [volume["persistentVolumeClaim"]["claimName"] for volume in kept["volumes"] if "persistentVolumeClaim" in volume]
+    made = [claim["metadata"]["name"] for claim in rendered("PersistentVolumeClaim", tokenStore={"persistence": {"enabled": True}})]
+    promised(claims == made != [], "the token store is on the claim")
+    shown = {"dashboards": {"enabled": True, "grafanaOperator": {"enabled": True}}}
+    maps = {document["metadata"]["name"]: document for document in rendered("ConfigMap", **shown)}
+    for board in rendered("GrafanaDashboard", **shown):
+        place = board["spec"]["configMapRef"]
+        promised(place["key"] in maps[place["name"]]["data"], "each GrafanaDashboard finds its dashboard")
+        promised(maps[place["name"]]["metadata"]["labels"]["grafana_dashboard"] == "1", "the sidecar finds each dashboard")
+
+
 MODELS = """
 import { readFileSync } from "node:fs";
 for (const [model, document] of JSON.parse(readFileSync(0, "utf8"))) {
@@ -528,6 +584,7 @@ def check(exporter):
         checked = sum(check_case(chart, exporter, case, values, operators) for case, values in cases.items())
         check_schema(chart)
         check_alerts(chart)
+        check_promises(chart)
     for case, values in cases.items():
         expect("1. See that it runs" in notes(values), f"{case}: NOTES.txt says nothing")
     check_operators(operators)
