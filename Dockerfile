@@ -17,6 +17,7 @@ RUN mkdir src \
     && cargo build --release --locked --target "$(rustc --print host-tuple)" \
     && rm -r src
 
+COPY askama.toml ./
 COPY src src
 ARG REVISION=unknown
 ENV LIGHTFI_EXPORTER_REVISION=${REVISION}
@@ -39,9 +40,12 @@ LABEL org.opencontainers.image.title="lightfi-exporter" \
 COPY --from=build --chown=65532:65532 /state /var/lib/lightfi-exporter
 COPY --from=build /lightfi-exporter /usr/local/bin/lightfi-exporter
 COPY LICENSE /usr/share/doc/lightfi-exporter/LICENSE
+# Bodies of megabytes go back to the system when a newer one takes their place: glibc would learn to keep memory of their
+# size, which more than doubled what stays resident with thousands of sensors.
+ENV MALLOC_MMAP_THRESHOLD_=262144
 USER 65532:65532
 WORKDIR /var/lib/lightfi-exporter
 EXPOSE 10420
 HEALTHCHECK --interval=30s --timeout=6s --start-period=5s \
-    CMD ["/usr/local/bin/lightfi-exporter", "check", "--health", "http://localhost:10420/"]
+    CMD ["/usr/local/bin/lightfi-exporter", "check", "--health", "http://127.0.0.1:10420/"]
 ENTRYPOINT ["/usr/local/bin/lightfi-exporter"]

@@ -26,8 +26,17 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 CHART = ROOT / "deploy/helm/lightfi-exporter"
 PLAIN = ROOT / "deploy/kubernetes"
 KUBERNETES = ["1.27", "1.30", "1.33"]
-OPERATORS = {"monitoring.coreos.com/v1": {"ServiceMonitor", "PodMonitor", "PrometheusRule"}}
+# What the values may hand on to Kubernetes: the newest types, so that a new key is not taken for a typo.
+KUBERNETES_TYPES = pathlib.Path(kubernetes_validate.__file__).parent / f"kubernetes-json-schema/v{kubernetes_validate.latest_version()}-local-strict"
+# The operators' own models of their objects, by group.
+OPERATORS = {
+    "monitoring.coreos.com/v1": "@kubernetes-models/prometheus-operator",
+    "grafana.integreatly.org/v1beta1": "@kubernetes-models/grafana-operator",
+}
 THRESHOLD = re.compile(r"[<>]=? ([-+.0-9eE]+)$")
+# Values that no file in ci/ changes: the restricted standard is checked as it is, and `global` does nothing.
+UNTRIED = {"podSecurityContext", "securityContext", "global"}
+RESTRICTED_VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
 # Of the exporter's configuration, what the chart decides itself.
 OWN_KEYS = {"web.listen_address", "web.config_file", "oauth.token_store"} | {
     f"oauth.{key}_file" for key in ("client_id", "client_secret", "refresh_token")
@@ -78,13 +87,45 @@ def with_alerts(values):
     return head + begin + "".join(lines) + end + tail
 
 
-def schema_with_alerts(text):
+def schema_of_values(text):
+    """The alerts by name, and the types of Kubernetes that the values refer to."""
     schema = json.loads(text)
     schema["properties"]["prometheusRule"]["properties"]["alerts"]["properties"] = {
         name: {"$ref": "#/$defs/" + ("alertWithThreshold" if "threshold" in entry else "alert")}
         for name, entry in alerts().items()
     }
+    own = {name: part for name, part in schema["$defs"].items() if not name.startswith("io.k8s.")}
+    kubernetes = json.loads((KUBERNETES_TYPES / "_definitions.json").read_text())["$defs"]
+    taken, wanted = {}, references([schema["properties"], own])
+    while wanted:
+        name = wanted.pop()
+        if name.startswith("io.k8s.") and name not in taken:
+            taken[name] = bare(kubernetes[name])
+            wanted |= references(taken[name])
+    schema["$defs"] = own | dict(sorted(taken.items()))
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def references(part):
+    """The names in `$defs` that a part of a schema refers to."""
+    if isinstance(part, list):
+        return set().union(*map(references, part))
+    if isinstance(part, dict):
+        return {part["$ref"].removeprefix("#/$defs/")} if "$ref" in part else references(list(part.values()))
+    return set()
+
+
+def bare(part):
+    """A type of Kubernetes without its prose, which is most of it."""
+    if isinstance(part, list):
+        return [bare(one) for one in part]
+    if isinstance(part, dict):
+        return {
+            key: bare(value)
+            for key, value in part.items()
+            if not (key == "description" and isinstance(value, str)) and not key.startswith("x-kubernetes-")
+        }
+    return part
 
 
 def documented(values):
@@ -182,7 +223,7 @@ def derived():
     values = with_alerts((CHART / "values.yaml").read_text())
     files = copies()
     files[CHART / "values.yaml"] = values
-    files[CHART / "values.schema.json"] = schema_with_alerts((CHART / "values.schema.json").read_text())
+    files[CHART / "values.schema.json"] = schema_of_values((CHART / "values.schema.json").read_text())
     files[CHART / "README.md"] = readme((CHART / "README.md").read_text(), values)
     return files
 
@@ -237,7 +278,12 @@ def check_restricted(case, kind, pod):
     expect(security["seccompProfile"] == {"type": "RuntimeDefault"}, f"{case}: {kind} has no seccomp profile")
     expect(pod["automountServiceAccountToken"] is False, f"{case}: {kind} mounts a service account's token")
     expect(pod["enableServiceLinks"] is False, f"{case}: {kind} gets service links")
+    of_the_host = {"hostNetwork", "hostPID", "hostIPC", "hostUsers"} & set(pod)
+    expect(not of_the_host, f"{case}: {kind} takes {sorted(of_the_host)}")
+    for volume in pod.get("volumes", []):
+        expect(set(volume) - {"name"} <= RESTRICTED_VOLUMES, f"{case}: {kind} mounts {volume}")
     for container in pod["containers"]:
+        expect(not any("hostPort" in port for port in container.get("ports", [])), f"{case}: {kind} takes a port of the host")
         own = container["securityContext"]
         expect(own["allowPrivilegeEscalation"] is False, f"{case}: {kind} may escalate")
         expect(own["readOnlyRootFilesystem"] is True, f"{case}: {kind} may write its root")
@@ -275,13 +321,6 @@ def refused(chart, values, word):
         expect(False, f"{json.dumps(values)} is not refused")
 
 
-def at(path, value):
-    """A nested value at a dotted path."""
-    for key in reversed(path.split(".")):
-        value = {key: value}
-    return value
-
-
 def leaves(tree, path=""):
     for key, value in tree.items():
         if isinstance(value, dict) and value:
@@ -290,28 +329,48 @@ def leaves(tree, path=""):
             yield path + key
 
 
-def objects(schema, path=""):
-    """Every object of the schema whose keys are all known, by path."""
-    if "properties" in schema:
-        yield path, schema
-        for key, value in schema["properties"].items():
-            yield from objects(value, f"{path}.{key}".lstrip("."))
+def objects(schema, part, path=()):
+    """Every object of the schema whose keys are all known, by the path that leads to it: `*` is an element of a list, and a
+    name that the user chooses."""
+    if "$ref" in part:
+        part = schema["$defs"][part["$ref"].removeprefix("#/$defs/")]
+    if "properties" in part:
+        yield path, part
+    for key, value in part.get("properties", {}).items():
+        yield from objects(schema, value, (*path, key))
+    for key in ("items", "additionalProperties"):
+        if isinstance(part.get(key), dict):
+            yield from objects(schema, part[key], (*path, ("*", key)))
+
+
+def planted(path):
+    """Values with a key at this path that nobody knows."""
+    value = {"tpyo": 1}
+    for key in reversed(path):
+        value = [value] if key == ("*", "items") else {"x" if isinstance(key, tuple) else key: value}
+    return value
 
 
 def check_schema(chart):
     schema = json.loads((CHART / "values.schema.json").read_text())
-    known = dict(objects(schema))
+    known = dict(objects(schema, schema))
     for path, part in known.items():
         expect(part.get("additionalProperties") is False, f"values.schema.json: {path} takes unknown keys")
-        refused(chart, at(f"{path}.tpyo".lstrip("."), 1), "tpyo")
+        refused(chart, planted(path), "tpyo")
+    expect(len(known) > 200, f"values.schema.json: only {len(known)} objects are found")
     for leaf in leaves(read(CHART / "values.yaml")):
         parts, place = leaf.split("."), schema
         for part in parts:
             place = place.get("properties", {}).get(part) if "properties" in place else {}
             expect(place is not None, f"values.schema.json does not know {leaf}")
             place = place or {}
-    config = {f"{path}.{key}".removeprefix("config.") for path, part in known.items() if path.startswith("config") for key in part["properties"]}
-    config = {key for key in config if key not in {path.removeprefix("config.") for path in known} and not key.startswith("config")}
+    config = {
+        ".".join((*path[1:], key))
+        for path, part in known.items()
+        if path[:1] == ("config",) and all(isinstance(step, str) for step in path)
+        for key in part["properties"]
+        if (*path, key) not in known
+    }
     defaults = set(leaves(read(ROOT / "src/config/default.yaml")))
     expect(config == defaults - OWN_KEYS, f"config in values.schema.json and src/config/default.yaml differ: {sorted(config ^ (defaults - OWN_KEYS))}")
     for values, word in [
@@ -360,21 +419,97 @@ def check_alerts(chart):
         expect(turned[name] == rule, f"{name} does not turn as its values say: {turned[name]}")
 
 
+def check_promises(chart):
+    """What README and values say of the objects, and no schema knows."""
+
+    def rendered(kind, **values):
+        return [document for document in documents(render(chart, values)) if document["kind"] == kind]
+
+    def endpoint(**values):
+        return rendered("ServiceMonitor", serviceMonitor={"enabled": True}, **values)[0]["spec"]["endpoints"][0]
+
+    def container(**values):
+        return rendered("Deployment", **values)[0]["spec"]["template"]["spec"]["containers"][0]
+
+    def promised(good, what):
+        expect(good, f"the chart does not keep its promise: {what}")
+
+    stable = [{"action": "replace", "targetLabel": "instance", "replacement": "here"}, {"action": "labeldrop", "regex": "pod"}]
+    promised(endpoint(fullnameOverride="here")["relabelings"] == stable, "a restart starts no new series")
+    promised(endpoint(config={"web": {"telemetry_path": "/m"}})["path"] == "/m", "the monitor follows the telemetry path")
+
+    tls = {"existingSecret": "web", "tls": {"enabled": True, "existingSecret": "tls"}}
+    secure = endpoint(webConfig=tls)
+    trusted = {"ca": {"secret": {"name": "tls", "key": "ca.crt"}}, "serverName": "lightfi-lightfi-exporter.buildings.svc"}
+    promised(secure["scheme"] == "https" and secure["tlsConfig"] == trusted, "a scrape by TLS trusts the certificate's issuer")
+    probes = [container(webConfig=tls)[f"{name}Probe"] for name in ("startup", "liveness", "readiness")]
+    promised(all(probe["httpGet"]["scheme"] == "HTTPS" for probe in probes), "probes speak TLS where the exporter does")
+    tls["tls"]["clientCertificates"] = True
+    promised("tcpSocket" in container(webConfig=tls)["readinessProbe"], "probes need no client certificate")
+    promised(not rendered("Pod", webConfig=tls), "no test without a client certificate")
+
+    policy = rendered("NetworkPolicy", networkPolicy={"enabled": True})[0]["spec"]
+    ports = [(port["port"], port["protocol"]) for rule in policy["egress"] for port in rule["ports"]]
+    promised(ports == [(53, "UDP"), (53, "TCP"), (443, "TCP")], "egress to DNS and 443 only")
+    tests_pod = rendered("Pod")[0]["metadata"]["labels"]
+    monitoring, tests = policy["ingress"][0]["from"]
+    promised(monitoring == {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}, "ingress from monitoring")
+    promised(tests["podSelector"]["matchLabels"].items() <= tests_pod.items(), "ingress from the pod of helm test")
+    own = policy["podSelector"]["matchLabels"].items()
+    promised(not own <= tests_pod.items(), "the test's pod is none of the service's")
+
+    pods = [rendered("Deployment", config={"collect": {"interval": every}})[0]["spec"]["template"] for every in ("1m", "2m")]
+    promised(pods[0]["metadata"] != pods[1]["metadata"], "a new configuration rolls the pod")
+    given = {"clientId": "id-8d1", "clientSecret": "secret-8d1", "refreshToken": "token-8d1"}
+    for document in documents(render(chart, {"credentials": given})):
+        promised("8d1" not in json.dumps(document), f"no credential in plain text: {document['kind']}")
+    kept = rendered("Deployment", tokenStore={"persistence": {"enabled": True}})[0]["spec"]["template"]["spec"]
+    claims = [volume["persistentVolumeClaim"]["claimName"] for volume in kept["volumes"] if "persistentVolumeClaim" in volume]
+    made = [claim["metadata"]["name"] for claim in rendered("PersistentVolumeClaim", tokenStore={"persistence": {"enabled": True}})]
+    promised(claims == made != [], "the token store is on the claim")
+    shown = {"dashboards": {"enabled": True, "grafanaOperator": {"enabled": True}}}
+    maps = {document["metadata"]["name"]: document for document in rendered("ConfigMap", **shown)}
+    for board in rendered("GrafanaDashboard", **shown):
+        place = board["spec"]["configMapRef"]
+        promised(place["key"] in maps[place["name"]]["data"], "each GrafanaDashboard finds its dashboard")
+        promised(maps[place["name"]]["metadata"]["labels"]["grafana_dashboard"] == "1", "the sidecar finds each dashboard")
+
+
 MODELS = """
-import * as models from "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1";
 import { readFileSync } from "node:fs";
-for (const document of JSON.parse(readFileSync(0, "utf8"))) {
+for (const [model, document] of JSON.parse(readFileSync(0, "utf8"))) {
+  const models = await import(model);
   new models[document.kind](document).validate();
 }
 """
 
 
 def check_operators(seen):
-    """The Prometheus operator's own models; they refuse a wrong kind of value, not an unknown key."""
+    """Values by the operators' own models at run time, unknown keys by their types, as only those refuse what is too much."""
+    modelled = [(f"{OPERATORS[document['apiVersion']]}/{document['apiVersion']}", document) for document in seen]
+    node = ROOT / ".tools/node"
     done = subprocess.run(
-        ["node", "--input-type=module", "--eval", MODELS], input=json.dumps(seen), capture_output=True, text=True, cwd=ROOT / ".tools/node"
+        ["node", "--input-type=module", "--eval", MODELS], input=json.dumps(modelled), capture_output=True, text=True, cwd=node
     )
-    expect(done.returncode == 0, f"the operator's models refuse: {done.stdout}{done.stderr}")
+    expect(done.returncode == 0, f"the operators' models refuse: {done.stdout}{done.stderr}")
+    planted = copy.deepcopy(next(pair for pair in modelled if pair[1]["kind"] == "ServiceMonitor"))
+    planted[1]["spec"]["endpoints"][0]["intreval"] = "30s"
+    with tempfile.TemporaryDirectory(dir=node) as folder:
+        for name, pairs in (("rendered", modelled), ("planted", [planted])):
+            lines = [
+                f'export const d{index}: import("{model}").I{document["kind"]} = {json.dumps(document)};'
+                for index, (model, document) in enumerate(pairs)
+            ]
+            (pathlib.Path(folder) / f"{name}.mts").write_text("\n".join(lines))
+        done = subprocess.run(
+            [node / "node_modules/.bin/tsc", "--noEmit", "--skipLibCheck", "--module", "nodenext", "rendered.mts", "planted.mts"],
+            capture_output=True,
+            text=True,
+            cwd=folder,
+        )
+    wrong = [line for line in done.stdout.splitlines() if not line.startswith("planted.mts")]
+    expect(not wrong, f"the operators' types refuse: {wrong}")
+    expect("intreval" in done.stdout, f"the operators' types see no unknown key: {done.stdout}{done.stderr}")
 
 
 def check_case(chart, exporter, case, values, operators):
@@ -393,9 +528,9 @@ def check_case(chart, exporter, case, values, operators):
         for label, value in (values.get("commonLabels") or {}).items():
             expect(metadata["labels"].get(label) == value, f"{case}: {kind} lacks the common label {label}")
         checked += 1
-        if kind in OPERATORS.get(document["apiVersion"], ()):
+        if document["apiVersion"] in OPERATORS:
             operators.append(document)
-        elif document["apiVersion"] != "grafana.integreatly.org/v1beta1":
+        else:
             for version in KUBERNETES:
                 check_kubernetes(case, document, version)
         if kind == "Deployment":
@@ -416,6 +551,20 @@ def check_case(chart, exporter, case, values, operators):
     return checked
 
 
+def check_every_value_is_tried(cases):
+    """Each value of the table stands in some file of ci/, with something else than its default."""
+    defaults = read(CHART / "values.yaml")
+
+    def at(tree, name):
+        for key in name.split("."):
+            tree = tree.get(key) if isinstance(tree, dict) else None
+        return tree
+
+    for name, _, _ in documented((CHART / "values.yaml").read_text()):
+        tried = any(at(values, name) not in (None, at(defaults, name)) for values in cases.values())
+        expect(tried or name in UNTRIED, f"no file in ci/ tries {name}")
+
+
 def notes(values):
     with helm.Config(storage_driver="memory") as config:
         return config.install(CHART, "lightfi", values=values, namespace="buildings", dry_run="client")["notes"]
@@ -429,11 +578,13 @@ def check(exporter):
         expect(False, f"{path.relative_to(ROOT)} is derived from nothing: `make chart` removes it")
     expect(read(CHART / "Chart.yaml")["appVersion"] == app_version(), "appVersion is not the crate's version")
     cases = {path.name: read(path) for path in sorted(CHART.glob("ci/*-values.yaml"))} | {"no values": {}}
+    check_every_value_is_tried(cases)
     operators = []
     with helm.Chart.load(CHART) as chart:
         checked = sum(check_case(chart, exporter, case, values, operators) for case, values in cases.items())
         check_schema(chart)
         check_alerts(chart)
+        check_promises(chart)
     for case, values in cases.items():
         expect("1. See that it runs" in notes(values), f"{case}: NOTES.txt says nothing")
     check_operators(operators)
@@ -445,7 +596,7 @@ def check(exporter):
     expect(done.returncode == 0 and not done.stdout + done.stderr, f"hadolint says: {done.stdout}{done.stderr}")
     if failures:
         sys.exit("\n".join(failures))
-    print(f"{checked} documents of {len(cases)} cases, {len(operators)} of them the operator's, and {len(manifests)} plain manifests")
+    print(f"{checked} documents of {len(cases)} cases, {len(operators)} of them of operators, and {len(manifests)} plain manifests")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Installs what the checks need beyond Rust, where it is missing: promtool and a real Prometheus, VictoriaMetrics as a
 # second scraper, prometheus_client's strict OpenMetrics parser, Grafana's own model of dashboards, Chromium with what
-# drives it and axe for the status page, and for the chart Helm's engine, the schemas of Kubernetes and of the Prometheus
-# operator, and hadolint. On Debian and its kin; elsewhere it says what to install by hand.
+# drives it and axe for the status page, and for the chart Helm's engine, the schemas of Kubernetes and the models of the
+# operators, and hadolint. On Debian and its kin; elsewhere it says what to install by hand.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -47,15 +47,18 @@ for package in "${packages[@]}"; do
   fi
 done
 
-# A directory below node_modules, and what puts it there.
+# As npm calls them, with their major versions.
 modules=(
-  '@kubernetes-models/prometheus-operator' '@kubernetes-models/prometheus-operator@6'
-  'playwright-core' 'playwright-core@1'
-  '@axe-core/playwright' '@axe-core/playwright@4'
+  '@kubernetes-models/prometheus-operator@6'
+  '@kubernetes-models/grafana-operator@3'
+  'typescript@5'
+  'playwright-core@1'
+  '@axe-core/playwright@4'
 )
-for ((at = 0; at < ${#modules[@]}; at += 2)); do
-  if [ ! -d ".tools/node/node_modules/${modules[at]}" ]; then
-    # The operator's package says node 22; what the checks use of it runs on Debian's.
-    npm install --silent --no-audit --no-fund --ignore-scripts --prefix .tools/node "${modules[at + 1]}"
+for module in "${modules[@]}"; do
+  if [ ! -d ".tools/node/node_modules/${module%@*}" ]; then
+    # A package says node 22; what the checks use of it runs on Debian's.
+    npm install --silent --no-audit --no-fund --ignore-scripts --prefix .tools/node "${modules[@]}"
+    break
   fi
 done

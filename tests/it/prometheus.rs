@@ -92,7 +92,7 @@ impl Prometheus {
         reply["data"]["result"].as_array().cloned()
     }
 
-    /// The series of a query over the last half minute.
+    /// The series of a query over the last minute.
     pub async fn range(&self, query: &str) -> Option<Vec<Value>> {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -100,7 +100,7 @@ impl Prometheus {
             .as_secs();
         let query = [
             ("query", query.to_owned()),
-            ("start", (now - 30).to_string()),
+            ("start", (now - 60).to_string()),
             ("end", now.to_string()),
             ("step", "2".to_owned()),
         ];

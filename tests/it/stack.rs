@@ -1,11 +1,13 @@
 //! The compose stack and the systemd units that ship: that what they name is there.
 
-use std::path::Path;
+use std::{fs, path::Path, process::Command};
 
 use lightfi_exporter::config::DEFAULT_PORT;
 use serde_json::Value;
+use tempfile::TempDir;
 
 const COMPOSE: &str = include_str!("../../deploy/compose/compose.yml");
+const SOURCE: &str = include_str!("../../grafana/provisioning/datasources/prometheus.yml");
 const PROVIDER: &str = include_str!("../../grafana/provisioning/dashboards/lightfi.yml");
 const UNIT: &str = include_str!("../../deploy/systemd/lightfi-exporter.service");
 const SOCKET: &str = include_str!("../../deploy/systemd/lightfi-exporter.socket");
@@ -55,6 +57,65 @@ fn the_compose_stack_mounts_files_that_exist_where_their_readers_look() {
     let home =
         &stack["services"]["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"];
     assert!(inside.contains(&home.as_str().expect("a path")), "{home}");
+}
+
+#[test]
+fn prometheus_accepts_what_the_stack_mounts_and_the_parts_find_each_other() {
+    let stack: Value = serde_saphyr::from_str(COMPOSE).expect("YAML");
+    let services = &stack["services"];
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/compose");
+    let root = TempDir::new().expect("a temporary directory");
+    let inside = |path: &str| root.path().join(path.trim_start_matches('/'));
+    for volume in services["prometheus"]["volumes"]
+        .as_array()
+        .expect("a list")
+    {
+        let parts: Vec<_> = volume.as_str().expect("short form").split(':').collect();
+        if parts[0].starts_with('.') {
+            let place = inside(parts[1]);
+            fs::create_dir_all(place.parent().expect("a folder")).expect("it is made");
+            fs::copy(folder.join(parts[0]), place).expect("it is copied");
+        }
+    }
+    let flags = services["prometheus"]["command"].as_array().expect("flags");
+    let config = flags
+        .iter()
+        .find_map(|flag| flag.as_str()?.strip_prefix("--config.file="))
+        .map(inside)
+        .expect("it is told its configuration");
+    let output = Command::new("promtool")
+        .args(["check", "config"])
+        .arg(&config)
+        .output()
+        .unwrap_or_else(|error| {
+            panic!("promtool cannot be run ({error}): `make tools` installs it")
+        });
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && said.contains("2 rule files found"),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+
+    let text = fs::read_to_string(config).expect("text");
+    let config: Value = serde_saphyr::from_str(&text).expect("YAML");
+    let target = &config["scrape_configs"][0]["static_configs"][0]["targets"][0];
+    let source: Value = serde_saphyr::from_str(SOURCE).expect("YAML");
+    let url = &source["datasources"][0]["url"];
+    for (at, service, port) in [(target, "exporter", "10420"), (url, "prometheus", "9090")] {
+        let at = at.as_str().expect("an address");
+        assert_eq!(
+            at.trim_start_matches("http://"),
+            format!("{service}:{port}")
+        );
+        let ports = services[service]["ports"].as_array().expect("ports");
+        let ends = format!(":{port}");
+        assert!(
+            ports
+                .iter()
+                .any(|own| own.as_str().is_some_and(|own| own.ends_with(&ends)))
+        );
+    }
 }
 
 #[test]

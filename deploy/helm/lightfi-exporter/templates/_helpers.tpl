@@ -81,8 +81,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 /etc/lightfi-exporter/web/{{ .Values.webConfig.key }}
 {{- end -}}
 
+{{/* A demo reads no configuration. */}}
 {{- define "lightfi-exporter.telemetryPath" -}}
-{{- dig "web" "telemetry_path" "/metrics" .Values.config -}}
+{{- if .Values.demo }}/metrics{{ else }}{{ dig "web" "telemetry_path" "/metrics" .Values.config }}{{ end -}}
 {{- end -}}
 
 {{/* What the exporter reads: the user's keys and the paths that the chart decides. */}}
