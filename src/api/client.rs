@@ -15,6 +15,7 @@ use reqwest::{
 use url::Url;
 
 use super::{
+    bounds,
     gate::{Gate, Pass, retry_after},
     model::{self, LocationReply, Malformed, SensorReply},
 };
@@ -82,6 +83,11 @@ impl Failure {
         }
     }
 
+    /// What came is more than a collection may hold.
+    pub fn over_limit(what: impl Into<String>) -> Self {
+        Self::new(Reason::TooLarge, what)
+    }
+
     /// Nothing came before the collection's end.
     pub fn out_of_time() -> Self {
         Self::new(
@@ -127,7 +133,10 @@ impl Client {
         url.query_pairs_mut()
             .append_pair("project", "latest")
             .append_pair("project", "value");
-        self.get(session, Route::Sensor, url, model::sensor).await
+        self.get(session, Route::Sensor, url, |body| {
+            model::sensor(body).map(bounds::sensor)
+        })
+        .await
     }
 
     /// `GET /locations/{id}/`
@@ -136,7 +145,7 @@ impl Client {
             session,
             Route::Location,
             self.url(&["locations", id, ""]),
-            model::location,
+            |body| model::location(body).and_then(bounds::location),
         )
         .await
     }
@@ -147,7 +156,7 @@ impl Client {
             session,
             Route::BaseLocation,
             self.url(&["locations"]),
-            model::base_location,
+            |body| model::base_location(body).and_then(bounds::location),
         )
         .await
     }

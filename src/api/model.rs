@@ -77,7 +77,7 @@ pub struct Found {
 /// A body that is not of the known shape: what was seen instead, cut short; never a value.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct Malformed(String);
+pub(super) struct Malformed(pub(super) String);
 
 /// Decodes the body of `GET /sensors/{id}`: an object whose `data` is an array, null or missing.
 pub(super) fn sensor(body: &[u8]) -> Result<SensorReply, Malformed> {

@@ -2,6 +2,7 @@
 #![allow(unreachable_pub, clippy::panic, clippy::unwrap_used)] // nobody else uses it; a panic is a test's word
 
 mod architecture;
+mod bounds;
 mod chart;
 mod cloud;
 mod collection;
@@ -25,4 +26,5 @@ mod stack;
 mod status_page;
 mod tokens;
 mod tools;
+mod truth;
 mod web_config;
