@@ -12,6 +12,7 @@ mod dashboards;
 mod demo;
 mod exporter;
 mod exposition;
+mod faults;
 mod lifecycle;
 mod login;
 mod odd_cloud;
