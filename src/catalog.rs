@@ -163,6 +163,15 @@ pub fn is_counter(var_name: &str) -> bool {
         .any(|row| row.kind == Kind::Counter && row.var_name == var_name)
 }
 
+/// How many series one reading of this variable makes at most, that of its time not counted.
+pub fn most_series(var_name: &str) -> usize {
+    match ROWS.iter().find(|row| row.var_name == var_name) {
+        Some(row) if row.form == Form::Status => Status::NAMES.len(),
+        Some(row) if row.form == Form::Motion => 2,
+        _ => 1,
+    }
+}
+
 /// Whether the sensor itself measures this variable.
 pub fn is_measured(var_name: &str) -> bool {
     !NOT_MEASURED.contains(&var_name)

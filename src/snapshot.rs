@@ -220,6 +220,10 @@ pub struct Summary {
     pub sensors_failed: usize,
     /// Whose last request failed.
     pub locations_failed: usize,
+    /// Left out, so as not to make more series than allowed.
+    pub sensors_dropped: usize,
+    /// Left out for the same reason, or as too many of one sensor.
+    pub readings_dropped: usize,
     /// The interval in force: as configured, or stretched to fit the rate limit.
     pub interval: Duration,
 }

@@ -17,6 +17,7 @@ use tokio::task::spawn_blocking;
 use url::Url;
 
 use super::{
+    bounds,
     gate::{Gate, Pass, retry_after},
     model::{self, LocationReply, Malformed, SensorReply},
 };
@@ -87,6 +88,11 @@ impl Failure {
         }
     }
 
+    /// What came is more than a collection may hold.
+    pub fn over_limit(what: impl Into<String>) -> Self {
+        Self::new(Reason::TooLarge, what)
+    }
+
     /// Nothing came before the collection's end.
     pub fn out_of_time() -> Self {
         Self::new(
@@ -132,7 +138,10 @@ impl Client {
         url.query_pairs_mut()
             .append_pair("project", "latest")
             .append_pair("project", "value");
-        self.get(session, Route::Sensor, url, model::sensor).await
+        self.get(session, Route::Sensor, url, |body| {
+            model::sensor(body).map(bounds::sensor)
+        })
+        .await
     }
 
     /// `GET /locations/{id}/`
@@ -141,7 +150,7 @@ impl Client {
             session,
             Route::Location,
             self.url(&["locations", id, ""]),
-            model::location,
+            |body| model::location(body).and_then(bounds::location),
         )
         .await
     }
@@ -152,7 +161,7 @@ impl Client {
             session,
             Route::BaseLocation,
             self.url(&["locations"]),
-            model::base_location,
+            |body| model::base_location(body).and_then(bounds::location),
         )
         .await
     }

@@ -4,6 +4,7 @@
 //! 401, the pause after a 429, classification of failures). What does not: when to ask, whom, and how often to try
 //! again; that is `collector`'s.
 
+mod bounds;
 mod client;
 mod gate;
 mod model;

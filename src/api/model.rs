@@ -77,7 +77,7 @@ pub struct Found {
 /// A body that is not of the known shape: what was seen instead, cut short; never a value.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct Malformed(String);
+pub(super) struct Malformed(pub(super) String);
 
 /// An element of `data` as the API sends them, as far as is known.
 struct PlainItem<'a> {

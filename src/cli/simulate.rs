@@ -41,8 +41,8 @@ pub(super) struct Arguments {
     /// Where a login may send its code besides LightFi's usual places; repeatable
     #[arg(long = "redirect-uri", value_name = "URI")]
     redirect_uris: Vec<String>,
-    /// What goes wrong, as NAME or NAME=SENSOR_ID; repeatable
-    #[arg(long = "fault", value_name = "NAME[=SENSOR_ID]")]
+    /// What goes wrong, as NAME, NAME=SENSOR_ID, NAME=LOCATION_ID or NAME=token; repeatable
+    #[arg(long = "fault", value_name = "NAME[=ID]")]
     faults: Vec<Fault>,
     /// How far the clock that stamps tokens is ahead; behind with a minus sign
     #[arg(long, default_value = "0", value_name = "DURATION", value_parser = clock_skew, allow_hyphen_values = true)]

@@ -6,23 +6,29 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
+    time::Duration,
 };
 
 use super::{
+    plan::{Job, Unanswered},
     readings::{Settled, VarNames},
+    round::Targets,
     survey::{Finding, Memory, Survey},
 };
 use crate::{
     api::SensorReply,
-    config,
+    catalog, config,
     snapshot::{Identity, Reading, Sensor, Skipped, Snapshot, Summary, UnixTime},
 };
 
 /// All that outlives a collection.
 #[derive(Debug, Default)]
-pub(super) struct Ledger {
+pub struct Ledger {
     pub(super) names: VarNames,
     pub(super) locations: Memory,
+    /// What the last collection had no answer to.
+    pub(super) unanswered: HashMap<Job, Unanswered>,
+    pub(super) summary: Summary,
     sensors: BTreeMap<Arc<str>, Held>,
 }
 
@@ -38,6 +44,8 @@ struct Held {
     sources: BTreeSet<Arc<str>>,
     readings: Arc<[Reading]>,
     skipped: Skipped,
+    /// Readings of its last good read that it has too many variables for.
+    dropped: usize,
     read: Option<bool>,
     last_success: Option<UnixTime>,
     identity: Arc<Identity>,
@@ -47,6 +55,13 @@ struct Held {
 pub(super) type Direct = HashMap<Arc<str>, Option<(Option<String>, Settled)>>;
 
 impl Ledger {
+    /// Of an exporter that has not collected yet.
+    pub fn new(interval: Duration) -> Self {
+        let mut ledger = Self::default();
+        ledger.summary.interval = interval;
+        ledger
+    }
+
     /// Sorts out a sensor's own reply.
     pub(super) fn settle(
         &mut self,
@@ -87,7 +102,7 @@ impl Ledger {
         mut direct: Direct,
         survey: Survey<'_>,
         now: UnixTime,
-    ) -> usize {
+    ) {
         let failed_sources: BTreeSet<Arc<str>> = self
             .sensors
             .values()
@@ -109,7 +124,6 @@ impl Ledger {
             .chain(listed.keys().copied());
         let ids: BTreeSet<Arc<str>> = ids.map(Arc::from).collect();
         let mut before = std::mem::take(&mut self.sensors);
-        let mut failed = 0;
         for id in ids {
             let held = before.remove(&id);
             let finding = findings.remove(&id);
@@ -126,20 +140,54 @@ impl Ledger {
                 continue;
             }
             let page = Held::turn(&id, held, finding, own, failed_of, is_listed, now);
-            failed += usize::from(page.read == Some(false));
             self.sensors.insert(id, page);
         }
         self.names.forget_unused();
-        failed
     }
 
-    /// Makes the ledger that of another assignment: sensors that it neither lists nor can find leave, the others go by
-    /// the names it gives them.
-    pub(super) fn reassign(&mut self, listed: &[config::Sensor], locations: &[config::Location]) {
-        let survey = Survey::of_memory(locations, std::mem::take(&mut self.locations));
+    /// How many sensors the last read failed of.
+    pub(super) fn unread(&self) -> usize {
+        let pages = self.sensors.values();
+        pages.filter(|held| held.read == Some(false)).count()
+    }
+
+    /// Lets go of the sensors that would make too many series: of those not listed first, and from the end by id, so that
+    /// the same ones stay each time. Yields how many sensors and readings it has let go.
+    pub(super) fn keep_within(&mut self, targets: &Targets) -> (usize, usize) {
+        let series = |held: &Held| held.most_series(targets.reading_timestamps);
+        let of_variables = self.sensors.values().map(|held| held.dropped).sum();
+        let mut excess =
+            (self.sensors.values().map(series).sum::<usize>()).saturating_sub(targets.max_series);
+        let mut dropped = (0, of_variables);
+        if excess == 0 {
+            return dropped;
+        }
+        let listed: HashSet<&str> = targets.sensors.iter().map(|s| s.id.as_str()).collect();
+        let (first, last): (Vec<_>, Vec<_>) =
+            (self.sensors.keys().rev().cloned()).partition(|id| !listed.contains(&**id));
+        for id in first.into_iter().chain(last) {
+            if excess == 0 {
+                break;
+            }
+            if let Some(held) = self.sensors.remove(&id) {
+                excess = excess.saturating_sub(series(&held));
+                dropped.0 += 1;
+                dropped.1 += held.readings.len();
+            }
+        }
+        self.names.forget_unused();
+        dropped
+    }
+
+    /// Makes the ledger that of other targets: sensors that they neither list nor can find leave, the others go by the
+    /// names they give them.
+    pub fn reassign(&mut self, targets: &Targets) {
+        self.summary.interval = targets.interval;
+        let survey = Survey::of_memory(&targets.locations, std::mem::take(&mut self.locations));
         let reachable = survey.reachable();
         self.locations = survey.abandon();
-        let listed: HashMap<&str, &config::Sensor> = listed
+        let listed: HashMap<&str, &config::Sensor> = targets
+            .sensors
             .iter()
             .map(|sensor| (sensor.id.as_str(), sensor))
             .collect();
@@ -149,10 +197,13 @@ impl Ledger {
             held.identify(id, listed);
             listed.is_some() || !held.sources.is_empty()
         });
+        let (sensors, readings) = self.keep_within(targets);
+        self.summary.sensors_dropped += sensors;
+        self.summary.readings_dropped = readings;
     }
 
     /// Everything that is known now.
-    pub(super) fn snapshot(&self, summary: Summary) -> Snapshot {
+    pub fn snapshot(&self) -> Snapshot {
         let sensors = self.sensors.values().map(|held| Sensor {
             identity: held.identity.clone(),
             readings: held.readings.clone(),
@@ -162,12 +213,23 @@ impl Ledger {
         });
         Snapshot {
             sensors: sensors.collect(),
-            summary,
+            summary: self.summary,
         }
     }
 }
 
+/// `lightfi_sensor_info` and what else a sensor has whatever its readings.
+const SERIES_WITHOUT_READINGS: usize = 4;
+
 impl Held {
+    /// As if every reading were shown.
+    fn most_series(&self, reading_timestamps: bool) -> usize {
+        let of_time = usize::from(reading_timestamps);
+        let readings = self.readings.iter();
+        let of_readings = readings.map(|reading| catalog::most_series(&reading.var_name) + of_time);
+        SERIES_WITHOUT_READINGS + of_readings.sum::<usize>()
+    }
+
     /// The page after a collection; `failed` are those of its sources that failed.
     fn turn(
         id: &Arc<str>,
@@ -186,6 +248,7 @@ impl Held {
             sources: BTreeSet::new(),
             readings: Arc::default(),
             skipped: Skipped::default(),
+            dropped: 0,
             read: None,
             last_success: None,
             identity: Arc::new(Identity::new(
@@ -199,18 +262,18 @@ impl Held {
         let mut settled: Option<Settled> = None;
         if let Some(finding) = finding {
             replace_known(&mut page.name, finding.name);
-            page.sources = finding.sources;
-            if !failed.is_empty() && depth(&page.path) > depth(&finding.path) {
-                // The deepest place wins, also while it cannot be seen: its labels do not change for that.
-                page.sources.extend(failed);
-            } else {
+            // The deepest place wins, also while it cannot be seen: its labels do not change for that.
+            if failed.is_empty() || depth(&page.path) <= depth(&finding.path) {
                 replace_known(&mut page.path, finding.path);
                 replace_known(&mut page.location_id, finding.location_id);
             }
+            page.sources = finding.sources;
             settled = finding.settled;
-        } else if failed.is_empty() {
+        } else {
             page.sources.clear();
         }
+        // One that failed has not said that the sensor has left it.
+        page.sources.extend(failed);
         if let Some((name, own)) = own.flatten() {
             replace_known(&mut page.name, name);
             settled.get_or_insert_default().merge(own);
@@ -221,6 +284,7 @@ impl Held {
         if let Some(mut settled) = settled {
             settled.keep_counters_from(&page.readings);
             page.skipped = settled.skipped;
+            page.dropped = settled.dropped;
             page.last_success = Some(now);
             if *page.readings != *settled.readings {
                 page.readings = settled.readings.into();
@@ -308,7 +372,7 @@ mod tests {
     fn close(ledger: &mut Ledger, sensors: &[config::Sensor], direct: Direct) -> Snapshot {
         let survey = Survey::new(&[], std::mem::take(&mut ledger.locations));
         ledger.close(sensors, direct, survey, NOW);
-        ledger.snapshot(Summary::default())
+        ledger.snapshot()
     }
 
     /// Closes a collection in which location 1 holds these sensors; `None` = it failed.
@@ -339,7 +403,7 @@ mod tests {
         });
         survey.answered("1", found, NOW, &mut ledger.names);
         ledger.close(sensors, Direct::new(), survey, NOW);
-        ledger.snapshot(Summary::default())
+        ledger.snapshot()
     }
 
     fn shown(snapshot: &Snapshot) -> Vec<(&str, Option<bool>, Vec<f64>)> {
@@ -488,7 +552,7 @@ mod tests {
                 survey.answered(&root.id, reply, NOW, &mut ledger.names);
             }
             ledger.close(&[], Direct::new(), survey, NOW);
-            let sensor = ledger.snapshot(Summary::default()).sensors.remove(0);
+            let sensor = ledger.snapshot().sensors.remove(0);
             (sensor.identity.location.clone().unwrap(), sensor.read)
         };
         let [yes, no, fails] = [Some(true), Some(false), None];
@@ -521,6 +585,41 @@ mod tests {
         );
         assert!(ledger.asks_directly("C", &survey, &seen));
         assert!(!ledger.asks_directly("C", &survey, &HashSet::from(["C"])));
+    }
+
+    #[test]
+    fn what_makes_too_many_series_leaves_whole_the_listed_last_and_the_same_each_time() {
+        let sensors = ["B", "C", "D"].map(listed);
+        let mut targets = Targets {
+            sensors: sensors[2..].to_vec(),
+            locations: vec![],
+            slots: 1,
+            interval: Duration::from_secs(60),
+            max_series: 15,
+            reading_timestamps: false,
+        };
+        let mut ledger = Ledger::default();
+        // Five series each.
+        for (max_series, timestamps, kept) in [
+            (15, false, "BCD"),
+            (14, false, "BD"),
+            (9, false, "D"),
+            (4, false, ""),
+            (17, true, "BD"),
+        ] {
+            let mut direct = Direct::new();
+            for id in ["B", "C", "D"] {
+                direct.insert(id.into(), good(&mut ledger, "", 500.0));
+            }
+            close(&mut ledger, &sensors, direct);
+            targets.max_series = max_series;
+            targets.reading_timestamps = timestamps;
+            let left_out = 3 - kept.len();
+            assert_eq!(ledger.keep_within(&targets), (left_out, left_out));
+            let snapshot = ledger.snapshot();
+            let ids: String = shown(&snapshot).into_iter().map(|(id, ..)| id).collect();
+            assert_eq!(ids, kept, "{max_series}");
+        }
     }
 
     #[test]

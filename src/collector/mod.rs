@@ -1,21 +1,28 @@
 //! When to collect, whom to ask in which order, and what is then known: yields one snapshot per collection.
 //!
 //! The policies are pure and stand by themselves: [`schedule`] (when), [`plan`] (order, pace, retries), [`survey`] (what
-//! locations contain), [`readings`] and [`ledger`] (what is kept). This file is the loop around them: it waits, asks
-//! `api`, and hands each snapshot to whoever publishes it. A scrape meets it only through [`Handle`].
+//! locations contain), [`readings`] and [`ledger`] (what is kept), and [`round`], which makes one collection of them. This
+//! file is the loop around them: it waits, asks `api`, and hands each snapshot to whoever publishes it. A scrape meets it
+//! only through [`Handle`].
 
 mod ledger;
 mod plan;
 mod readings;
+mod round;
 mod schedule;
 mod survey;
 
+pub use ledger::Ledger;
+pub use plan::{Attempt, Job};
+pub use round::{Problem, Reply, Round, Step, Targets};
+pub use schedule::{Course, Schedule};
+
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet},
     future::Future,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant, SystemTime},
@@ -29,16 +36,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use self::{
-    ledger::{Direct, Ledger},
-    plan::{Attempt, Job, Next, Plan, Unanswered},
-    schedule::{Course, Schedule},
-    survey::Survey,
-};
 use crate::{
-    api::{Client, Failure, LocationReply, SensorReply, Session},
+    api::{Client, Failure, Session},
     catalog::Catalog,
-    config::{Config, Location, Mode, Sensor},
+    config::{Config, Mode},
     oauth::TokenSource,
     snapshot::{Snapshot, Summary, UnixTime},
     stats::Reason,
@@ -46,19 +47,15 @@ use crate::{
 
 /// Scrapes that may wait for one collection; more are answered with what there is.
 const MAX_WAITING: usize = 1024;
-/// Share of a collection's time after which listed sensors wait no longer for locations that may cover them: later than
-/// the last location of a spread collection is asked for, and with time enough left for the sensors.
-const PATIENCE_SHARE: f64 = 2.0 / 3.0;
+/// How long the collector may be past its time before it counts as stuck: no machine is that busy for that long.
+const GRACE: Duration = Duration::from_secs(60);
 
 /// What to collect, and how: what one configuration says.
 pub struct Assignment {
     client: Client,
     tokens: Arc<TokenSource>,
-    sensors: Vec<Sensor>,
-    locations: Vec<Location>,
-    slots: usize,
+    targets: Targets,
     mode: Mode,
-    interval: Duration,
     /// Goes with each snapshot, so that the two are published together.
     catalog: Arc<Catalog>,
 }
@@ -74,11 +71,15 @@ impl Assignment {
         Self {
             client,
             tokens,
-            sensors: config.sensors.clone(),
-            locations: config.locations.clone(),
-            slots: config.api.max_concurrency,
+            targets: Targets {
+                sensors: config.sensors.clone(),
+                locations: config.locations.clone(),
+                slots: config.api.max_concurrency,
+                interval: config.effective_interval(),
+                max_series: config.collect.max_series,
+                reading_timestamps: config.metrics.reading_timestamps,
+            },
             mode: config.collect.mode,
-            interval: config.effective_interval(),
             catalog,
         }
     }
@@ -89,10 +90,10 @@ pub struct Collector {
     assignment: Assignment,
     schedule: Schedule,
     ledger: Ledger,
-    unanswered: HashMap<Job, Unanswered>,
-    summary: Summary,
     /// Reasons of the last collection's failures: the log tells of changes only.
     failing: BTreeSet<Reason>,
+    /// Whether the last collection left something out, for the same reason.
+    drops: bool,
     orders: mpsc::Receiver<Order>,
     shared: Arc<Shared>,
 }
@@ -110,6 +111,8 @@ struct Shared {
     scrape_mode: AtomicBool,
     alive: AtomicBool,
     ended_once: AtomicBool,
+    /// By then the collector will have gone on; `None` while it waits for a scrape.
+    due: Mutex<Option<Instant>>,
     /// Scrape mode: until when no scrape needs a collection.
     fresh_until: Mutex<Option<Instant>>,
 }
@@ -147,8 +150,15 @@ impl Handle {
     }
 
     /// Whether collections are still being made.
-    pub fn is_alive(&self) -> bool {
-        self.shared.alive.load(Ordering::Acquire)
+    pub fn pulse(&self, now: Instant) -> Pulse {
+        let due = *lock(&self.shared.due);
+        if !self.shared.alive.load(Ordering::Acquire) {
+            Pulse::Ended
+        } else if due.is_some_and(|due| now >= due + GRACE) {
+            Pulse::Stuck
+        } else {
+            Pulse::Alive
+        }
     }
 
     /// When collections are made.
@@ -171,7 +181,26 @@ impl Handle {
     }
 }
 
+/// How the collector is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pulse {
+    /// It collects, or waits for its time to.
+    Alive,
+    /// Its time is long past, and it has not gone on.
+    Stuck,
+    /// Its task is no more.
+    Ended,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Shared {
+    fn set_due(&self, due: Option<Instant>) {
+        *lock(&self.due) = due;
+    }
+
     fn mode(&self) -> Mode {
         if self.scrape_mode.load(Ordering::Acquire) {
             Mode::Scrape
@@ -186,17 +215,11 @@ impl Shared {
     }
 
     fn fresh_until(&self) -> Option<Instant> {
-        *self
-            .fresh_until
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.fresh_until)
     }
 
     fn set_fresh_until(&self, until: Option<Instant>) {
-        *self
-            .fresh_until
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = until;
+        *lock(&self.fresh_until) = until;
     }
 }
 
@@ -212,24 +235,21 @@ impl Drop for Alive {
 impl Collector {
     /// A collector that has not started.
     pub fn new(assignment: Assignment) -> (Self, Handle) {
-        let Assignment { mode, interval, .. } = assignment;
+        let (mode, interval) = (assignment.mode, assignment.targets.interval);
         let shared = Arc::new(Shared {
             scrape_mode: AtomicBool::new(mode == Mode::Scrape),
             alive: AtomicBool::new(true),
             ended_once: AtomicBool::new(false),
+            due: Mutex::new(None),
             fresh_until: Mutex::new(None),
         });
         let (orders, received) = mpsc::channel(MAX_WAITING);
         let collector = Self {
             assignment,
             schedule: Schedule::new(mode, interval),
-            ledger: Ledger::default(),
-            unanswered: HashMap::new(),
-            summary: Summary {
-                interval,
-                ..Summary::default()
-            },
+            ledger: Ledger::new(interval),
             failing: BTreeSet::new(),
+            drops: false,
             orders: received,
             shared: shared.clone(),
         };
@@ -238,7 +258,7 @@ impl Collector {
 
     /// What is shown before the first collection has ended: nothing of any sensor.
     pub fn before_the_first(&self) -> Snapshot {
-        self.ledger.snapshot(self.summary)
+        self.ledger.snapshot()
     }
 
     /// Collects until `shutdown`. Each snapshot is given to `publish`; scrapes that waited go on once it has returned.
@@ -253,16 +273,14 @@ impl Collector {
         let mut new = None;
         loop {
             if let Some((assignment, done)) = new.take() {
+                self.shared.set_due(Some(Instant::now()));
                 self.assign(assignment);
                 recovered = self.assignment.tokens.recovered();
-                publish(
-                    self.ledger.snapshot(self.summary),
-                    self.assignment.catalog.clone(),
-                )
-                .await;
+                publish(self.ledger.snapshot(), self.assignment.catalog.clone()).await;
                 drop::<oneshot::Sender<()>>(done);
             } else {
                 let next = self.schedule.next_start(Instant::now());
+                self.shared.set_due(next);
                 let order = tokio::select! {
                     () = shutdown.cancelled() => return,
                     () = sleep_until_some(next) => None,
@@ -307,14 +325,11 @@ impl Collector {
 
     /// Takes over a new assignment: what it no longer wants is forgotten, the rest is known by its new names.
     fn assign(&mut self, assignment: Assignment) {
-        let Assignment { mode, interval, .. } = assignment;
-        self.ledger
-            .reassign(&assignment.sensors, &assignment.locations);
-        self.schedule = Schedule::new(mode, interval);
-        self.summary.interval = interval;
-        self.assignment = assignment;
-        self.shared.set_mode(mode);
+        self.ledger.reassign(&assignment.targets);
+        self.schedule = Schedule::new(assignment.mode, assignment.targets.interval);
+        self.shared.set_mode(assignment.mode);
         self.shared.set_fresh_until(None);
+        self.assignment = assignment;
     }
 
     /// One collection by itself, for a command that ends after it. `progress` is told how many requests have their result
@@ -323,7 +338,7 @@ impl Collector {
         match self.collect(&mut Vec::new(), progress).await {
             End::Whole(snapshot, problems) => (snapshot, problems),
             // Nobody holds a handle that could give another assignment.
-            End::Interrupted(..) => (self.ledger.snapshot(self.summary), Vec::new()),
+            End::Interrupted(..) => (self.ledger.snapshot(), Vec::new()),
         }
     }
 
@@ -335,59 +350,41 @@ impl Collector {
     ) -> End {
         let start = Instant::now();
         let course = self.schedule.started(start, fastrand::f64());
+        self.shared.set_due(Some(course.deadline));
         let Assignment {
-            client,
-            sensors,
-            locations,
-            slots,
-            ..
+            client, targets, ..
         } = &self.assignment;
-        let mut round = Round {
-            client,
-            sensors,
-            session: Arc::new(Session::until(course.deadline)),
-            plan: Plan::new(*slots, course.deadline),
-            survey: Survey::new(locations, std::mem::take(&mut self.ledger.locations)),
-            ledger: &mut self.ledger,
-            direct: Direct::new(),
-            sensors_wait: false,
-            problems: Vec::new(),
-            progress,
-            known: 0,
-            unanswered: std::mem::take(&mut self.unanswered),
-        };
-        let interruption = round.run(start, course, &mut self.orders, waiting).await;
-
-        let Round {
-            survey,
-            direct,
-            problems,
-            unanswered,
-            ..
-        } = round;
-        self.unanswered = unanswered;
-        if let Some((assignment, done)) = interruption {
-            self.ledger.locations = survey.abandon();
-            return End::Interrupted(assignment, done);
+        let session = Arc::new(Session::until(course.deadline));
+        let luck = fastrand::Rng::new();
+        let mut round = Round::begin(targets, &mut self.ledger, start, course, luck);
+        let mut in_flight = FuturesUnordered::<Flight>::new();
+        loop {
+            let wake = match round.next(Instant::now()) {
+                Step::Send(attempt) => {
+                    in_flight.push(ask(client, session.clone(), attempt));
+                    continue;
+                }
+                Step::Wait(until) => until,
+                Step::Done => break,
+            };
+            tokio::select! {
+                Some((attempt, result)) = in_flight.next() => {
+                    round.ended(attempt, result, Instant::now(), unix_now());
+                    let (ended, known) = round.progress();
+                    progress(ended, known);
+                }
+                () = sleep_until(wake.into()) => {}
+                Some(order) = self.orders.recv() => match order {
+                    Order::Scrape(scrape) => waiting.push(scrape),
+                    Order::Assign(assignment, done) => {
+                        round.abandon();
+                        return End::Interrupted(assignment, done);
+                    }
+                },
+            }
         }
-        let now = unix_now();
-        let (locations_failed, locations_good) = survey.tally();
-        let succeeded = locations_good > 0 || direct.values().any(Option::is_some);
-        let up = succeeded || (sensors.is_empty() && locations.is_empty());
-        let sensors_failed = self.ledger.close(sensors, direct, survey, now);
-        self.summary = Summary {
-            up,
-            duration: start.elapsed(),
-            last_success: if up {
-                Some(now)
-            } else {
-                self.summary.last_success
-            },
-            sensors_failed,
-            locations_failed,
-            interval: self.assignment.interval,
-        };
-        End::Whole(self.ledger.snapshot(self.summary), problems)
+        let problems = round.close(Instant::now(), unix_now());
+        End::Whole(self.ledger.snapshot(), problems)
     }
 
     /// One line for each reason when failures for it begin, one when all have ended.
@@ -395,6 +392,8 @@ impl Collector {
         let Summary {
             sensors_failed,
             locations_failed,
+            sensors_dropped,
+            readings_dropped,
             duration,
             ..
         } = snapshot.summary;
@@ -429,6 +428,19 @@ impl Collector {
             );
         }
         self.failing = failing.into_keys().collect();
+        let drops = sensors_dropped + readings_dropped > 0;
+        if drops && !self.drops {
+            warn!(
+                sensors_dropped,
+                readings_dropped,
+                max_series = self.assignment.targets.max_series,
+                "the API tells of more than may be shown, the rest is left out: raise collect.max_series, or list \
+                 fewer locations; of a sensor with hundreds of variables only the first by name are shown"
+            );
+        } else if !drops && self.drops {
+            info!(sensors, "nothing is left out any more");
+        }
+        self.drops = drops;
     }
 }
 
@@ -443,228 +455,7 @@ enum End {
 /// Told how many requests have their result, and how many are known of.
 pub type Progress<'a> = dyn Fn(usize, usize) + Sync + 'a;
 
-/// What could not be read in a collection.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// Such as `sensor AQ2-FE753C0D7ADF`.
-    pub of: String,
-    /// As it is counted.
-    pub reason: Reason,
-    /// For a person; no secret.
-    pub what: String,
-    /// For want of a token, so that nothing was sent.
-    pub no_token: bool,
-}
-
-/// One collection under way.
-struct Round<'a, 'l> {
-    client: &'a Client,
-    sensors: &'a [Sensor],
-    session: Arc<Session>,
-    plan: Plan,
-    survey: Survey<'a>,
-    ledger: &'l mut Ledger,
-    direct: Direct,
-    /// Listed sensors that locations may cover are not in the plan yet.
-    sensors_wait: bool,
-    problems: Vec<Problem>,
-    progress: &'l Progress<'l>,
-    /// Jobs so far.
-    known: usize,
-    unanswered: HashMap<Job, Unanswered>,
-}
-
 type Flight<'a> = Pin<Box<dyn Future<Output = (Attempt, Result<Reply, Failure>)> + Send + 'a>>;
-
-enum Reply {
-    Sensor(SensorReply),
-    Location(LocationReply),
-}
-
-impl<'a> Round<'a, '_> {
-    async fn run(
-        &mut self,
-        start: Instant,
-        course: Course,
-        orders: &mut mpsc::Receiver<Order>,
-        waiting: &mut Vec<oneshot::Sender<()>>,
-    ) -> Option<(Box<Assignment>, oneshot::Sender<()>)> {
-        self.begin(start, course);
-        let patience = start + (course.deadline - start).mul_f64(PATIENCE_SHARE);
-        let mut in_flight = FuturesUnordered::<Flight<'a>>::new();
-        let mut out = HashSet::<Job>::new();
-        loop {
-            let now = Instant::now();
-            let wake = loop {
-                match self.plan.next(now) {
-                    Next::Send(attempt) => {
-                        out.insert(attempt.job.clone());
-                        in_flight.push(ask(self.client, self.session.clone(), attempt));
-                    }
-                    Next::Wait(at) => break Some(at),
-                    Next::Nothing => break None,
-                }
-            };
-            let have_waited = self.plan.has_tried_locations() || now >= patience;
-            if self.sensors_wait && have_waited {
-                self.add_sensors_not_covered(now);
-                continue;
-            }
-            if in_flight.is_empty() && wake.is_none() {
-                break;
-            }
-            tokio::select! {
-                            () = sleep_until(course.deadline.into()) => break,
-                            Some((attempt, result)) = in_flight.next() => {
-                                out.remove(&attempt.job);
-                                self.ended(attempt, result);
-                                (self.progress)(self.known - self.plan.waiting() - out.len(), self.known);
-                            }
-                            () = sleep_until_some(wake) => {}
-            () = sleep_until(patience.into()), if self.sensors_wait => {}
-                            Some(order) = orders.recv() => match order {
-                                Order::Scrape(scrape) => waiting.push(scrape),
-                                Order::Assign(assignment, done) => return Some((assignment, done)),
-                            },
-                        }
-        }
-        self.give_up_on(out);
-        None
-    }
-
-    /// Puts into the plan what can be asked for before anything is answered.
-    fn begin(&mut self, start: Instant, course: Course) {
-        let (base, locations) = self.survey.begin();
-        let locations: Vec<_> = base
-            .then_some(Job::Base)
-            .into_iter()
-            .chain(locations.into_iter().map(Job::Location))
-            .collect();
-        self.sensors_wait = !locations.is_empty();
-        let ledger = &*self.ledger;
-        let at_once = self
-            .sensors
-            .iter()
-            .filter(|sensor| !self.sensors_wait || ledger.was_asked_directly(&sensor.id));
-        let sensors = at_once.map(|sensor| Job::Sensor(sensor.id.as_str().into()));
-        let jobs = locations.into_iter().chain(sensors).collect();
-        self.add(jobs, start, course.spread);
-    }
-
-    /// Once the locations have told what they contain: the listed sensors that none of them covers.
-    fn add_sensors_not_covered(&mut self, now: Instant) {
-        self.sensors_wait = false;
-        let jobs = self.not_covered().map(Job::Sensor).collect();
-        self.add(jobs, now, Duration::ZERO);
-    }
-
-    fn not_covered(&self) -> impl Iterator<Item = Arc<str>> {
-        let (seen, ledger, survey) = (self.survey.seen(), &*self.ledger, &self.survey);
-        let late = self
-            .sensors
-            .iter()
-            .filter(|sensor| !ledger.was_asked_directly(&sensor.id));
-        late.filter(move |sensor| ledger.asks_directly(&sensor.id, survey, &seen))
-            .map(|sensor| sensor.id.as_str().into())
-    }
-
-    fn add(&mut self, jobs: Vec<Job>, start: Instant, spread: Duration) {
-        self.known += jobs.len();
-        let jobs = jobs.into_iter().map(|job| {
-            let unanswered = self.unanswered.remove(&job);
-            (job, unanswered)
-        });
-        self.plan.add(jobs.collect(), start, spread, fastrand::f64);
-    }
-
-    fn ended(&mut self, attempt: Attempt, result: Result<Reply, Failure>) {
-        match result {
-            Ok(reply) => {
-                self.plan.ended(&attempt);
-                self.answered(&attempt.job, Some(reply));
-            }
-            Err(failure) => {
-                let timed_out = failure.reason == Reason::Timeout;
-                if !failure.again {
-                    self.plan.ended(&attempt);
-                } else if self.plan.try_again(
-                    attempt.clone(),
-                    timed_out,
-                    Instant::now(),
-                    fastrand::f64(),
-                ) {
-                    debug!(job = %attempt.job, error = %failure, "request failed, will be sent again");
-                    return;
-                }
-                self.failed(&attempt.job, &failure);
-                self.answered(&attempt.job, None);
-            }
-        }
-    }
-
-    /// A job has its result; `None` = it failed for good.
-    fn answered(&mut self, job: &Job, reply: Option<Reply>) {
-        let now = unix_now();
-        let names = &mut self.ledger.names;
-        let further = match (job, reply) {
-            (Job::Sensor(id), Some(Reply::Sensor(reply))) => {
-                let settled = self.ledger.settle(reply, now);
-                self.direct.insert(id.clone(), Some(settled));
-                Vec::new()
-            }
-            (Job::Sensor(id), _) => {
-                self.direct.insert(id.clone(), None);
-                Vec::new()
-            }
-            (Job::Base, Some(Reply::Location(reply))) => {
-                self.survey.base_answered(Some(reply), now, names)
-            }
-            (Job::Base, _) => self.survey.base_answered(None, now, names),
-            (Job::Location(id), Some(Reply::Location(reply))) => {
-                self.survey.answered(id, Some(reply), now, names)
-            }
-            (Job::Location(id), _) => self.survey.answered(id, None, now, names),
-        };
-        self.add(
-            further.into_iter().map(Job::Location).collect(),
-            Instant::now(),
-            Duration::ZERO,
-        );
-    }
-
-    fn failed(&mut self, job: &Job, failure: &Failure) {
-        debug!(%job, error = %failure, "request failed");
-        self.problems.push(Problem {
-            of: job.to_string(),
-            reason: failure.reason,
-            what: failure.to_string(),
-            no_token: failure.no_token,
-        });
-    }
-
-    /// The end has come: what is `out` hangs, what waits was never sent, and both go first next time.
-    fn give_up_on(&mut self, out: HashSet<Job>) {
-        let mut unanswered: HashMap<Job, Unanswered> = self
-            .plan
-            .unsent()
-            .map(|(job, how)| (job.clone(), how))
-            .collect();
-        unanswered.extend(out.into_iter().map(|job| (job, Unanswered::Hung)));
-        if self.sensors_wait {
-            unanswered.extend(
-                self.not_covered()
-                    .map(|id| (Job::Sensor(id), Unanswered::Unsent)),
-            );
-        }
-        for job in unanswered.keys() {
-            self.failed(job, &Failure::out_of_time());
-            if let Job::Sensor(id) = job {
-                self.direct.insert(id.clone(), None);
-            }
-        }
-        self.unanswered = unanswered;
-    }
-}
 
 fn ask<'a>(client: &'a Client, session: Arc<Session>, attempt: Attempt) -> Flight<'a> {
     Box::pin(async move {
@@ -689,4 +480,83 @@ fn unix_now() -> UnixTime {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0.0, |since| since.as_secs_f64())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use crate::{
+        config::{self, Flags, Purpose},
+        oauth::http::{Proxies, http_client},
+        stats::Stats,
+    };
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(3600);
+
+    /// Of nothing, so that it needs nobody to ask.
+    async fn assignment(mode: &str) -> Assignment {
+        let text = format!(
+            "oauth: {{client_id: a, client_secret: b, refresh_token: c}}\ncollect: {{mode: {mode}, interval: 100ms}}\n"
+        );
+        let flags = Flags::default();
+        let loaded = config::load_text("a test", &text, &flags, std::iter::empty(), Purpose::Serve);
+        let config = loaded.unwrap().config;
+        let stats = Arc::new(Stats::new(0.0));
+        let http = http_client(&config.api, Proxies::None).unwrap();
+        let tokens = TokenSource::new(&config.oauth, http.clone(), stats.clone());
+        let tokens = tokens.await.unwrap();
+        let client = Client::new(&config.api, http, tokens.clone(), stats);
+        let catalog = Catalog::new(&BTreeMap::new(), LONG, false);
+        Assignment::new(&config, client, tokens, Arc::new(catalog))
+    }
+
+    #[tokio::test]
+    async fn a_collector_that_does_not_go_on_is_stuck_and_one_whose_task_is_gone_has_ended() {
+        let (collector, handle) = Collector::new(assignment("interval").await);
+        let (reached, mut publishing) = mpsc::channel(1);
+        let publish = move |_, _| {
+            let reached = reached.clone();
+            async move {
+                let _ = reached.send(()).await;
+                std::future::pending().await
+            }
+        };
+        let task = tokio::spawn(collector.run(publish, CancellationToken::new()));
+        publishing.recv().await.unwrap();
+        assert_eq!(handle.pulse(Instant::now()), Pulse::Alive);
+        assert_eq!(handle.pulse(Instant::now() + LONG), Pulse::Stuck);
+        task.abort();
+        assert!(task.await.unwrap_err().is_cancelled());
+        assert_eq!(handle.pulse(Instant::now()), Pulse::Ended);
+    }
+
+    #[tokio::test]
+    async fn a_collector_that_goes_on_is_due_later_each_time() {
+        let (collector, handle) = Collector::new(assignment("interval").await);
+        let (reached, mut publishing) = mpsc::channel(1);
+        let publish = move |_, _| {
+            let reached = reached.clone();
+            async move {
+                let _ = reached.send(()).await;
+            }
+        };
+        tokio::spawn(collector.run(publish, CancellationToken::new()));
+        let mut due = Vec::new();
+        for _ in 0..3 {
+            publishing.recv().await.unwrap();
+            due.push(*lock(&handle.shared.due));
+        }
+        assert!(due.is_sorted_by(|a, b| a < b), "{due:?}");
+    }
+
+    #[tokio::test]
+    async fn a_collector_that_waits_for_a_scrape_is_never_stuck() {
+        let (collector, handle) = Collector::new(assignment("scrape").await);
+        tokio::spawn(collector.run(|_, _| std::future::ready(()), CancellationToken::new()));
+        handle.settled(Instant::now() + LONG).await;
+        tokio::task::yield_now().await;
+        assert_eq!(handle.pulse(Instant::now() + 24 * LONG), Pulse::Alive);
+    }
 }

@@ -14,7 +14,7 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(500);
 
 /// One thing to ask the API for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum Job {
+pub enum Job {
     /// The account's base location.
     Base,
     /// One location with all its sensors.
@@ -34,8 +34,9 @@ pub(super) enum Unanswered {
 
 /// A job on its way.
 #[derive(Debug, Clone)]
-pub(super) struct Attempt {
-    pub(super) job: Job,
+pub struct Attempt {
+    /// What is asked for.
+    pub job: Job,
     number: u32,
     hung: bool,
 }

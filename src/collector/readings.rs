@@ -10,6 +10,8 @@ use crate::{
 
 /// A reading further ahead of this machine's clock than this is no reading: clocks differ, but not by that.
 const MAX_AHEAD: f64 = 3600.0;
+/// Variables of one sensor; the vendor documents fifteen.
+const MAX_VARIABLES: usize = 200;
 
 /// Every `var_name` once, shared by all readings.
 #[derive(Debug, Default)]
@@ -37,6 +39,8 @@ impl VarNames {
 pub(super) struct Settled {
     pub(super) readings: Vec<Reading>,
     pub(super) skipped: Skipped,
+    /// Readings of more variables than a sensor may have.
+    pub(super) dropped: usize,
 }
 
 impl Settled {
@@ -70,6 +74,7 @@ impl Settled {
     pub(super) fn merge(&mut self, other: Self) {
         self.readings.extend(other.readings);
         self.skipped.add(&other.skipped);
+        self.dropped += other.dropped;
         self.keep_newest();
     }
 
@@ -97,6 +102,21 @@ impl Settled {
             .sort_by(|a, b| a.var_name.cmp(&b.var_name).then(b.time.total_cmp(&a.time)));
         self.readings
             .dedup_by(|later, first| later.var_name == first.var_name);
+        self.drop_excess();
+    }
+
+    /// The variables of the table stay, then those whose names come first.
+    fn drop_excess(&mut self) {
+        let excess = self.readings.len().saturating_sub(MAX_VARIABLES);
+        if excess == 0 {
+            return;
+        }
+        self.dropped += excess;
+        self.readings
+            .sort_by_key(|reading| !catalog::has_row(&reading.var_name));
+        self.readings.truncate(MAX_VARIABLES);
+        self.readings.shrink_to_fit();
+        self.readings.sort_by(|a, b| a.var_name.cmp(&b.var_name));
     }
 }
 
@@ -189,6 +209,21 @@ mod tests {
         let mut reset = settle(&[("energyInkWh", 11.0, 0.5)]);
         reset.keep_counters_from(&held.readings);
         assert_eq!(shown(&reset), [("energyInkWh", 11.0, 0.5)]);
+    }
+
+    #[test]
+    fn of_too_many_variables_the_known_ones_stay_and_then_the_first_by_name() {
+        let names: Vec<_> = (0..1000)
+            .map(|number| format!("Extra{number:04}"))
+            .collect();
+        let extra = names.iter().rev().map(|name| (name.as_str(), NOW, 1.0));
+        let items: Vec<_> = extra.chain([("temperatureC", NOW, 21.0)]).collect();
+        let settled = settle(&items);
+        assert_eq!((settled.readings.len(), settled.dropped), (200, 801));
+        let kept: Vec<_> = shown(&settled).into_iter().map(|(name, ..)| name).collect();
+        let mut expected: Vec<_> = names[..199].iter().map(String::as_str).collect();
+        expected.push("temperatureC");
+        assert_eq!(kept, expected);
     }
 
     #[test]

@@ -13,16 +13,16 @@ const JITTER_SHARE: u32 = 10;
 
 /// What one collection must keep to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Course {
+pub struct Course {
     /// By then it has ended.
-    pub(super) deadline: Instant,
+    pub deadline: Instant,
     /// Over how long its requests are spread.
-    pub(super) spread: Duration,
+    pub spread: Duration,
 }
 
 /// The state of one generation's collections.
 #[derive(Debug)]
-pub(super) struct Schedule {
+pub struct Schedule {
     mode: Mode,
     interval: Duration,
     /// The first start, or the last one that was out of turn: origin of the grid.
@@ -33,7 +33,8 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
-    pub(super) fn new(mode: Mode, interval: Duration) -> Self {
+    /// Of a generation that has not collected yet.
+    pub fn new(mode: Mode, interval: Duration) -> Self {
         Self {
             mode,
             interval,
@@ -44,7 +45,7 @@ impl Schedule {
     }
 
     /// When to start by itself, while no collection runs; `None`: only when asked.
-    pub(super) fn next_start(&self, now: Instant) -> Option<Instant> {
+    pub fn next_start(&self, now: Instant) -> Option<Instant> {
         match self.mode {
             Mode::Scrape => None,
             Mode::Interval => Some(self.next.unwrap_or(now)),
@@ -52,7 +53,7 @@ impl Schedule {
     }
 
     /// Whether a scrape that comes now, while no collection runs, must start one.
-    pub(super) fn is_due(&self, now: Instant) -> bool {
+    pub fn is_due(&self, now: Instant) -> bool {
         match (self.mode, self.last_start) {
             (Mode::Interval, last) => last.is_none(),
             (Mode::Scrape, None) => true,
@@ -61,12 +62,12 @@ impl Schedule {
     }
 
     /// In scrape mode: until when what was collected last needs no other collection.
-    pub(super) fn fresh_until(&self) -> Option<Instant> {
+    pub fn fresh_until(&self) -> Option<Instant> {
         self.last_start.map(|last| last + self.interval)
     }
 
     /// A collection starts. `jitter` is 0 to 1, for the start after it.
-    pub(super) fn started(&mut self, now: Instant, jitter: f64) -> Course {
+    pub fn started(&mut self, now: Instant, jitter: f64) -> Course {
         let tenth = self.interval / JITTER_SHARE;
         let in_turn = self.next.is_some_and(|next| now >= next);
         // A machine that slept, or a start out of turn: the grid begins anew, as the rest of this cell may be too short.

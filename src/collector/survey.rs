@@ -83,6 +83,12 @@ pub(super) struct Finding {
     pub(super) settled: Option<Settled>,
 }
 
+/// Child locations that the replies of one collection may tell of: an account with a sensor in each has its hands full.
+const MAX_LOCATIONS: usize = 100_000;
+/// What the replies of one collection may hold, as a multiple of the series that may come of it. What is over the limit
+/// by less is sorted out at the end, the same each time.
+const HELD_PER_SERIES: usize = 2;
+
 /// The survey of one collection.
 #[derive(Debug)]
 pub(super) struct Survey<'a> {
@@ -92,6 +98,10 @@ pub(super) struct Survey<'a> {
     /// The reply of `GET /locations`, which counts as one of the base location's own.
     base_reply: Answer,
     base: Option<Arc<str>>,
+    /// Child locations in the replies so far.
+    children: usize,
+    /// Sensors and items of theirs in the replies so far.
+    held: usize,
 }
 
 impl<'a> Survey<'a> {
@@ -102,6 +112,8 @@ impl<'a> Survey<'a> {
             visits: BTreeMap::new(),
             base_reply: Answer::Awaited,
             base: None,
+            children: 0,
+            held: 0,
         }
     }
 
@@ -117,11 +129,38 @@ impl<'a> Survey<'a> {
     /// Whether `GET /locations` is needed, and the locations to ask for first.
     pub(super) fn begin(&mut self) -> (bool, Vec<Arc<str>>) {
         let mut first = Vec::new();
-        let roots = self.roots;
-        for root in roots.iter().filter(|root| root.id != BASE) {
+        for root in self.roots.iter().filter(|root| root.id != BASE) {
             self.reach(root.id.as_str().into(), root.recursive, &mut first);
         }
-        (roots.iter().any(|root| root.id == BASE), first)
+        (self.asks_base(), first)
+    }
+
+    fn asks_base(&self) -> bool {
+        self.roots.iter().any(|root| root.id == BASE)
+    }
+
+    /// Whether a reply may be kept besides those that are kept already, or why not.
+    pub(super) fn make_room(
+        &mut self,
+        reply: &LocationReply,
+        max_series: usize,
+    ) -> Result<(), String> {
+        let items = |found: &Found| 1 + found.items.as_ref().map_or(0, Vec::len);
+        let held = self.held + reply.sensors.iter().map(items).sum::<usize>();
+        let children = self.children + reply.children.len();
+        if held > max_series.saturating_mul(HELD_PER_SERIES) {
+            return Err(format!(
+                "its reply and those before it hold more than {HELD_PER_SERIES} readings for each series of \
+                 collect.max_series ({max_series})"
+            ));
+        }
+        if children > MAX_LOCATIONS {
+            return Err(format!(
+                "its reply and those before it tell of more than {MAX_LOCATIONS} child locations"
+            ));
+        }
+        (self.held, self.children) = (held, children);
+        Ok(())
     }
 
     /// `GET /locations` has been answered, or has failed for good. Yields further locations to ask for.
@@ -134,8 +173,13 @@ impl<'a> Survey<'a> {
         let id = reply
             .as_ref()
             .and_then(|reply| reply.id.as_deref().map(Arc::from));
+        let answer = self.answer_of(BASE, reply, now, names);
+        self.settle_base(id, answer)
+    }
+
+    fn settle_base(&mut self, id: Option<Arc<str>>, answer: Answer) -> Vec<Arc<str>> {
         self.base = id.or_else(|| self.memory.base.clone());
-        self.base_reply = self.answer_of(BASE, reply, now, names);
+        self.base_reply = answer;
         let recursive = self
             .roots
             .iter()
@@ -158,8 +202,12 @@ impl<'a> Survey<'a> {
         now: UnixTime,
         names: &mut VarNames,
     ) -> Vec<Arc<str>> {
-        let mut further = Vec::new();
         let answer = self.answer_of(id, reply, now, names);
+        self.settle(id, answer)
+    }
+
+    fn settle(&mut self, id: &str, answer: Answer) -> Vec<Arc<str>> {
+        let mut further = Vec::new();
         if let Some(visit) = self.visits.get_mut(id) {
             visit.answer = answer;
             if visit.recursive {
@@ -167,6 +215,26 @@ impl<'a> Survey<'a> {
             }
         }
         further
+    }
+
+    /// The end: what was not answered has failed, and so has what is remembered below it, which there was no time to ask
+    /// for. Yields the latter.
+    pub(super) fn give_up(&mut self) -> Vec<Arc<str>> {
+        let is_awaited = |answer: &Answer| matches!(answer, Answer::Awaited);
+        let visits = self.visits.iter();
+        let awaited = visits.filter(|(_, visit)| is_awaited(&visit.answer));
+        let mut ahead: Vec<_> = awaited.map(|(id, _)| id.clone()).collect();
+        let mut never_asked = Vec::new();
+        if self.asks_base() && is_awaited(&self.base_reply) {
+            never_asked = self.settle_base(None, Answer::Failed);
+            ahead.extend(never_asked.iter().cloned());
+        }
+        while let Some(id) = ahead.pop() {
+            let below = self.settle(&id, Answer::Failed);
+            ahead.extend(below.iter().cloned());
+            never_asked.extend(below);
+        }
+        never_asked
     }
 
     /// What came of a request, with the names known from the last good reply where this one tells none.
@@ -259,9 +327,8 @@ impl<'a> Survey<'a> {
 
     /// How many locations failed or were not answered, and how many requests were good.
     pub(super) fn tally(&self) -> (usize, usize) {
-        let asked_base = self.roots.iter().any(|root| root.id == BASE);
         let base: Arc<str> = self.base.clone().unwrap_or_else(|| BASE.into());
-        let base_reply = asked_base.then_some((&base, &self.base_reply));
+        let base_reply = self.asks_base().then_some((&base, &self.base_reply));
         let answers = self
             .visits
             .iter()
@@ -299,6 +366,7 @@ impl<'a> Survey<'a> {
             .into_iter()
             .map(|(sensor, places)| (sensor, Finding::at_best_of(places)))
             .collect();
+        let asks_base = self.asks_base();
         let mut memory = Memory {
             base: self.base.take(),
             ..Memory::default()
@@ -306,7 +374,8 @@ impl<'a> Survey<'a> {
         let visits = std::mem::take(&mut self.visits)
             .into_iter()
             .map(|(id, visit)| (id, visit.answer));
-        for (id, answer) in visits.chain([(BASE.into(), self.base_reply)]) {
+        let base_reply = asks_base.then(|| (BASE.into(), self.base_reply));
+        for (id, answer) in visits.chain(base_reply) {
             let outline = match answer {
                 Answer::Good(outline, sightings) => {
                     for sighting in sightings {
@@ -364,37 +433,37 @@ impl<'a> Survey<'a> {
         let told = sources
             .iter()
             .find_map(|source| self.outline(source)?.name.clone());
-        let names: Vec<String> = root.name.clone().or(told).into_iter().collect();
-        let mut ways = BTreeMap::<Arc<str>, Way>::new();
         let start = Way {
-            names,
+            names: root.name.clone().or(told).into_iter().collect(),
             location,
             through: Vec::new(),
         };
-        let mut ahead: Vec<(Arc<str>, Way)> = sources
-            .into_iter()
-            .map(|source| (source, start.clone()))
-            .collect();
-        while let Some((source, way)) = ahead.pop() {
-            let known = ways.get(&source).map(|way| way.through.len());
-            // A location below itself is a loop in the API's tree.
-            let is_loop = way.through.contains(&source) || way.through.len() > MAX_DEPTH;
-            if is_loop || known.is_some_and(|known| known >= way.through.len()) {
+        let start_at = |source: &Arc<str>| (source.clone(), start.clone());
+        let mut ways: BTreeMap<Arc<str>, Way> = sources.iter().map(start_at).collect();
+        let mut ahead = if root.recursive { sources } else { Vec::new() };
+        while let Some(source) = ahead.pop() {
+            let (Some(way), Some(outline)) = (ways.get(&source).cloned(), self.outline(&source))
+            else {
                 continue;
-            }
-            if let Some(outline) = self.outline(&source).filter(|_| root.recursive) {
-                for child in &outline.children {
-                    let mut below = way.clone();
-                    // Its own reply may tell the name that its parent's does not.
-                    let own = || self.outline(&child.id)?.name.as_ref();
-                    let name = child.name.as_ref().or_else(own);
-                    below.names.extend(child.path.iter().chain(name).cloned());
-                    below.location = Some(child.id.clone());
-                    below.through.push(source.clone());
-                    ahead.push((child.id.clone(), below));
+            };
+            let steps = way.through.len() + 1;
+            for child in &outline.children {
+                // A location below itself is a loop in the API's tree.
+                let is_loop = child.id == source || way.through.contains(&child.id);
+                let known = ways.get(&child.id).map(|known| known.through.len());
+                if is_loop || steps > MAX_DEPTH || known.is_some_and(|known| known >= steps) {
+                    continue;
                 }
+                let mut below = way.clone();
+                // Its own reply may tell the name that its parent's does not.
+                let own = || self.outline(&child.id)?.name.as_ref();
+                let name = child.name.as_ref().or_else(own);
+                below.names.extend(child.path.iter().chain(name).cloned());
+                below.location = Some(child.id.clone());
+                below.through.push(source.clone());
+                ways.insert(child.id.clone(), below);
+                ahead.push(child.id.clone());
             }
-            ways.insert(source, way);
         }
         ways
     }
@@ -784,6 +853,56 @@ mod tests {
             survey.answered(id, building(id), NOW, &mut VarNames::default());
         }
         assert!(survey.seen().contains("C"));
+    }
+
+    #[test]
+    fn replies_are_kept_as_far_as_there_is_room() {
+        let roots = [root("1", None, true)];
+        let mut survey = Survey::new(&roots, Memory::default());
+        let of_sensors = |count: usize| {
+            let sensors = (0..count).map(|id| sensor(&id.to_string(), 1.0, &[], None));
+            reply("", sensors.collect(), vec![])
+        };
+        // Each is a sensor and a reading.
+        assert_eq!(survey.make_room(&of_sensors(6), 10), Ok(()));
+        assert!(survey.make_room(&of_sensors(5), 10).is_err());
+        assert_eq!(survey.make_room(&of_sensors(4), 10), Ok(()));
+        assert!(survey.make_room(&of_sensors(1), 10).is_err());
+
+        let of_children = |count: usize| {
+            let children = (0..count).map(|id| child(&id.to_string(), ""));
+            reply("", vec![], children.collect())
+        };
+        assert_eq!(survey.make_room(&of_children(MAX_LOCATIONS), 10), Ok(()));
+        let told = survey.make_room(&of_children(1), 10).unwrap_err();
+        assert!(told.contains("more than 100000 child locations"), "{told}");
+    }
+
+    #[test]
+    fn what_was_not_answered_has_failed_with_all_that_is_known_below_it() {
+        let roots = [root("1", None, true)];
+        let (_, memory, ..) = walk(&roots, Memory::default(), &building, |_| 0);
+        let mut survey = Survey::new(&roots, memory);
+        survey.begin();
+        let mut never_asked = survey.give_up();
+        never_asked.sort();
+        assert_eq!(never_asked, ["2", "3", "9"].map(Arc::from));
+        assert!(["1", "2", "3", "9"].iter().all(|id| survey.has_failed(id)));
+        assert_eq!(survey.tally(), (4, 0));
+    }
+
+    /// Each of 60 locations has all the others as its children: ways through them are more than atoms in the world.
+    #[test]
+    fn a_tangle_of_locations_is_walked_in_no_time() {
+        let all: Vec<String> = (1..=60).map(|id| id.to_string()).collect();
+        let tangle = |id: &str| {
+            let others = all.iter().filter(|other| *other != id);
+            let children = others.map(|id| child(id, "Place")).collect();
+            Some(reply("Place", vec![sensor(id, 1.0, &[], None)], children))
+        };
+        let roots = [root("1", None, true)];
+        let (findings, _, tally, _) = walk(&roots, Memory::default(), &tangle, |_| 0);
+        assert_eq!((findings.len(), tally), (60, (0, 60)));
     }
 
     #[test]

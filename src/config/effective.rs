@@ -91,6 +91,7 @@ pub fn to_yaml(config: &Config) -> String {
             },
             "interval": duration::format(collect.interval),
             "stale_after": duration::format(collect.stale_after),
+            "max_series": collect.max_series,
         },
         "sensors": sensors,
         "locations": locations,

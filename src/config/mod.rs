@@ -340,6 +340,8 @@ pub struct Collect {
     pub interval: Duration,
     /// By the reading's own time; 0 = never.
     pub stale_after: Duration,
+    /// Of all sensors together, at least 1.
+    pub max_series: usize,
 }
 
 /// `collect.mode`.

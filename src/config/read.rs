@@ -332,10 +332,18 @@ impl Reader<'_> {
                 })
         });
         let stale_after = self.stale_after(&at.key("stale_after"), interval);
+        let max_series = self.parsed(&at.key("max_series"), |text| {
+            whole_number(text).and_then(|series| {
+                (series > 0)
+                    .then_some(series)
+                    .ok_or("must be at least 1".to_owned())
+            })
+        });
         Some(Collect {
             mode: mode?,
             interval: interval?,
             stale_after: stale_after?,
+            max_series: max_series?,
         })
     }
 

@@ -68,6 +68,7 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!(config.collect.mode, Mode::Interval);
     assert_eq!(config.collect.interval, Duration::from_secs(60));
     assert_eq!(config.collect.stale_after, Duration::from_secs(3600));
+    assert_eq!(config.collect.max_series, 4_000_000);
     assert_eq!(config.web.telemetry_path, "/metrics");
     assert_eq!(config.web.max_requests, 40);
     assert_eq!(config.log.level, tracing::Level::INFO);

@@ -160,6 +160,16 @@ const COLLECTION_FAMILIES: &[CollectionFamily] = &[
         |view| Some(count(view.snapshot.summary.locations_failed)),
     ),
     (
+        "lightfi_collect_sensors_dropped",
+        "Sensors left out because collect.max_series was reached",
+        |view| Some(count(view.snapshot.summary.sensors_dropped)),
+    ),
+    (
+        "lightfi_collect_readings_dropped",
+        "Readings left out because collect.max_series was reached or one sensor has too many variables",
+        |view| Some(count(view.snapshot.summary.readings_dropped)),
+    ),
+    (
         "lightfi_collect_interval_seconds",
         "Interval between collections in force: collect.interval, or longer where the rate limit asks for it",
         |view| Some(view.snapshot.summary.interval.as_secs_f64()),

@@ -8,10 +8,12 @@
 //!   where, `people` who is in, `climate` what air and light they are in, `motion` what a motion sensor counts, `chance`
 //!   is the luck of all of them; an [`Item`] is a reading as it is sent;
 //! - `replay`: recorded readings instead;
-//! - `tokens`: the identity provider; `authorize`: its page where a person logs in; `faults`: what goes wrong on purpose;
+//! - `tokens`: the identity provider; `authorize`: its page where a person logs in; `faults`: what goes wrong on purpose, `broken`: what is
+//!   answered then;
 //! - `routes`: HTTP; `listing`: the configuration that makes an exporter use it.
 
 mod authorize;
+mod broken;
 mod building;
 mod chance;
 mod climate;
@@ -34,7 +36,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
@@ -48,6 +50,7 @@ pub use item::Item;
 pub use listing::Listing;
 pub use replay::{Replay, ReplayError};
 
+use broken::Connection;
 use building::Building;
 use faults::Faults;
 use tokens::{Policy, Tokens};
@@ -133,9 +136,9 @@ pub enum SimulatorError {
     /// Zero sensors.
     #[error("a simulated building needs at least one sensor")]
     NoSensors,
-    /// A fault of a sensor that is not there.
+    /// A fault of a sensor or location that is not there.
     #[error(
-        "fault {0}: there is no sensor of that id; the ids follow from the seed and the number of sensors"
+        "fault {0}: there is no sensor or location of that id; the ids follow from the seed and the number of sensors"
     )]
     UnknownSensor(Fault),
     /// No key to sign tokens with.
@@ -235,10 +238,7 @@ impl Simulator {
             None => Source::World(World::new(options.seed, options.sensors)),
         };
         let building = source.building();
-        let unknown = |fault: &&Fault| {
-            let sensor = fault.sensor.as_deref();
-            sensor.is_some_and(|id| building.sensor(id).is_none())
-        };
+        let unknown = |fault: &&Fault| !fault.is_of(building);
         if let Some(fault) = options.faults.iter().find(unknown) {
             return Err(SimulatorError::UnknownSensor(fault.clone()));
         }
@@ -293,7 +293,9 @@ impl Simulator {
             };
             // Answers are small and complete: there is nothing to wait for.
             let _ = stream.set_nodelay(true);
-            let service = TowerToHyperService::new(router.clone());
+            let connection = Connection::of(&stream);
+            let router = router.clone().layer(Extension(connection));
+            let service = TowerToHyperService::new(router);
             connections.spawn(async move {
                 let server = auto::Builder::new(TokioExecutor::new());
                 // A broken connection is the client's to notice.
@@ -425,7 +427,7 @@ mod tests {
         };
         assert_eq!(
             error(strange),
-            "fault hang=AQ2-0: there is no sensor of that id; the ids follow from the seed and the number of sensors"
+            "fault hang=AQ2-0: there is no sensor or location of that id; the ids follow from the seed and the number of sensors"
         );
     }
 }

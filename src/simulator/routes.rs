@@ -9,10 +9,10 @@
 //!
 //! Not the vendor's, without a token, for whoever drives the simulator from outside:
 //! - `GET /simulator/state`: `{"sensors": {id: items last served}, "requests": {…}}`;
-//! - `PUT` and `DELETE /simulator/faults/{NAME[=SENSOR_ID]}`: switches a fault.
+//! - `PUT` and `DELETE /simulator/faults/{NAME[=ID]}`: switches a fault.
 
 use std::{
-    io::{self, Write as _},
+    io::Write as _,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -21,7 +21,7 @@ use std::{
 };
 
 use axum::{
-    Router,
+    Extension, Router,
     body::Body,
     extract::{Path, RawQuery, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
@@ -35,15 +35,13 @@ use serde_json::{Value, json};
 
 use super::{
     Cloud, authorize,
+    broken::{self, Connection},
     building::Location,
     faults::{Fault, FaultKind},
     item::Item,
     tokens::{Request, TokenFaults},
     unix_now,
 };
-
-/// How late the faults `slow` and `token-slow` are.
-const SLOW: Duration = Duration::from_secs(2);
 
 /// Smaller bodies are not worth compressing.
 const COMPRESS_FROM: usize = 1024;
@@ -115,16 +113,19 @@ fn shown(answer: authorize::Answer) -> Response {
     response
 }
 
-async fn token(State(cloud): Shared, headers: HeaderMap, form: Bytes) -> Response {
+async fn token(
+    State(cloud): Shared,
+    connection: Option<Extension<Connection>>,
+    headers: HeaderMap,
+    form: Bytes,
+) -> Response {
     let request = Request {
         form: &form,
         authorization: text(&headers, header::AUTHORIZATION),
     };
-    let meets = |kind| cloud.faults.meets(kind, None);
-    if meets(FaultKind::TokenSlow) {
-        tokio::time::sleep(SLOW).await;
-    }
-    if let Some(response) = broken_token_answer(meets) {
+    let meets = |kind| cloud.faults.meets_token(kind);
+    let broken = broken::answer(meets, &of(connection)).await;
+    if let Some(response) = broken.or_else(|| broken::token(meets)) {
         cloud.counters.token_refused.fetch_add(1, Ordering::Relaxed);
         return response;
     }
@@ -149,31 +150,9 @@ async fn token(State(cloud): Shared, headers: HeaderMap, form: Bytes) -> Respons
     response
 }
 
-/// What the token endpoint answers, whatever it is asked, while a fault is on that leaves the grant alone.
-fn broken_token_answer(meets: impl Fn(FaultKind) -> bool) -> Option<Response> {
-    if meets(FaultKind::TokenError500) {
-        return Some(detail(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "Internal Server Error",
-        ));
-    }
-    if meets(FaultKind::TokenHtml) {
-        let mut response = Response::new(Body::from(
-            "<!DOCTYPE html><title>Welcome</title><p>Please accept our terms.</p>",
-        ));
-        response
-            .headers_mut()
-            .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html"));
-        return Some(response);
-    }
-    if meets(FaultKind::TokenNoAccessToken) {
-        let body = json!({"token_type": "Bearer", "expires_in": 3600});
-        return Some(json_response(StatusCode::OK, body.to_string()));
-    }
-    meets(FaultKind::TokenInvalidClient).then(|| {
-        let body = json!({"error": "invalid_client"});
-        json_response(StatusCode::BAD_REQUEST, body.to_string())
-    })
+/// The connection; a router that is called without one has none to break.
+fn of(connection: Option<Extension<Connection>>) -> Connection {
+    connection.map_or(Connection::NONE, |Extension(connection)| connection)
 }
 
 /// A sensor as both kinds of routes show it.
@@ -184,10 +163,15 @@ struct SensorReply<'a> {
     name: Option<&'a str>,
 }
 
-fn sensor_reply(cloud: &Cloud, index: usize, now: f64) -> SensorReply<'_> {
+fn sensor_reply<'a>(
+    cloud: &'a Cloud,
+    index: usize,
+    now: f64,
+    meets: &impl Fn(FaultKind) -> bool,
+) -> SensorReply<'a> {
     let sensor = &cloud.source.building().sensors[index];
     SensorReply {
-        data: cloud.serve_readings(index, now),
+        data: broken::readings(meets, cloud.serve_readings(index, now)),
         id: &sensor.id,
         name: sensor.name.as_deref(),
     }
@@ -195,12 +179,14 @@ fn sensor_reply(cloud: &Cloud, index: usize, now: f64) -> SensorReply<'_> {
 
 async fn sensor(
     State(cloud): Shared,
+    connection: Option<Extension<Connection>>,
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Response {
     let counter = &cloud.counters.sensor;
-    api(&cloud, counter, &headers, Some(&id), || {
+    let meets = |kind| cloud.faults.meets(kind, Some(&id));
+    api(&cloud, counter, &headers, of(connection), meets, || {
         let query = query.unwrap_or_default();
         let asks = |what: &str| {
             url::form_urlencoded::parse(query.as_bytes())
@@ -213,11 +199,10 @@ async fn sensor(
             return reply(StatusCode::UNPROCESSABLE_ENTITY, &headers, &problem);
         }
         match cloud.source.building().sensor(&id) {
-            Some(index) => reply(
-                StatusCode::OK,
-                &headers,
-                &sensor_reply(&cloud, index, unix_now()),
-            ),
+            Some(index) => {
+                let body = sensor_reply(&cloud, index, unix_now(), &meets);
+                reply_with(StatusCode::OK, &headers, &body, &meets)
+            }
             None => detail(StatusCode::NOT_FOUND, "Sensor not found"),
         }
     })
@@ -262,86 +247,75 @@ fn location_reply<'a>(cloud: &'a Cloud, location: &'a Location) -> LocationReply
     }
 }
 
-async fn base_location(State(cloud): Shared, headers: HeaderMap) -> Response {
+async fn base_location(
+    State(cloud): Shared,
+    connection: Option<Extension<Connection>>,
+    headers: HeaderMap,
+) -> Response {
     let counter = &cloud.counters.base_location;
-    api(&cloud, counter, &headers, None, || {
+    let meets = |kind| cloud.faults.meets(kind, None);
+    api(&cloud, counter, &headers, of(connection), meets, || {
         let root = cloud.source.building().root();
         reply(StatusCode::OK, &headers, &location_reply(&cloud, root))
     })
     .await
 }
 
-async fn location(State(cloud): Shared, Path(id): Path<String>, headers: HeaderMap) -> Response {
+async fn location(
+    State(cloud): Shared,
+    connection: Option<Extension<Connection>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Response {
     let counter = &cloud.counters.location;
-    api(&cloud, counter, &headers, None, || {
+    let meets = |kind| cloud.faults.meets(kind, Some(&id));
+    api(&cloud, counter, &headers, of(connection), meets, || {
         let Some(location) = cloud.source.building().location(&id) else {
             return detail(StatusCode::NOT_FOUND, "Location not found");
         };
         let now = unix_now();
-        let sensors = location.sensors.iter();
+        let times = 1 + usize::from(meets(FaultKind::DuplicateSensors));
+        let sensors = std::iter::repeat_n(&location.sensors, times).flatten();
         let body = LocationReply {
             sensors: Some(
                 sensors
-                    .map(|index| sensor_reply(&cloud, *index, now))
+                    .map(|index| sensor_reply(&cloud, *index, now, &meets))
                     .collect(),
             ),
             ..location_reply(&cloud, location)
         };
-        reply(StatusCode::OK, &headers, &body)
+        reply_with(StatusCode::OK, &headers, &body, &meets)
     })
     .await
 }
 
-/// What every API request goes through: the count, the delay, the faults, the token. A fault of a sensor meets only
-/// that sensor's own route.
+/// What every API request goes through: the count, the delay, the token, the faults that it meets.
 async fn api(
     cloud: &Cloud,
     counter: &AtomicUsize,
     headers: &HeaderMap,
-    sensor: Option<&str>,
+    connection: Connection,
+    meets: impl Fn(FaultKind) -> bool,
     answer: impl FnOnce() -> Response,
 ) -> Response {
     counter.fetch_add(1, Ordering::Relaxed);
     let _in_flight = InFlight::new(cloud);
-    let meets = |kind| cloud.faults.meets(kind, sensor);
     if !cloud.latency.is_zero() {
         tokio::time::sleep(cloud.latency).await;
-    }
-    if meets(FaultKind::Hang) {
-        std::future::pending::<()>().await;
-    }
-    if meets(FaultKind::Slow) {
-        tokio::time::sleep(SLOW).await;
     }
     let bearer = text(headers, header::AUTHORIZATION)
         .and_then(|value| value.split_once(' '))
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
     let known = bearer.is_some_and(|(_, token)| cloud.tokens.accepts(token.trim(), cloud.now()));
-    if !known || meets(FaultKind::Unauthorized) {
+    let response = match broken::answer(meets, &connection).await {
+        _ if !known => broken::unauthorized(),
+        Some(response) => response,
+        None => answer(),
+    };
+    if response.status() == StatusCode::UNAUTHORIZED {
         cloud.counters.unauthorized.fetch_add(1, Ordering::Relaxed);
-        let mut response = detail(StatusCode::UNAUTHORIZED, "Could not validate credentials");
-        response
-            .headers_mut()
-            .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        return response;
     }
-    if meets(FaultKind::Error500) {
-        return detail(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error");
-    }
-    if meets(FaultKind::RateLimit) {
-        let mut response = detail(StatusCode::TOO_MANY_REQUESTS, "Rate limit exceeded");
-        response
-            .headers_mut()
-            .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-        return response;
-    }
-    if meets(FaultKind::Malformed) {
-        return json_response(StatusCode::OK, r#"{"data": [{"var_name": "CO2ppm", "ti"#);
-    }
-    if meets(FaultKind::Truncated) {
-        return truncated();
-    }
-    answer()
+    response
 }
 
 /// Counts a request of the API while it is under way.
@@ -360,24 +334,6 @@ impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-/// An answer that breaks off: the body fails after its first bytes, and with it the connection.
-fn truncated() -> Response {
-    const BEGIN: &str = r#"{"data": [{"var_name": "CO2ppm", "#;
-    let body = futures_util::stream::unfold(0, async |step| match step {
-        0 => Some((Ok(Bytes::from_static(BEGIN.as_bytes())), 1)),
-        _ => {
-            // Until the head and the first bytes have left.
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            Some((Err(io::Error::other("truncated on purpose")), 2))
-        }
-    });
-    let mut response = json_response(StatusCode::OK, Body::from_stream(body));
-    response
-        .headers_mut()
-        .insert(header::CONTENT_LENGTH, HeaderValue::from(10 * BEGIN.len()));
-    response
 }
 
 async fn openapi(State(cloud): Shared, headers: HeaderMap) -> Response {
@@ -456,9 +412,8 @@ fn switch(cloud: &Cloud, fault: &str, on: bool) -> Response {
         Ok(fault) => fault,
         Err(error) => return detail(StatusCode::BAD_REQUEST, &format!("{error}")),
     };
-    let sensor = fault.sensor.as_deref();
-    if sensor.is_some_and(|id| cloud.source.building().sensor(id).is_none()) {
-        return detail(StatusCode::NOT_FOUND, "Sensor not found");
+    if !fault.is_of(cloud.source.building()) {
+        return detail(StatusCode::NOT_FOUND, "no such sensor or location");
     }
     cloud.faults.set(&fault, on);
     let mut response = Response::new(Body::empty());
@@ -471,15 +426,26 @@ fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
 }
 
 /// An error as FastAPI writes it.
-fn detail(status: StatusCode, text: &str) -> Response {
+pub(super) fn detail(status: StatusCode, text: &str) -> Response {
     json_response(status, json!({"detail": text}).to_string())
 }
 
 /// A body as JSON, compressed where the client takes it and it pays.
 fn reply(status: StatusCode, headers: &HeaderMap, body: &impl Serialize) -> Response {
+    reply_with(status, headers, body, &|_| false)
+}
+
+/// The same, with what faults make of its text.
+fn reply_with(
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: &impl Serialize,
+    meets: &impl Fn(FaultKind) -> bool,
+) -> Response {
     let Ok(plain) = serde_json::to_vec(body) else {
         return detail(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error");
     };
+    let plain = broken::text(meets, plain);
     if plain.len() >= COMPRESS_FROM && takes_gzip(headers) {
         let mut encoder = GzEncoder::new(Vec::with_capacity(plain.len() / 4), Compression::fast());
         let packed = encoder.write_all(&plain).and_then(|()| encoder.finish());
@@ -502,7 +468,7 @@ fn takes_gzip(headers: &HeaderMap) -> bool {
     })
 }
 
-fn json_response(status: StatusCode, body: impl Into<Body>) -> Response {
+pub(super) fn json_response(status: StatusCode, body: impl Into<Body>) -> Response {
     let mut response = Response::new(body.into());
     *response.status_mut() = status;
     response.headers_mut().insert(
@@ -530,7 +496,7 @@ mod tests {
         client: Client,
         token: String,
         stop: oneshot::Sender<()>,
-        task: JoinHandle<io::Result<()>>,
+        task: JoinHandle<std::io::Result<()>>,
     }
 
     impl Served {

@@ -1,20 +1,28 @@
 //! `/-/healthy` and `/-/ready`: for probes. Neither asks the API or waits for anything.
 
+use std::time::Instant;
+
 use axum::{extract::State, http::StatusCode};
 
 use super::Context;
-use crate::config::Mode;
+use crate::{collector::Pulse, config::Mode};
 
-/// 200 while the process answers and its collection task lives.
+/// 200 while the process answers and its collection task lives and goes on.
 pub(super) async fn healthy(State(context): State<Context>) -> (StatusCode, &'static str) {
-    if context.app.collector.is_alive() {
-        (StatusCode::OK, "LightFi exporter is healthy.\n")
-    } else {
-        (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the collection task has ended: readings are no longer fetched; restart the exporter\n",
-        )
-    }
+    health(context.app.collector.pulse(Instant::now()))
+}
+
+fn health(pulse: Pulse) -> (StatusCode, &'static str) {
+    let words = match pulse {
+        Pulse::Alive => return (StatusCode::OK, "LightFi exporter is healthy.\n"),
+        Pulse::Ended => {
+            "the collection task has ended: readings are no longer fetched; restart the exporter\n"
+        }
+        Pulse::Stuck => {
+            "the collection task is stuck: its time to go on is more than a minute past; restart the exporter\n"
+        }
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, words)
 }
 
 /// Interval mode: 200 once a first collection has ended, well or badly. Scrape mode: 200, as no scrape, and so no
@@ -27,5 +35,20 @@ pub(super) async fn ready(State(context): State<Context>) -> (StatusCode, &'stat
             StatusCode::SERVICE_UNAVAILABLE,
             "the first collection has not ended yet\n",
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_whose_collections_have_stopped_does_not_pretend() {
+        assert_eq!(health(Pulse::Alive).0, StatusCode::OK);
+        for (pulse, word) in [(Pulse::Ended, "has ended"), (Pulse::Stuck, "is stuck")] {
+            let (status, words) = health(pulse);
+            assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+            assert!(words.contains(word), "{words}");
+        }
     }
 }

@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Every family the contract asks of `demo`, by its name in the text format.
-pub const FAMILIES: [&str; 46] = [
+pub const FAMILIES: [&str; 48] = [
     "lightfi_temperature_celsius",
     "lightfi_humidity_ratio",
     "lightfi_co2_ppm",
@@ -36,6 +36,8 @@ pub const FAMILIES: [&str; 46] = [
     "lightfi_collect_sensors",
     "lightfi_collect_sensors_failed",
     "lightfi_collect_locations_failed",
+    "lightfi_collect_sensors_dropped",
+    "lightfi_collect_readings_dropped",
     "lightfi_collect_interval_seconds",
     "lightfi_collect_readings_skipped",
     "lightfi_exporter_build_info",

@@ -2,6 +2,7 @@
 #![allow(unreachable_pub, clippy::panic, clippy::unwrap_used)] // nobody else uses it; a panic is a test's word
 
 mod architecture;
+mod bounds;
 mod browser;
 mod chart;
 mod cloud;
@@ -12,6 +13,7 @@ mod dashboards;
 mod demo;
 mod exporter;
 mod exposition;
+mod faults;
 mod image;
 mod lifecycle;
 mod login;
@@ -31,4 +33,5 @@ mod tls;
 mod tokens;
 mod toolkit_table;
 mod tools;
+mod truth;
 mod web_config;

@@ -1,0 +1,353 @@
+//! One collection: what to send next, what became of it, and what is known in the end.
+//!
+//! A state machine around [`Plan`], [`Survey`] and [`Ledger`] that takes `now` and does not wait: the same in the loop of
+//! the collector and in a test's virtual time.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tracing::debug;
+
+use super::{
+    ledger::{Direct, Ledger},
+    plan::{Attempt, Job, Next, Plan, Unanswered},
+    schedule::Course,
+    survey::Survey,
+};
+use crate::{
+    api::{Failure, LocationReply, SensorReply},
+    config::{Location, Sensor},
+    snapshot::{Summary, UnixTime},
+    stats::Reason,
+};
+
+/// Share of a collection's time after which listed sensors wait no longer for locations that may cover them: later than
+/// the last location of a spread collection is asked for, and with time enough left for the sensors.
+const PATIENCE_SHARE: f64 = 2.0 / 3.0;
+
+/// What one configuration has collected.
+#[derive(Debug, Clone)]
+pub struct Targets {
+    /// Asked for one by one, where no location covers them.
+    pub sensors: Vec<Sensor>,
+    /// Asked for whole.
+    pub locations: Vec<Location>,
+    /// Requests in flight at most.
+    pub slots: usize,
+    /// Between the starts of two collections, in force.
+    pub interval: Duration,
+    /// Of all sensors together.
+    pub max_series: usize,
+    /// Whether the time of each reading is a series too.
+    pub reading_timestamps: bool,
+}
+
+/// A good answer.
+#[derive(Debug)]
+pub enum Reply {
+    /// To [`Job::Sensor`].
+    Sensor(SensorReply),
+    /// To [`Job::Location`] and [`Job::Base`].
+    Location(LocationReply),
+}
+
+/// What to do now.
+#[derive(Debug)]
+pub enum Step {
+    /// Send this.
+    Send(Attempt),
+    /// Nothing before then, unless an answer comes.
+    Wait(Instant),
+    /// Close the round.
+    Done,
+}
+
+/// What could not be read in a collection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Such as `sensor AQ2-FE753C0D7ADF`.
+    pub of: String,
+    /// As it is counted.
+    pub reason: Reason,
+    /// For a person; no secret.
+    pub what: String,
+    /// For want of a token, so that nothing was sent.
+    pub no_token: bool,
+}
+
+/// One collection under way.
+#[derive(Debug)]
+pub struct Round<'a> {
+    targets: &'a Targets,
+    ledger: &'a mut Ledger,
+    start: Instant,
+    deadline: Instant,
+    /// Until then listed sensors wait for locations that may cover them.
+    patience: Instant,
+    luck: fastrand::Rng,
+    plan: Plan,
+    survey: Survey<'a>,
+    direct: Direct,
+    /// Listed sensors that locations may cover are not in the plan yet.
+    sensors_wait: bool,
+    problems: Vec<Problem>,
+    /// Sent and not answered yet.
+    out: HashSet<Job>,
+    /// Jobs so far.
+    known: usize,
+    unanswered: HashMap<Job, Unanswered>,
+}
+
+impl<'a> Round<'a> {
+    /// Puts into the plan what can be asked for before anything is answered.
+    pub fn begin(
+        targets: &'a Targets,
+        ledger: &'a mut Ledger,
+        start: Instant,
+        course: Course,
+        luck: fastrand::Rng,
+    ) -> Self {
+        let Course { deadline, spread } = course;
+        let mut survey = Survey::new(&targets.locations, std::mem::take(&mut ledger.locations));
+        let (base, locations) = survey.begin();
+        let locations = locations.into_iter().map(Job::Location);
+        let mut jobs: Vec<Job> = base
+            .then_some(Job::Base)
+            .into_iter()
+            .chain(locations)
+            .collect();
+        let sensors_wait = !jobs.is_empty();
+        let at_once = targets
+            .sensors
+            .iter()
+            .filter(|sensor| !sensors_wait || ledger.was_asked_directly(&sensor.id));
+        jobs.extend(at_once.map(|sensor| Job::Sensor(sensor.id.as_str().into())));
+        let mut round = Self {
+            unanswered: std::mem::take(&mut ledger.unanswered),
+            targets,
+            ledger,
+            start,
+            deadline,
+            patience: start + (deadline - start).mul_f64(PATIENCE_SHARE),
+            luck,
+            plan: Plan::new(targets.slots, deadline),
+            survey,
+            direct: Direct::new(),
+            sensors_wait,
+            problems: Vec::new(),
+            out: HashSet::new(),
+            known: 0,
+        };
+        round.add(jobs, start, spread);
+        round
+    }
+
+    /// What to do at this moment.
+    pub fn next(&mut self, now: Instant) -> Step {
+        if now >= self.deadline {
+            return Step::Done;
+        }
+        loop {
+            let wake = match self.plan.next(now) {
+                Next::Send(attempt) => {
+                    self.out.insert(attempt.job.clone());
+                    return Step::Send(attempt);
+                }
+                Next::Wait(at) => Some(at),
+                Next::Nothing => None,
+            };
+            if self.sensors_wait {
+                if self.plan.has_tried_locations() || now >= self.patience {
+                    self.add_sensors_not_covered(now);
+                    continue;
+                }
+                return Step::Wait(wake.unwrap_or(self.deadline).min(self.patience));
+            }
+            return match wake {
+                Some(at) => Step::Wait(at.min(self.deadline)),
+                None if self.out.is_empty() => Step::Done,
+                None => Step::Wait(self.deadline),
+            };
+        }
+    }
+
+    /// An attempt has its result.
+    pub fn ended(
+        &mut self,
+        attempt: Attempt,
+        result: Result<Reply, Failure>,
+        now: Instant,
+        unix_now: UnixTime,
+    ) {
+        self.out.remove(&attempt.job);
+        let job = attempt.job.clone();
+        let max_series = self.targets.max_series;
+        let result = result.and_then(|reply| match reply {
+            Reply::Location(reply) => {
+                let room = self.survey.make_room(&reply, max_series);
+                room.map_err(Failure::over_limit)?;
+                let found = reply.sensors.iter();
+                for garbled in found.filter(|found| found.items.is_none()) {
+                    self.problems.push(Problem {
+                        of: format!("sensor {} in {job}", garbled.id),
+                        reason: Reason::Malformed,
+                        what: "its `data` is no array".to_owned(),
+                        no_token: false,
+                    });
+                }
+                Ok(Reply::Location(reply))
+            }
+            reply => Ok(reply),
+        });
+        let failure = match result {
+            Ok(reply) => {
+                self.plan.ended(&attempt);
+                return self.answered(&job, Some(reply), now, unix_now);
+            }
+            Err(failure) => failure,
+        };
+        if failure.again {
+            let timed_out = failure.reason == Reason::Timeout;
+            if self
+                .plan
+                .try_again(attempt, timed_out, now, self.luck.f64())
+            {
+                debug!(%job, error = %failure, "request failed, will be sent again");
+                return;
+            }
+        } else {
+            self.plan.ended(&attempt);
+        }
+        self.failed(&job, &failure);
+        self.answered(&job, None, now, unix_now);
+    }
+
+    /// How many requests have their result, and how many are known of.
+    pub fn progress(&self) -> (usize, usize) {
+        let ahead = self.plan.waiting() + self.out.len();
+        (self.known - ahead, self.known)
+    }
+
+    /// The end: what is out hangs, what waits was never sent, and both go first next time. The ledger then holds what
+    /// this collection has found; what it has not is given back.
+    pub fn close(mut self, now: Instant, unix_now: UnixTime) -> Vec<Problem> {
+        self.give_up();
+        let Targets {
+            sensors, locations, ..
+        } = self.targets;
+        let (locations_failed, locations_good) = self.survey.tally();
+        let succeeded = locations_good > 0 || self.direct.values().any(Option::is_some);
+        let up = succeeded || (sensors.is_empty() && locations.is_empty());
+        let ledger = self.ledger;
+        ledger.close(sensors, self.direct, self.survey, unix_now);
+        let (sensors_dropped, readings_dropped) = ledger.keep_within(self.targets);
+        ledger.unanswered = self.unanswered;
+        ledger.summary = Summary {
+            up,
+            duration: now.saturating_duration_since(self.start),
+            last_success: up.then_some(unix_now).or(ledger.summary.last_success),
+            sensors_failed: ledger.unread(),
+            locations_failed,
+            sensors_dropped,
+            readings_dropped,
+            interval: self.targets.interval,
+        };
+        self.problems
+    }
+
+    /// There is something else to collect now: nothing of this collection is kept.
+    pub fn abandon(self) {
+        self.ledger.unanswered = self.unanswered;
+        self.ledger.locations = self.survey.abandon();
+    }
+
+    /// Once the locations have told what they contain: the listed sensors that none of them covers.
+    fn add_sensors_not_covered(&mut self, now: Instant) {
+        self.sensors_wait = false;
+        let jobs = self.not_covered().map(Job::Sensor).collect();
+        self.add(jobs, now, Duration::ZERO);
+    }
+
+    fn not_covered(&self) -> impl Iterator<Item = Arc<str>> {
+        let (seen, ledger, survey) = (self.survey.seen(), &*self.ledger, &self.survey);
+        let late = self
+            .targets
+            .sensors
+            .iter()
+            .filter(|sensor| !ledger.was_asked_directly(&sensor.id));
+        late.filter(move |sensor| ledger.asks_directly(&sensor.id, survey, &seen))
+            .map(|sensor| sensor.id.as_str().into())
+    }
+
+    fn add(&mut self, jobs: Vec<Job>, start: Instant, spread: Duration) {
+        self.known += jobs.len();
+        let jobs = jobs.into_iter().map(|job| {
+            let unanswered = self.unanswered.remove(&job);
+            (job, unanswered)
+        });
+        self.plan
+            .add(jobs.collect(), start, spread, || self.luck.f64());
+    }
+
+    /// A job has its result; `None` = it failed for good.
+    fn answered(&mut self, job: &Job, reply: Option<Reply>, now: Instant, unix_now: UnixTime) {
+        let names = &mut self.ledger.names;
+        let location = |reply| match reply {
+            Some(Reply::Location(reply)) => Some(reply),
+            _ => None,
+        };
+        let further = match job {
+            Job::Sensor(id) => {
+                let settled = match reply {
+                    Some(Reply::Sensor(reply)) => Some(self.ledger.settle(reply, unix_now)),
+                    _ => None,
+                };
+                self.direct.insert(id.clone(), settled);
+                Vec::new()
+            }
+            Job::Base => self.survey.base_answered(location(reply), unix_now, names),
+            Job::Location(id) => self.survey.answered(id, location(reply), unix_now, names),
+        };
+        let further = further.into_iter().map(Job::Location).collect();
+        self.add(further, now, Duration::ZERO);
+    }
+
+    fn failed(&mut self, job: &Job, failure: &Failure) {
+        debug!(%job, error = %failure, "request failed");
+        self.problems.push(Problem {
+            of: job.to_string(),
+            reason: failure.reason,
+            what: failure.to_string(),
+            no_token: failure.no_token,
+        });
+    }
+
+    fn give_up(&mut self) {
+        let mut unanswered: HashMap<Job, Unanswered> = self
+            .plan
+            .unsent()
+            .map(|(job, how)| (job.clone(), how))
+            .collect();
+        let hung = std::mem::take(&mut self.out);
+        unanswered.extend(hung.into_iter().map(|job| (job, Unanswered::Hung)));
+        let unsent = self.survey.give_up().into_iter().map(Job::Location);
+        unanswered.extend(unsent.map(|job| (job, Unanswered::Unsent)));
+        // Also those whose location turned out not to cover them when it was too late to ask.
+        let not_covered = self.not_covered();
+        let not_asked = not_covered.filter(|id| !self.direct.contains_key(id));
+        let unsent: Vec<_> = not_asked.map(Job::Sensor).collect();
+        for job in unsent {
+            unanswered.entry(job).or_insert(Unanswered::Unsent);
+        }
+        for job in unanswered.keys() {
+            self.failed(job, &Failure::out_of_time());
+            if let Job::Sensor(id) = job {
+                self.direct.insert(id.clone(), None);
+            }
+        }
+        self.unanswered = unanswered;
+    }
+}

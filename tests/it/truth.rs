@@ -1,0 +1,488 @@
+//! Never a lie: thousands of lives of an exporter in virtual time, each a random sequence of time passing, readings
+//! changing, faults coming and going, reloads and scrapes. Each scrape shows what a small model, written from the
+//! contract, says that it must show, series by series: no value past its limit, no mixture of two collections, no sensor
+//! that is gone, no counter that went back.
+//!
+//! All of the exporter but its sockets and its clock takes part: order and pace of requests, what is made of the answers,
+//! the snapshot, what is shown of it, and the text, read by a parser of the test's own.
+
+mod model;
+mod world;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use lightfi_exporter::{
+    catalog::{Catalog, Override},
+    collector::{Attempt, Ledger, Round, Schedule, Step, Targets},
+    config::{self, Mode},
+    exposition::{Filter, Format, View, render_own},
+    snapshot::{Snapshot, UnixTime},
+};
+use proptest::prelude::*;
+
+use self::{
+    model::{Model, Setup},
+    world::{Device, Fault, LOCATIONS, SENSORS, Told, VARIABLES, World},
+};
+use crate::exposition::parser;
+
+/// Sequences in a run.
+const LIVES: u32 = 2000;
+/// Unix time at which all of them begin.
+const BEGIN: UnixTime = 1_700_000_000.0;
+
+#[derive(Debug, Clone)]
+enum Event {
+    Pass(Duration),
+    /// A sensor measures a variable, or says something odd of it; so many seconds ago.
+    Measure(&'static str, &'static str, Sort, i32),
+    /// A sensor no longer has a variable.
+    Forget(&'static str, &'static str),
+    Move(&'static str, Option<&'static str>),
+    /// A sensor's own route knows it no more, or again.
+    Gone(&'static str, bool),
+    Rename(&'static str, &'static str),
+    Inline(&'static str, bool),
+    Fault(String, Option<Fault>),
+    /// All is well again.
+    Repair,
+    Reload(Setup),
+    Scrape,
+    /// Scrapes at the last moment at which what is published holds, and at the next one.
+    ScrapeAtExpiry,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Sort {
+    Good,
+    Twice,
+    Null,
+    Malformed,
+}
+
+fn one<T: Clone + std::fmt::Debug + 'static>(
+    of: impl Into<Vec<T>>,
+) -> impl Strategy<Value = T> + Clone {
+    prop::sample::select(of.into())
+}
+
+fn places() -> Vec<&'static str> {
+    LOCATIONS.iter().map(|location| location.id).collect()
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let sort = prop_oneof![
+        8 => Just(Sort::Good),
+        2 => Just(Sort::Twice),
+        1 => Just(Sort::Null),
+        1 => Just(Sort::Malformed),
+    ];
+    let ages = one([
+        0,
+        0,
+        1,
+        30,
+        400,
+        3000,
+        3590,
+        86_300,
+        14 * 86_400 - 100,
+        -3500,
+        -5000,
+    ]);
+    let pass = one([0.0, 0.5, 3.0, 20.0, 70.0, 150.0, 400.0, 2400.0]);
+    let jobs = SENSORS
+        .map(|id| format!("sensor {id}"))
+        .into_iter()
+        .chain(places().into_iter().map(|id| format!("location {id}")))
+        .chain(["the base location".to_owned()])
+        .collect::<Vec<_>>();
+    let fault = one([
+        None,
+        Some(Fault::Error),
+        Some(Fault::Refused),
+        Some(Fault::Timeout),
+        Some(Fault::Hang),
+        Some(Fault::Garbled),
+    ]);
+    let names = one(["", "East", "West", "Desk 1"]);
+    let place = prop_oneof![1 => Just(None), 4 => one(places()).prop_map(Some)];
+    prop_oneof![
+        12 => (pass, 1.0..1.5).prop_map(|(pass, more)| Event::Pass(Duration::from_secs_f64(pass * more))),
+        10 => (one(SENSORS), one(VARIABLES), sort, ages).prop_map(|(id, name, sort, age)| Event::Measure(id, name, sort, age)),
+        1 => (one(SENSORS), one(VARIABLES)).prop_map(|(id, name)| Event::Forget(id, name)),
+        3 => (one(SENSORS), place).prop_map(|(id, place)| Event::Move(id, place)),
+        1 => (one(SENSORS), any::<bool>()).prop_map(|(id, gone)| Event::Gone(id, gone)),
+        1 => (one(SENSORS), names).prop_map(|(id, name)| Event::Rename(id, name)),
+        1 => (one(places()), any::<bool>()).prop_map(|(id, inline)| Event::Inline(id, inline)),
+        5 => (one(jobs), fault).prop_map(|(job, fault)| Event::Fault(job, fault)),
+        1 => Just(Event::Repair),
+        2 => setup().prop_map(Event::Reload),
+        10 => Just(Event::Scrape),
+        3 => Just(Event::ScrapeAtExpiry),
+    ]
+}
+
+fn setup() -> impl Strategy<Value = Setup> {
+    let name = one([None, None, Some("Boardroom")]);
+    let listed = prop::collection::vec((any::<bool>(), name), SENSORS.len());
+    let mut locations = places();
+    locations.push("base");
+    let roots = prop::sample::subsequence(locations, 0..4).prop_shuffle();
+    let recursive = prop::collection::vec(prop::bool::weighted(0.8), 4);
+    let pace = (one([1, 2, 8]), one([90, 600]));
+    let limits = (one([0, 60, 600, 3600]), one([1_000_000, 1_000_000, 70]));
+    let flags = (any::<bool>(), prop::bool::weighted(0.2));
+    (listed, roots, recursive, pace, limits, flags).prop_map(
+        |(listed, roots, recursive, (slots, interval), (stale_after, max_series), flags)| Setup {
+            listed: SENSORS
+                .into_iter()
+                .zip(listed)
+                .filter(|(_, (listed, _))| *listed)
+                .map(|(id, (_, name))| (id, name))
+                .collect(),
+            roots: roots.into_iter().zip(recursive).collect(),
+            slots,
+            interval,
+            stale_after,
+            reading_timestamps: flags.0,
+            drop_battery: flags.1,
+            max_series,
+        },
+    )
+}
+
+impl Setup {
+    fn targets(&self) -> Targets {
+        let sensor = |(id, name): &(&str, Option<&str>)| config::Sensor {
+            id: (*id).to_owned(),
+            name: name.map(str::to_owned),
+            ..config::Sensor::default()
+        };
+        let location = |(id, recursive): &(&str, bool)| config::Location {
+            id: (*id).to_owned(),
+            name: None,
+            recursive: *recursive,
+        };
+        Targets {
+            sensors: self.listed.iter().map(sensor).collect(),
+            locations: self.roots.iter().map(location).collect(),
+            slots: self.slots,
+            interval: Duration::from_secs(self.interval),
+            max_series: self.max_series,
+            reading_timestamps: self.reading_timestamps,
+        }
+    }
+
+    fn catalog(&self) -> Catalog {
+        let drop = Override {
+            drop: true,
+            ..Override::default()
+        };
+        let battery = self
+            .drop_battery
+            .then(|| ("batteryLevelPct".to_owned(), drop));
+        Catalog::new(
+            &battery.into_iter().collect(),
+            Duration::from_secs(self.stale_after),
+            self.reading_timestamps,
+        )
+    }
+}
+
+/// What scrapes are answered with, by the publisher's rule: the bodies stand until a reading falls stale.
+struct Published {
+    snapshot: Arc<Snapshot>,
+    catalog: Arc<Catalog>,
+    made_at: UnixTime,
+}
+
+impl Published {
+    fn body(&self, now: UnixTime, format: Format) -> String {
+        let mut view = self.view(self.made_at);
+        if now > view.valid_until {
+            view = self.view(now);
+        }
+        let rendering = Arc::new(view).rendering(format, Filter::default());
+        let mut out = rendering.flatten().collect();
+        render_own(&[], format, &Filter::default(), &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    fn valid_until(&self) -> UnixTime {
+        self.view(self.made_at).valid_until
+    }
+
+    fn view(&self, now: UnixTime) -> View {
+        View::new(self.snapshot.clone(), self.catalog.clone(), now)
+    }
+}
+
+/// One life of an exporter.
+struct Life {
+    /// The machine's clock when it begins; never read again.
+    origin: Instant,
+    now: Duration,
+    luck: fastrand::Rng,
+    world: World,
+    setup: Setup,
+    model: Model,
+    published: Published,
+    /// Measurements so far: each has a value and a time that no other has.
+    measurements: u32,
+    scrapes: u32,
+}
+
+/// What the loop has to do.
+enum Turn {
+    GoOn,
+    Reload(Setup),
+}
+
+impl Life {
+    fn live(setup: Setup, events: Vec<Event>, luck: u64) -> Result<(), TestCaseError> {
+        let mut events = with_times(events);
+        let device = |id| {
+            (
+                id,
+                Device {
+                    place: Some("3"),
+                    ..Device::default()
+                },
+            )
+        };
+        let mut ledger = Ledger::new(setup.targets().interval);
+        let mut life = Self {
+            origin: Instant::now(),
+            now: Duration::ZERO,
+            luck: fastrand::Rng::with_seed(luck),
+            world: World {
+                devices: SENSORS.map(device).into(),
+                ..World::default()
+            },
+            published: Published {
+                snapshot: ledger.snapshot().into(),
+                catalog: setup.catalog().into(),
+                made_at: BEGIN,
+            },
+            setup,
+            model: Model::default(),
+            measurements: 0,
+            scrapes: 0,
+        };
+        life.check(BEGIN)?;
+        let mut targets = life.setup.targets();
+        let mut schedule = Schedule::new(Mode::Interval, targets.interval);
+        loop {
+            let start = schedule
+                .next_start(life.instant())
+                .expect("interval mode always has a next start");
+            let mut reload = None;
+            while let Some((at, event)) = events.pop_front_before(start - life.origin) {
+                life.now = life.now.max(at);
+                if let Turn::Reload(setup) = life.happen(event)? {
+                    reload = Some(setup);
+                    break;
+                }
+            }
+            if reload.is_none() {
+                if events.0.is_empty() {
+                    return Ok(());
+                }
+                life.now = life.now.max(start - life.origin);
+                reload = life.collect(&targets, &mut ledger, &mut schedule, &mut events)?;
+            }
+            if let Some(setup) = reload {
+                targets = setup.targets();
+                ledger.reassign(&targets);
+                schedule = Schedule::new(Mode::Interval, targets.interval);
+                life.model.reconfigured(&setup);
+                life.setup = setup;
+                life.publish(ledger.snapshot());
+                life.check(life.unix())?;
+            }
+        }
+    }
+
+    /// One collection, with whatever happens meanwhile.
+    fn collect(
+        &mut self,
+        targets: &Targets,
+        ledger: &mut Ledger,
+        schedule: &mut Schedule,
+        events: &mut Events,
+    ) -> Result<Option<Setup>, TestCaseError> {
+        let course = schedule.started(self.instant(), self.luck.f64());
+        let mut round = Round::begin(targets, ledger, self.instant(), course, self.luck.fork());
+        let mut in_flight: Vec<(Duration, Attempt, Option<Fault>)> = Vec::new();
+        loop {
+            let wake = match round.next(self.instant()) {
+                Step::Send(attempt) => {
+                    let fault = self.world.fault(&attempt.job);
+                    in_flight.push((self.now + self.takes(fault), attempt, fault));
+                    prop_assert!(in_flight.len() <= targets.slots);
+                    continue;
+                }
+                Step::Wait(until) => until - self.origin,
+                Step::Done => break,
+            };
+            in_flight.sort_by_key(|(at, ..)| *at);
+            let answer = in_flight.first().map_or(Duration::MAX, |(at, ..)| *at);
+            if let Some((at, event)) = events.pop_front_before(wake.min(answer)) {
+                self.now = self.now.max(at);
+                if let Turn::Reload(setup) = self.happen(event)? {
+                    round.abandon();
+                    return Ok(Some(setup));
+                }
+            } else if answer <= wake {
+                self.now = self.now.max(answer);
+                let (_, attempt, fault) = in_flight.remove(0);
+                let result = self.world.answer(&attempt.job, fault);
+                if let Ok(reply) = self.world.answer(&attempt.job, fault) {
+                    self.model.answered(attempt.job.clone(), reply, self.unix());
+                }
+                round.ended(attempt, result, self.instant(), self.unix());
+            } else {
+                self.now = self.now.max(wake);
+            }
+        }
+        round.close(self.instant(), self.unix());
+        self.model.collected(&self.setup, self.unix());
+        self.publish(ledger.snapshot());
+        self.check(self.unix())?;
+        Ok(None)
+    }
+
+    fn takes(&mut self, fault: Option<Fault>) -> Duration {
+        match fault {
+            Some(Fault::Hang) => Duration::from_secs(1_000_000),
+            Some(Fault::Timeout) => Duration::from_secs(10),
+            _ => Duration::from_secs_f64(self.luck.f64().powi(3) * 8.0),
+        }
+    }
+
+    fn happen(&mut self, event: Event) -> Result<Turn, TestCaseError> {
+        let unix = self.unix();
+        let world = &mut self.world;
+        match event {
+            Event::Pass(_) => {}
+            Event::Measure(id, var_name, sort, age) => {
+                self.measurements += 1;
+                let measured = f64::from(self.measurements);
+                let time = (unix - f64::from(age)).floor() + measured / 8192.0;
+                let value = match var_name {
+                    "onlineStatus" => [1.0, 0.0, -1.0, -2.0, 7.0][self.measurements as usize % 5],
+                    _ => measured,
+                };
+                let told = match sort {
+                    Sort::Good => Told::Reading { time, value },
+                    Sort::Twice => Told::Twice { time, value },
+                    Sort::Null => Told::Null,
+                    Sort::Malformed => Told::Malformed,
+                };
+                world.device(id).told.insert(var_name, told);
+            }
+            Event::Forget(id, var_name) => drop(world.device(id).told.remove(var_name)),
+            Event::Move(id, place) => world.device(id).place = place,
+            Event::Gone(id, gone) => world.device(id).gone = gone,
+            Event::Rename(id, name) => world.device(id).name = name.to_owned(),
+            Event::Inline(id, inline) => drop(world.inline.insert(id, inline)),
+            Event::Fault(job, Some(fault)) => drop(world.faults.insert(job, fault)),
+            Event::Fault(job, None) => drop(world.faults.remove(&job)),
+            Event::Repair => world.faults.clear(),
+            Event::Reload(setup) => return Ok(Turn::Reload(setup)),
+            Event::Scrape => self.check(unix)?,
+            Event::ScrapeAtExpiry => {
+                let last = self.published.valid_until();
+                if last.is_finite() {
+                    self.check(last.max(unix))?;
+                    self.check(last.next_up().max(unix))?;
+                }
+            }
+        }
+        Ok(Turn::GoOn)
+    }
+
+    fn publish(&mut self, snapshot: Snapshot) {
+        self.published = Published {
+            snapshot: snapshot.into(),
+            catalog: self.setup.catalog().into(),
+            made_at: self.unix(),
+        };
+    }
+
+    /// A scrape at `now`.
+    fn check(&mut self, now: UnixTime) -> Result<(), TestCaseError> {
+        self.scrapes += 1;
+        let format = Format::ALL[self.scrapes as usize % 2];
+        let body = self.published.body(now, format);
+        let families = parser::parse(&body, format).map_err(TestCaseError::fail)?;
+        let samples = families.into_iter().flat_map(|family| family.samples);
+        let mut seen: BTreeMap<String, f64> = samples
+            .map(|sample| (format!("{}{:?}", sample.name, sample.labels), sample.value))
+            .collect();
+        seen.remove("lightfi_collect_duration_seconds{}");
+        let must = self.model.shown(&self.setup, now);
+        if seen != must {
+            let not_in = |a: &BTreeMap<String, f64>, b: &BTreeMap<String, f64>| -> Vec<String> {
+                let missing = a
+                    .iter()
+                    .filter(|(series, value)| b.get(*series) != Some(*value));
+                missing
+                    .map(|(series, value)| format!("{series} {value}"))
+                    .collect()
+            };
+            let (lies, hidden) = (not_in(&seen, &must), not_in(&must, &seen));
+            let at = now - BEGIN;
+            return Err(TestCaseError::fail(format!(
+                "at {at} s it shows {lies:#?}\nand should show {hidden:#?}\nunder {:?}",
+                self.setup
+            )));
+        }
+        Ok(())
+    }
+
+    fn instant(&self) -> Instant {
+        self.origin + self.now
+    }
+
+    fn unix(&self) -> UnixTime {
+        BEGIN + self.now.as_secs_f64()
+    }
+}
+
+/// What is still to happen, and when.
+struct Events(VecDeque<(Duration, Event)>);
+
+impl Events {
+    fn pop_front_before(&mut self, end: Duration) -> Option<(Duration, Event)> {
+        self.0.pop_front_if(|(at, _)| *at < end)
+    }
+}
+
+fn with_times(events: Vec<Event>) -> Events {
+    let mut now = Duration::ZERO;
+    let timed = events.into_iter().map(|event| {
+        if let Event::Pass(time) = event {
+            now += time;
+        }
+        (now, event)
+    });
+    Events(timed.collect())
+}
+
+#[test]
+fn no_scrape_ever_shows_what_may_not_be_shown() {
+    let config = ProptestConfig {
+        cases: LIVES,
+        failure_persistence: None,
+        max_shrink_iters: 2_000,
+        ..ProptestConfig::default()
+    };
+    let lives = (setup(), prop::collection::vec(event(), 1..60), any::<u64>());
+    proptest!(config, |((setup, events, luck) in lives)| Life::live(setup, events, luck)?);
+}

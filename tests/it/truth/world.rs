@@ -1,0 +1,190 @@
+//! A cloud in virtual time: five sensors in a tree of locations, which answer, fail, hang and change their minds.
+
+use std::collections::BTreeMap;
+
+use lightfi_exporter::{
+    api::{Failure, Found, Item, LocationReply, SensorReply},
+    collector::{Job, Reply},
+    stats::Reason,
+};
+
+pub const SENSORS: [&str; 5] = ["AQ2-A", "AQ2-B", "LF5-C", "AMP-D", "E"];
+pub const VARIABLES: [&str; 6] = [
+    "temperatureC",
+    "batteryLevelPct",
+    "energyInkWh",
+    "motionEvent",
+    "onlineStatus",
+    "PM10",
+];
+
+/// A location with its children: `1` is the account's base.
+pub struct Location {
+    pub id: &'static str,
+    pub name: &'static str,
+    pub children: &'static [&'static str],
+}
+
+#[rustfmt::skip]
+pub const LOCATIONS: [Location; 5] = [
+    Location { id: "1", name: "HQ", children: &["2", "3"] },
+    Location { id: "2", name: "Floor 2", children: &[] },
+    Location { id: "3", name: "Floor 3", children: &["10"] },
+    Location { id: "10", name: "Lab", children: &[] },
+    Location { id: "5", name: "Annexe", children: &[] },
+];
+
+pub fn location(id: &str) -> &'static Location {
+    LOCATIONS
+        .iter()
+        .find(|location| location.id == id)
+        .expect("nobody asks for a location that was never told of")
+}
+
+/// What a request meets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Answered badly, in a way that may pass.
+    Error,
+    /// Answered badly, for good.
+    Refused,
+    /// No answer within the time-out.
+    Timeout,
+    /// Not even that.
+    Hang,
+    /// The readings are not of the known shape.
+    Garbled,
+}
+
+/// One element of a sensor's `data`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Told {
+    Reading {
+        time: f64,
+        value: f64,
+    },
+    /// The same, and an older one after it.
+    Twice {
+        time: f64,
+        value: f64,
+    },
+    Null,
+    Malformed,
+}
+
+#[derive(Debug, Default)]
+pub struct Device {
+    pub name: String,
+    /// The location that holds it.
+    pub place: Option<&'static str>,
+    /// Its own route does not know it.
+    pub gone: bool,
+    pub told: BTreeMap<&'static str, Told>,
+}
+
+#[derive(Debug, Default)]
+pub struct World {
+    pub devices: BTreeMap<&'static str, Device>,
+    /// Locations whose reply holds their children's sensors too.
+    pub inline: BTreeMap<&'static str, bool>,
+    /// By the job they meet, as text.
+    pub faults: BTreeMap<String, Fault>,
+}
+
+impl World {
+    pub fn device(&mut self, id: &str) -> &mut Device {
+        self.devices
+            .get_mut(id)
+            .expect("all are there from the start")
+    }
+
+    pub fn fault(&self, job: &Job) -> Option<Fault> {
+        self.faults.get(&job.to_string()).copied()
+    }
+
+    /// What comes of a request that is answered now.
+    pub fn answer(&self, job: &Job, fault: Option<Fault>) -> Result<Reply, Failure> {
+        let failure = |reason, again| {
+            Err(Failure {
+                reason,
+                what: "on purpose".to_owned(),
+                again,
+                no_token: false,
+            })
+        };
+        match (job, fault) {
+            (_, Some(Fault::Error)) => failure(Reason::ServerError, true),
+            (_, Some(Fault::Refused)) => failure(Reason::Forbidden, false),
+            (_, Some(Fault::Timeout | Fault::Hang)) => failure(Reason::Timeout, true),
+            (Job::Sensor(_) | Job::Base, Some(Fault::Garbled)) => failure(Reason::Malformed, false),
+            (Job::Sensor(id), None) => match &self.devices[&**id] {
+                device if device.gone => failure(Reason::NotFound, false),
+                device => Ok(Reply::Sensor(SensorReply {
+                    name: Some(device.name.clone()),
+                    items: items(device),
+                })),
+            },
+            (Job::Base, None) => Ok(Reply::Location(self.location_reply("1", false, true))),
+            (Job::Location(id), fault) => Ok(Reply::Location(self.location_reply(
+                id,
+                true,
+                fault.is_none(),
+            ))),
+        }
+    }
+
+    fn location_reply(&self, id: &str, sensors: bool, good: bool) -> LocationReply {
+        let here = location(id);
+        let child = |id: &&str| Found {
+            id: (*id).to_owned(),
+            name: Some(location(id).name.to_owned()),
+            path: Vec::new(),
+            parent: None,
+            items: None,
+        };
+        let mut places = vec![(here, None)];
+        if self.inline.get(id) == Some(&true) {
+            let below = here.children.iter();
+            places.extend(below.map(|id| (location(id), Some((*id).to_owned()))));
+        }
+        let mut found = Vec::new();
+        for (place, parent) in places.into_iter().filter(|_| sensors) {
+            let inside = self
+                .devices
+                .iter()
+                .filter(|(_, device)| device.place == Some(place.id));
+            found.extend(inside.map(|(id, device)| Found {
+                id: (*id).to_owned(),
+                name: Some(device.name.clone()),
+                path: parent.iter().map(|_| place.name.to_owned()).collect(),
+                parent: parent.clone(),
+                items: good.then(|| items(device)),
+            }));
+        }
+        LocationReply {
+            id: Some(id.to_owned()),
+            name: Some(here.name.to_owned()),
+            sensors: found,
+            children: here.children.iter().map(child).collect(),
+        }
+    }
+}
+
+fn items(device: &Device) -> Vec<Item> {
+    let item = |(var_name, told): (&&'static str, &Told)| {
+        let reading = |time, value| Item::Reading {
+            var_name: (*var_name).to_owned(),
+            time,
+            value,
+        };
+        match *told {
+            Told::Reading { time, value } => vec![reading(time, value)],
+            Told::Twice { time, value } => {
+                vec![reading(time, value), reading(time - 30.0, value + 0.25)]
+            }
+            Told::Null => vec![Item::Null],
+            Told::Malformed => vec![Item::Malformed],
+        }
+    };
+    device.told.iter().flat_map(item).collect()
+}
