@@ -40,8 +40,8 @@ struct Held {
     /// Where it was found last.
     path: Option<String>,
     location_id: Option<String>,
-    /// The location requests whose replies held it last.
-    sources: BTreeSet<Arc<str>>,
+    /// The location requests whose replies held it last, each once: one, mostly.
+    sources: Vec<Arc<str>>,
     readings: Arc<[Reading]>,
     skipped: Skipped,
     /// Readings of its last good read that it has too many variables for.
@@ -116,31 +116,32 @@ impl Ledger {
             .iter()
             .map(|sensor| (sensor.id.as_str(), sensor))
             .collect();
-        let ids = self
-            .sensors
-            .keys()
-            .chain(findings.keys())
-            .map(|id| &**id)
-            .chain(listed.keys().copied());
-        let ids: BTreeSet<Arc<str>> = ids.map(Arc::from).collect();
-        let mut before = std::mem::take(&mut self.sensors);
-        for id in ids {
-            let held = before.remove(&id);
-            let finding = findings.remove(&id);
-            let own = direct.remove(&id);
-            let is_listed = listed.get(&*id).copied();
-            let failed_of = |held: &Held| -> BTreeSet<Arc<str>> {
-                held.sources
-                    .intersection(&failed_sources)
-                    .cloned()
-                    .collect()
-            };
-            let failed_of = held.as_ref().map(failed_of).unwrap_or_default();
-            if finding.is_none() && is_listed.is_none() && failed_of.is_empty() {
-                continue;
+        // In place, where a sensor is known: a second ledger beside the first would be most of what a large building takes.
+        self.sensors.retain(|id, held| {
+            let failed: Vec<_> = held
+                .sources
+                .iter()
+                .filter(|source| failed_sources.contains(*source))
+                .cloned()
+                .collect();
+            let (finding, is_listed) = (findings.remove(id), listed.get(&**id).copied());
+            let stays = finding.is_some() || is_listed.is_some() || !failed.is_empty();
+            if stays {
+                held.turn(id, finding, direct.remove(id), failed, is_listed, now);
             }
-            let page = Held::turn(&id, held, finding, own, failed_of, is_listed, now);
-            self.sensors.insert(id, page);
+            stays
+        });
+        let unmet = listed.keys().copied();
+        let unmet = unmet.filter(|id| !self.sensors.contains_key(*id));
+        let new: BTreeSet<Arc<str>> = unmet
+            .map(Arc::from)
+            .chain(findings.keys().cloned())
+            .collect();
+        for id in new {
+            let (finding, is_listed) = (findings.remove(&id), listed.get(&*id).copied());
+            let mut held = Held::new();
+            held.turn(&id, finding, direct.remove(&id), Vec::new(), is_listed, now);
+            self.sensors.insert(id, held);
         }
         self.names.forget_unused();
     }
@@ -230,22 +231,13 @@ impl Held {
         SERIES_WITHOUT_READINGS + of_readings.sum::<usize>()
     }
 
-    /// The page after a collection; `failed` are those of its sources that failed.
-    fn turn(
-        id: &Arc<str>,
-        held: Option<Self>,
-        finding: Option<Finding>,
-        own: Option<Option<(Option<String>, Settled)>>,
-        failed: BTreeSet<Arc<str>>,
-        listed: Option<&config::Sensor>,
-        now: UnixTime,
-    ) -> Self {
-        let was_read = finding.is_some() || own.is_some() || !failed.is_empty();
-        let mut page = held.unwrap_or_else(|| Self {
+    /// An empty page.
+    fn new() -> Self {
+        Self {
             name: None,
             path: None,
             location_id: None,
-            sources: BTreeSet::new(),
+            sources: Vec::new(),
             readings: Arc::default(),
             skipped: Skipped::default(),
             dropped: 0,
@@ -258,40 +250,56 @@ impl Held {
                 None,
                 BTreeMap::new(),
             )),
-        });
+        }
+    }
+
+    /// Turns the page after a collection; `failed` are those of its sources that failed.
+    fn turn(
+        &mut self,
+        id: &str,
+        finding: Option<Finding>,
+        own: Option<Option<(Option<String>, Settled)>>,
+        failed: Vec<Arc<str>>,
+        listed: Option<&config::Sensor>,
+        now: UnixTime,
+    ) {
+        let was_read = finding.is_some() || own.is_some() || !failed.is_empty();
         let mut settled: Option<Settled> = None;
         if let Some(finding) = finding {
-            replace_known(&mut page.name, finding.name);
+            replace_known(&mut self.name, finding.name);
             // The deepest place wins, also while it cannot be seen: its labels do not change for that.
-            if failed.is_empty() || depth(&page.path) <= depth(&finding.path) {
-                replace_known(&mut page.path, finding.path);
-                replace_known(&mut page.location_id, finding.location_id);
+            if failed.is_empty() || depth(&self.path) <= depth(&finding.path) {
+                replace_known(&mut self.path, finding.path);
+                replace_known(&mut self.location_id, finding.location_id);
             }
-            page.sources = finding.sources;
+            self.sources = finding.sources;
             settled = finding.settled;
         } else {
-            page.sources.clear();
+            self.sources.clear();
         }
         // One that failed has not said that the sensor has left it.
-        page.sources.extend(failed);
-        if let Some((name, own)) = own.flatten() {
-            replace_known(&mut page.name, name);
-            settled.get_or_insert_default().merge(own);
-        }
-        if was_read {
-            page.read = Some(settled.is_some());
-        }
-        if let Some(mut settled) = settled {
-            settled.keep_counters_from(&page.readings);
-            page.skipped = settled.skipped;
-            page.dropped = settled.dropped;
-            page.last_success = Some(now);
-            if *page.readings != *settled.readings {
-                page.readings = settled.readings.into();
+        for source in failed {
+            if !self.sources.contains(&source) {
+                self.sources.push(source);
             }
         }
-        page.identify(id, listed);
-        page
+        if let Some((name, own)) = own.flatten() {
+            replace_known(&mut self.name, name);
+            settled = Some(own.merged_into(settled));
+        }
+        if was_read {
+            self.read = Some(settled.is_some());
+        }
+        if let Some(mut settled) = settled {
+            settled.keep_counters_from(&self.readings);
+            self.skipped = settled.skipped;
+            self.dropped = settled.dropped;
+            self.last_success = Some(now);
+            if *self.readings != *settled.readings {
+                self.readings = settled.readings.into();
+            }
+        }
+        self.identify(id, listed);
     }
 
     /// Makes the labels anew where anything of them has changed.

@@ -47,7 +47,10 @@ impl Settled {
     /// Sorts out the items of one reply: what is no reading is counted, of several readings of one variable the newest
     /// stays.
     pub(super) fn from_items(items: Vec<Item>, now: UnixTime, names: &mut VarNames) -> Self {
-        let mut settled = Self::default();
+        let mut settled = Self {
+            readings: Vec::with_capacity(items.len()),
+            ..Self::default()
+        };
         for item in items {
             match item {
                 Item::Null => settled.skipped.count(Skip::Null),
@@ -76,6 +79,17 @@ impl Settled {
         self.skipped.add(&other.skipped);
         self.dropped += other.dropped;
         self.keep_newest();
+    }
+
+    /// Together with what other replies told before, if any did.
+    pub(super) fn merged_into(self, before: Option<Self>) -> Self {
+        match before {
+            None => self,
+            Some(mut before) => {
+                before.merge(self);
+                before
+            }
+        }
     }
 
     /// A counter never goes back to an older reading than the one `held`.

@@ -4,7 +4,7 @@
 //! all replies together, so that it never depends on the order in which they came.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -77,8 +77,8 @@ pub(super) struct Finding {
     pub(super) path: Option<String>,
     /// The best place's id.
     pub(super) location_id: Option<String>,
-    /// The requests whose replies hold it.
-    pub(super) sources: BTreeSet<Arc<str>>,
+    /// The requests whose replies hold it, each once.
+    pub(super) sources: Vec<Arc<str>>,
     /// `None` if no reply holds readings of the known shape.
     pub(super) settled: Option<Settled>,
 }
@@ -383,7 +383,8 @@ impl<'a> Survey<'a> {
                             .get_mut(&sighting.id)
                             .filter(|finding| finding.sources.contains(&id));
                         if let (Some(finding), Some(settled)) = (finding, sighting.settled) {
-                            finding.settled.get_or_insert_default().merge(settled);
+                            let before = finding.settled.take();
+                            finding.settled = Some(settled.merged_into(before));
                         }
                     }
                     Some(outline)
@@ -484,6 +485,9 @@ impl Finding {
             let by_depth = b.depth.cmp(&a.depth).then(a.root.cmp(&b.root));
             by_depth.then_with(|| by_number(&a.location_id, &b.location_id))
         });
+        let mut sources: Vec<_> = places.iter().map(|place| place.source.clone()).collect();
+        sources.sort();
+        sources.dedup();
         Self {
             name: places.iter().find_map(|place| place.name.clone()),
             path: places
@@ -493,7 +497,7 @@ impl Finding {
             location_id: places
                 .first()
                 .and_then(|place| place.location_id.as_deref().map(str::to_owned)),
-            sources: places.into_iter().map(|place| place.source).collect(),
+            sources,
             settled: None,
         }
     }
