@@ -229,7 +229,8 @@ impl Simulator {
             Some(replay) => Source::Replay {
                 building: Building::of_ids(replay.sensors().map(str::to_owned)),
                 replay,
-                start: unix_now(),
+                // A whole second, so that times keep the digits that were recorded.
+                start: unix_now().floor(),
             },
             None if options.sensors == 0 => return Err(SimulatorError::NoSensors),
             None => Source::World(World::new(options.seed, options.sensors)),

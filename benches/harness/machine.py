@@ -1,0 +1,110 @@
+"""What the kernel tells of the machine and of one process, and how a process is started on one CPU and ended."""
+
+import contextlib
+import os
+import platform
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+# All that is measured shares one CPU; what only feeds it (the simulated cloud, this program) has the other, if any.
+AVAILABLE = sorted(os.sched_getaffinity(0))
+MEASURED_CPU = {AVAILABLE[0]}
+OTHER_CPU = {AVAILABLE[-1]}
+
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Process:
+    """A child pinned to one CPU. Its output goes to a file, as a full pipe would stop it."""
+
+    def __init__(self, arguments, cpu, log, stdout=None, environment=None):
+        self.log = Path(log)
+        self.name = Path(arguments[0]).name
+        with open(self.log, "ab") as out:
+            self.child = subprocess.Popen(
+                [str(argument) for argument in arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=stdout if stdout is not None else out,
+                stderr=out,
+                env=environment if environment is not None else clean_environment(),
+                preexec_fn=lambda: os.sched_setaffinity(0, cpu),
+            )
+        self.pid = self.child.pid
+
+    def cpu_seconds(self):
+        """User and system time so far, of this process and of its children that are named in `also`."""
+        return cpu_seconds(self.pid)
+
+    def peak_rss(self):
+        return memory(self.pid, "VmHWM")
+
+    def rss(self):
+        return memory(self.pid, "VmRSS")
+
+    def alive(self):
+        return self.child.poll() is None
+
+    def end(self):
+        end(self.child)
+
+
+def end(child):
+    """By its pid, gently, then not."""
+    if child.poll() is None:
+        child.send_signal(signal.SIGTERM)
+        try:
+            child.wait(6)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+def clean_environment():
+    """Neither a proxy nor a setting of the user's own exporter may have a say here."""
+    leave_out = ("LIGHTFI_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+    return {key: value for key, value in os.environ.items() if not key.upper().startswith(leave_out)}
+
+
+def cpu_seconds(pid):
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def memory(pid, what):
+    """In bytes."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(what + ":"):
+            return int(line.split()[1]) * 1024
+    raise ProcessLookupError(f"process {pid} tells no {what}")
+
+
+def children(pid):
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def free_port():
+    with contextlib.closing(socket.socket()) as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def wait_until(true, what, seconds=60.0, every=0.02):
+    deadline = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what} took more than {seconds:.0f} s")
+        time.sleep(every)
+
+
+def description():
+    model = "unknown CPU"
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    kernel = ".".join(platform.release().split(".")[:2])
+    return f"{len(AVAILABLE)} CPUs ({model}), {gib:.0f} GiB, Linux {kernel}"
