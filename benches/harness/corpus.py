@@ -17,6 +17,8 @@ VARIABLES = {
 
 # Sensors of a floor, as the vendor says of real ones.
 FLOOR = 100
+# Any moment will do: the cloud shifts the recording to now.
+START = 1e9
 
 
 def ids(count):
@@ -24,19 +26,22 @@ def ids(count):
     return [f"AQ2-{chance.getrandbits(28):07X}{number:05X}" for number in range(count)]
 
 
-def write_recording(path, count, moments=1):
-    """The readings as the simulated cloud replays them: a value for each variable at each of `moments` seconds."""
+def write_recording(path, count, moments, apart):
+    """The readings as the simulated cloud replays them: another value of each variable at each of `moments`, which are
+    so many seconds apart."""
     chance = random.Random(f"readings of {count}")
+    # Drawn from a stock: numbers are dear to draw, and a hundred of a kind are as good as a million.
+    stock = {name: [str(value(chance)) for _ in range(100)] for name, value in VARIABLES.items()}
     with open(path, "w") as out:
-        out.write("time,sensor_id,var_name,value\n")
-        # Sensors report at different times: to the millisecond, as real clocks are.
-        for sensor in ids(count):
+        out.write("time,sensor_id,location,var_name,value\n")
+        # The recording begins with its first row, the sensors report within the second.
+        out.write(f"{START:.3f},{ids(count)[0]},Floor 0,CO2ppm,612.5\n")
+        for number, sensor in enumerate(ids(count)):
             phase = chance.randrange(1000) / 1000
             for moment in range(moments):
-                for name, value in VARIABLES.items():
-                    out.write(f"{1e9 + moment + phase:.3f},{sensor},{name},{value(chance)}\n")
-        # The recording begins with its first row.
-        out.write(f"{1e9:.3f},{ids(count)[0]},CO2ppm,612.5\n")
+                time = f"{START + apart * moment + phase:.3f},{sensor},Floor {number // FLOOR}"
+                for name, values in stock.items():
+                    out.write(f"{time},{name},{values[chance.getrandbits(16) % 100]}\n")
 
 
 def listed(count):

@@ -35,8 +35,11 @@ class Answer:
         self.encoding = response.getheader("Content-Encoding", "identity")
         self.type = response.getheader("Content-Type")
 
+    def plain(self):
+        return gzip.decompress(self.wire) if self.encoding == "gzip" else self.wire
+
     def text(self):
-        return (gzip.decompress(self.wire) if self.encoding == "gzip" else self.wire).decode()
+        return self.plain().decode()
 
 
 def get(port, headers=PLAIN, path="/metrics", timeout=60):
@@ -71,7 +74,7 @@ def window(port, headers, seconds, server_cpu, slow=False):
     return (one_by_one if slow else by_wrk)(port, headers, seconds, server_cpu)
 
 
-def by_wrk(port, headers, seconds, server_cpu, connections=CONNECTIONS, path="/metrics", cpu=None, rate_headers=()):
+def by_wrk(port, headers, seconds, server_cpu, connections=CONNECTIONS, path="/metrics"):
     arguments = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "30s"]
     for name, value in headers.items():
         arguments += ["-H", f"{name}: {value}"]
@@ -81,7 +84,7 @@ def by_wrk(port, headers, seconds, server_cpu, connections=CONNECTIONS, path="/m
         arguments,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        preexec_fn=lambda: os.sched_setaffinity(0, cpu or MEASURED_CPU),
+        preexec_fn=lambda: os.sched_setaffinity(0, MEASURED_CPU),
     )
     try:
         said = child.stderr.read().decode()

@@ -1,6 +1,13 @@
 """What is started: the simulated cloud, the exporter, nginx, and the two ordinary peers. All on loopback."""
 
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 from . import corpus, load
@@ -8,6 +15,10 @@ from .machine import MEASURED_CPU, OTHER_CPU, Process, children, cpu_seconds, fr
 
 HERE = Path(__file__).parent.parent
 ROOT = HERE.parent
+# Debian keeps it where only root looks.
+NGINX = shutil.which("nginx") or "/usr/sbin/nginx"
+
+OWN = re.compile(rb"^((?:lightfi_exporter_|lightfi_collect_|lightfi_up|process_)\S*) (\S+)$", re.MULTILINE)
 
 
 class Bench:
@@ -36,8 +47,8 @@ class Bench:
             server.end()
             self.running.remove(server)
 
-    def simulator(self, count, recorded=True, **options):
-        return self.started(Simulator(self, count, recorded, **options))
+    def simulator(self, count, **options):
+        return self.started(Simulator(self, count, **options))
 
     def exporter(self, simulator, where, cpu=MEASURED_CPU, wait=True, **sections):
         exporter = self.started(Exporter(self, simulator, where, cpu, **sections))
@@ -49,15 +60,11 @@ class Bench:
 class Simulator:
     """The simulated cloud, on the other CPU."""
 
-    def __init__(self, bench, count, recorded, latency="0", listing="sensors", moments=1):
-        arguments = [bench.simulator_program, "simulate", "--latency", latency, "--listing", listing]
-        if recorded:
-            recording = bench.directory / f"recording-{count}-{moments}.csv"
-            if not recording.exists():
-                corpus.write_recording(recording, count, moments)
-            arguments += ["--replay", recording]
-        else:
-            arguments += ["--sensors", str(count)]
+    def __init__(self, bench, count, latency="0", moments=1, apart=1):
+        recording = bench.directory / f"recording-{count}-{moments}-{apart}.csv"
+        if not recording.exists():
+            corpus.write_recording(recording, count, moments, apart)
+        arguments = [bench.simulator_program, "simulate", "--latency", latency, "--replay", recording]
         printed = bench.directory / "simulator.yaml"
         with open(printed, "wb") as stdout:
             self.process = Process(arguments, OTHER_CPU, bench.directory / "simulator.log", stdout)
@@ -74,13 +81,17 @@ class Simulator:
 class Exporter:
     name = "exporter"
 
-    def __init__(self, bench, simulator, where, cpu, api=None, collect=None, extra="", program=None):
+    def __init__(self, bench, simulator, where, cpu, api=None, collect=None):
         self.port = free_port()
         self.file = bench.directory / f"exporter-{self.port}.yaml"
-        self.file.write_text(corpus.configuration(simulator.configuration, where, api, collect) + extra)
+        self.configure = lambda collect: self.file.write_text(
+            corpus.configuration(simulator.configuration, where, api, collect)
+        )
+        self.configure(collect)
+        self.started_at = time.monotonic()
         self.process = Process(
             [
-                program or bench.exporter_program,
+                bench.exporter_program,
                 "--config.file", self.file,
                 "--web.listen-address", f"127.0.0.1:{self.port}",
                 "--log.level", "warn",
@@ -106,26 +117,29 @@ class Exporter:
                 return False
 
         wait_until(ready, "the exporter's first collection", seconds)
+        # Before anybody has asked for a body.
+        self.cpu_at_ready = self.cpu_seconds()
         own = self.own()
         if own["lightfi_up"] != 1 or own["lightfi_collect_sensors_failed"] != 0:
             raise RuntimeError(f"the first collection failed: {self.process.log.read_text()[-2000:]}")
 
     def own(self):
-        """The families without labels and the exporter's own, by name and labels."""
-        return own(load.get(self.port).text())
+        """What is no sensor's, by series. Asked for as Prometheus does, so that no other body has to be made for it."""
+        body = load.get(self.port, load.PROMETHEUS).plain()
+        return {series.decode(): float(value) for series, value in OWN.findall(body)}
 
+    def requests(self, route, own=None):
+        """Sent so far."""
+        return (own or self.own())[f'lightfi_exporter_api_requests_total{{route="{route}"}}']
 
-def own(body):
-    values = {}
-    for line in body.splitlines():
-        if line.startswith(("lightfi_exporter_", "lightfi_collect_", "lightfi_up", "process_")):
-            series, _, value = line.rpartition(" ")
-            values[series] = float(value)
-    return values
+    def reload(self, collect):
+        """With other keys under `collect`."""
+        self.configure(collect)
+        os.kill(self.process.pid, signal.SIGHUP)
 
 
 class Nginx:
-    """One worker, serving the exporter's own bytes as a file."""
+    """One worker."""
 
     name = "nginx"
     CONFIGURATION = """
@@ -133,25 +147,26 @@ class Nginx:
         events {{ worker_connections 512; }}
         http {{
             access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000000;
-            open_file_cache max=16 inactive=1h; open_file_cache_valid 1h;
-            default_type "text/plain; version=0.0.4; charset=utf-8";
             client_body_temp_path {directory}/body; proxy_temp_path {directory}/proxy;
             fastcgi_temp_path {directory}/fastcgi; uwsgi_temp_path {directory}/uwsgi; scgi_temp_path {directory}/scgi;
-            server {{ listen 127.0.0.1:{port}; root {directory}/files; gzip_static on; }}
+            {http}
         }}
     """
 
-    def __init__(self, bench, plain, gzipped):
+    def __init__(self, bench, cpu, http, files, **more):
         self.port = free_port()
         directory = bench.directory / f"nginx-{self.port}"
         (directory / "files").mkdir(parents=True)
-        (directory / "files/metrics").write_bytes(plain)
-        (directory / "files/metrics.gz").write_bytes(gzipped)
+        for name, content in files.items():
+            (directory / "files" / name).write_bytes(content)
+        # The worker is another user where this is root.
         for path in (directory, directory / "files"):
             path.chmod(0o755)
+        self.directory = directory
         configuration = directory / "nginx.conf"
-        configuration.write_text(self.CONFIGURATION.format(directory=directory, port=self.port))
-        self.process = Process(["nginx", "-c", configuration, "-p", directory], MEASURED_CPU, directory / "log")
+        http = http.format(directory=directory, port=self.port, **more)
+        configuration.write_text(self.CONFIGURATION.format(directory=directory, http=http))
+        self.process = Process([NGINX, "-c", configuration, "-p", directory], cpu, directory / "log")
         self.end = self.process.end
 
     def cpu_seconds(self):
@@ -159,6 +174,56 @@ class Nginx:
 
     def peak_rss(self):
         return max(memory(pid, "VmHWM") for pid in [self.process.pid, *children(self.process.pid)])
+
+
+class FileServer(Nginx):
+    """Serves the exporter's own bytes as a file."""
+
+    HTTP = """
+            open_file_cache max=16 inactive=1h; open_file_cache_valid 1h;
+            default_type "text/plain; version=0.0.4; charset=utf-8";
+            server {{ listen 127.0.0.1:{port}; root {directory}/files; gzip_static on; }}
+    """
+
+    def __init__(self, bench, plain, gzipped):
+        super().__init__(bench, MEASURED_CPU, self.HTTP, {"metrics": plain, "metrics.gz": gzipped})
+
+
+class TlsFront(Nginx):
+    """The simulated cloud over TLS and HTTP/2, as the vendor's is."""
+
+    HTTP = """
+            upstream cloud {{ server 127.0.0.1:{cloud}; keepalive 128; keepalive_requests 1000000000; }}
+            server {{
+                listen 127.0.0.1:{port} ssl http2;
+                ssl_certificate {directory}/files/certificate.pem; ssl_certificate_key {directory}/files/key.pem;
+                location / {{ proxy_pass http://cloud; proxy_http_version 1.1; proxy_set_header Connection ""; }}
+            }}
+    """
+
+    def __init__(self, bench, simulator):
+        certificate, key = certificate_of_loopback(bench.directory)
+        files = {"certificate.pem": certificate.read_bytes(), "key.pem": key.read_bytes()}
+        super().__init__(bench, OTHER_CPU, self.HTTP, files, cloud=simulator.port)
+        self.configuration = simulator.configuration.replace(
+            f'  url: "http://127.0.0.1:{simulator.port}"',
+            f'  url: "https://127.0.0.1:{self.port}"\n  ca_file: {certificate}',
+            1,
+        )
+        assert self.configuration != simulator.configuration
+        answering(self)
+
+
+def certificate_of_loopback(directory):
+    certificate, key = directory / "certificate.pem", directory / "key.pem"
+    if not certificate.exists():
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+             "-subj", "/CN=bench", "-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=CA:FALSE",
+             "-keyout", key, "-out", certificate],
+            check=True, capture_output=True,
+        )  # fmt: skip
+    return certificate, key
 
 
 class Peer:
@@ -178,16 +243,13 @@ class Peer:
 
 
 def answering(server):
-    """Waits until it does."""
+    """Waits until it accepts connections."""
 
     def asked():
         if not server.process.alive():
             raise RuntimeError(f"{server.name} ended: {server.process.log.read_text()[-2000:]}")
-        try:
-            load.get(server.port)
-            return True
-        except OSError:
-            return False
+        with socket.socket() as connection:
+            return connection.connect_ex(("127.0.0.1", server.port)) == 0
 
     wait_until(asked, f"the start of {server.name}")
     return server

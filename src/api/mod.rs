@@ -9,4 +9,5 @@ mod gate;
 mod model;
 
 pub use client::{Client, Failure, Session};
+pub(crate) use model::sensor as decode_sensor;
 pub use model::{Found, Item, LocationReply, SensorReply};

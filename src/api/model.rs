@@ -77,10 +77,10 @@ pub struct Found {
 /// A body that is not of the known shape: what was seen instead, cut short; never a value.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct Malformed(String);
+pub(crate) struct Malformed(String);
 
 /// Decodes the body of `GET /sensors/{id}`: an object whose `data` is an array, null or missing.
-pub(super) fn sensor(body: &[u8]) -> Result<SensorReply, Malformed> {
+pub(crate) fn sensor(body: &[u8]) -> Result<SensorReply, Malformed> {
     let fields = Fields::of(parse(body)?)
         .ok_or_else(|| Malformed("the reply is no JSON object".to_owned()))?;
     match fields.items() {

@@ -7,6 +7,7 @@
 mod ledger;
 mod plan;
 mod readings;
+mod rehearsal;
 mod schedule;
 mod survey;
 
@@ -28,6 +29,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
+
+pub use self::rehearsal::{Answers, Rehearsal};
 
 use self::{
     ledger::{Direct, Ledger},

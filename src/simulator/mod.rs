@@ -227,7 +227,7 @@ impl Simulator {
     pub fn new(options: Options) -> Result<Self, SimulatorError> {
         let source = match options.replay {
             Some(replay) => Source::Replay {
-                building: Building::of_ids(replay.sensors().map(str::to_owned)),
+                building: Building::recorded(replay.sensors()),
                 replay,
                 // A whole second, so that times keep the digits that were recorded.
                 start: unix_now().floor(),
