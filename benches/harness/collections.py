@@ -10,7 +10,7 @@ import urllib.parse
 import urllib.request
 
 from . import corpus, load
-from .machine import MEASURED_CPU, clean_environment
+from .machine import MEASURED_CPU, clean_environment, on
 
 LATENCY = "20ms"
 CONCURRENCY = 64
@@ -94,7 +94,7 @@ def check(bench, configuration):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env=clean_environment(),
-        preexec_fn=lambda: os.sched_setaffinity(0, MEASURED_CPU),
+        preexec_fn=on(MEASURED_CPU),
     )
     _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)

@@ -9,7 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from .machine import MEASURED_CPU
+from .machine import MEASURED_CPU, on
 
 # As Prometheus sends them.
 PROMETHEUS = {
@@ -84,7 +84,7 @@ def by_wrk(port, headers, seconds, server_cpu, connections=CONNECTIONS, path="/m
         arguments,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        preexec_fn=lambda: os.sched_setaffinity(0, MEASURED_CPU),
+        preexec_fn=on(MEASURED_CPU),
     )
     try:
         said = child.stderr.read().decode()

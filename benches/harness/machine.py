@@ -1,6 +1,7 @@
 """What the kernel tells of the machine and of one process, and how a process is started on one CPU and ended."""
 
 import contextlib
+import ctypes
 import os
 import platform
 import signal
@@ -13,6 +14,9 @@ from pathlib import Path
 AVAILABLE = sorted(os.sched_getaffinity(0))
 MEASURED_CPU = {AVAILABLE[0]}
 OTHER_CPU = {AVAILABLE[-1]}
+
+PRCTL = ctypes.CDLL(None).prctl
+PR_SET_PDEATHSIG = 1
 
 
 class Process:
@@ -27,7 +31,7 @@ class Process:
                 stdout=stdout if stdout is not None else out,
                 stderr=out,
                 env=clean_environment(),
-                preexec_fn=lambda: os.sched_setaffinity(0, cpu),
+                preexec_fn=on(cpu),
             )
         self.pid = self.child.pid
 
@@ -45,6 +49,16 @@ class Process:
 
     def end(self):
         end(self.child)
+
+
+def on(cpu):
+    """What a child does before it becomes the program: keep to the CPU, and end where this program ends, however."""
+
+    def prepare():
+        os.sched_setaffinity(0, cpu)
+        PRCTL(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+    return prepare
 
 
 def end(child):

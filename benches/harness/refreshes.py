@@ -1,14 +1,13 @@
 """What refreshes cost: a scrape's time while they run, memory after them, and both as sensors become many."""
 
 import json
-import os
 import statistics
 import subprocess
 import threading
 import time
 
 from . import corpus, load
-from .machine import MEASURED_CPU
+from .machine import MEASURED_CPU, on
 from .servers import TlsFront
 
 LAST_SUCCESS = "lightfi_collect_last_success_timestamp_seconds"
@@ -18,7 +17,7 @@ def without_network(program, size, times):
     """CPU of decode, build, render and gzip of one format, inside a program that does nothing else."""
     lines = subprocess.run(
         [program, str(size), str(times)],
-        check=True, capture_output=True, text=True, preexec_fn=lambda: os.sched_setaffinity(0, MEASURED_CPU),
+        check=True, capture_output=True, text=True, preexec_fn=on(MEASURED_CPU),
     ).stdout.splitlines()  # fmt: skip
     rounds = [json.loads(line) for line in lines]
     figures = {stage: statistics.median(at[stage] for at in rounds) for stage in rounds[0]}

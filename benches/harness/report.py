@@ -175,7 +175,9 @@ def scrape_targets(size, encodings):
         if rust and size in CPU_OF_PEER:
             ratio = exporter["server_cpu"] / rust["server_cpu"]
             yield Target(f"CPU of a scrape ÷ Rust peer, {at}", ratio, CPU_OF_PEER[size], unit=fraction)
-        yield Target(f"bytes ÷ zlib -6, {at}", exporter["wire"] / exporter["zlib6"], ZLIB6, noise=0, unit="{:.4f}".format)
+        if size in P50:
+            ratio = exporter["wire"] / exporter["zlib6"]
+            yield Target(f"bytes ÷ zlib -6, {at}", ratio, ZLIB6, noise=0, unit="{:.4f}".format)
 
 
 def fraction(value):
