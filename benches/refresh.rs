@@ -1,15 +1,15 @@
-//! Whole refreshes, one after the other: `refresh SENSORS TIMES`. For valgrind, which counts the instructions of each
-//! `stage_*` function (`tests/it/budget.rs`), and for `make bench`, which takes the CPU time that this prints.
+//! Whole refreshes, one after the other: `refresh SENSORS TIMES` prints the CPU time of each stage, for `make bench`. The
+//! `stage_*` functions are there to be told apart by valgrind.
 #![allow(clippy::print_stdout, reason = "its purpose")]
 #![allow(unreachable_pub, reason = "nobody else uses it")]
 
 mod corpus;
 
-use std::{env, hint::black_box};
+use std::{env, hint::black_box, time::Duration};
 
 use corpus::Refreshes;
 use lightfi_exporter::{collector::Answers, snapshot::Snapshot};
-use rustix::time::{ClockId, clock_gettime};
+use nix::time::{ClockId, clock_gettime};
 
 #[inline(never)]
 fn stage_decode(refreshes: &mut Refreshes) -> Answers {
@@ -70,6 +70,7 @@ fn refresh(refreshes: &mut Refreshes) -> (Snapshot, [f64; 4]) {
 
 /// Of this thread, which does all the work: others on the machine do not count.
 fn cpu_seconds() -> f64 {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+    let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID);
+    let time = time.expect("every Linux has this clock");
+    Duration::from(time).as_secs_f64()
 }
