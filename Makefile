@@ -1,6 +1,6 @@
 # What people and CI run. Everything a target needs beyond Rust is installed by tests/install-tools.sh.
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-long format lint docs tools golden chart clean
+.PHONY: help demo test test-long bench format lint docs tools golden chart clean
 
 CARGO := cargo
 export CARGO_TERM_COLOR ?= auto
@@ -16,6 +16,12 @@ test: tools format lint docs ## Runs every check
 
 test-long: tools ## Runs the checks that take minutes of real time
 	$(CARGO) test --locked -- --ignored --test-threads=1 --show-output
+
+bench: tools ## Measures scrapes, refreshes and collections beside others, ten minutes; writes BENCHMARKS.md
+	benches/install-tools.sh
+	$(CARGO) build --release --locked
+	$(CARGO) build --release --locked --manifest-path benches/peers/rust/Cargo.toml --target-dir target/peers
+	.tools/venv/bin/python benches/bench.py --write
 
 format: ## Checks formatting
 	$(CARGO) fmt --check

@@ -10,4 +10,4 @@ mod gate;
 mod model;
 
 pub use client::{Client, Failure, Session};
-pub use model::{Found, Item, LocationReply, SensorReply};
+pub use model::{Found, Item, LocationReply, Malformed, SensorReply, sensor as decode_sensor};

@@ -77,7 +77,7 @@ pub struct Found {
 /// A body that is not of the known shape: what was seen instead, cut short; never a value.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct Malformed(pub(super) String);
+pub struct Malformed(pub(super) String);
 
 /// An element of `data` as the API sends them, as far as is known.
 struct PlainItem<'a> {
@@ -95,7 +95,7 @@ struct PlainSensor<'a> {
 }
 
 /// Decodes the body of `GET /sensors/{id}`: an object whose `data` is an array, null or missing.
-pub(super) fn sensor(body: &[u8]) -> Result<SensorReply, Malformed> {
+pub fn sensor(body: &[u8]) -> Result<SensorReply, Malformed> {
     // All but always it is what is known, and read in one go. Whatever else it is, is found out below.
     if body.trim_ascii_start().starts_with(b"{")
         && let Ok(PlainSensor { name, data }) = serde_json::from_slice(body)

@@ -47,7 +47,7 @@ pub(super) struct Arguments {
     /// How far the clock that stamps tokens is ahead; behind with a minus sign
     #[arg(long, default_value = "0", value_name = "DURATION", value_parser = clock_skew, allow_hyphen_values = true)]
     clock_skew: ClockSkew,
-    /// Recorded readings to serve, as CSV with the columns time,sensor_id,var_name,value
+    /// Recorded readings to serve, as CSV with the columns time,sensor_id,var_name,value and, if wanted, location
     #[arg(long, value_name = "FILE.csv")]
     replay: Option<PathBuf>,
     /// How many times as fast the recorded readings are served

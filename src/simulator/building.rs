@@ -242,11 +242,19 @@ impl Building {
         (building, equipment)
     }
 
-    /// Recorded sensors: all of them in the organisation itself.
-    pub(super) fn of_ids(ids: impl IntoIterator<Item = String>) -> Self {
+    /// Recorded sensors: each in the location of the name recorded with it, else in the organisation itself.
+    pub(super) fn recorded<'a>(
+        sensors: impl IntoIterator<Item = (&'a str, Option<&'a str>)>,
+    ) -> Self {
         let mut building = Self::empty();
-        for id in ids {
-            building.add(id, None, 0);
+        let mut by_name = HashMap::new();
+        for (id, location) in sensors {
+            let location = location.map_or(0, |name| {
+                *by_name
+                    .entry(name)
+                    .or_insert_with(|| building.push_location(Some(0), "location", name.to_owned()))
+            });
+            building.add(id.to_owned(), None, location);
         }
         building
     }

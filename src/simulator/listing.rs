@@ -40,8 +40,11 @@ pub(super) fn yaml(
         quoted(&tokens.client.secret),
         quoted(refresh_token),
     );
-    // Of a flat list there are no places to go by.
-    let flat = building.root().children.is_empty();
+    // Recorded sensors stand in no building to go by.
+    let children = &building.root().children;
+    let flat = children
+        .iter()
+        .all(|child| building.locations[*child].children.is_empty());
     match listing {
         Listing::Locations => text.push_str("locations:\n  - id: base\n    recursive: true\n"),
         Listing::Mixed if !flat => mixed(&mut text, building),

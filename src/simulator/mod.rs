@@ -230,9 +230,10 @@ impl Simulator {
     pub fn new(options: Options) -> Result<Self, SimulatorError> {
         let source = match options.replay {
             Some(replay) => Source::Replay {
-                building: Building::of_ids(replay.sensors().map(str::to_owned)),
+                building: Building::recorded(replay.sensors()),
                 replay,
-                start: unix_now(),
+                // A whole second, so that times keep the digits that were recorded.
+                start: unix_now().floor(),
             },
             None if options.sensors == 0 => return Err(SimulatorError::NoSensors),
             None => Source::World(World::new(options.seed, options.sensors)),

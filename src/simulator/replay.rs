@@ -18,6 +18,8 @@ pub struct Replay {
 #[derive(Debug, Clone)]
 struct Recorded {
     id: String,
+    /// The name of its location, as its first row has it.
+    location: Option<String>,
     /// In the order of their first row.
     variables: Vec<Variable>,
 }
@@ -67,6 +69,8 @@ pub enum ReplayError {
 }
 
 const COLUMNS: [&str; 4] = ["time", "sensor_id", "var_name", "value"];
+/// May be there too.
+const LOCATION: &str = "location";
 
 impl Replay {
     /// Reads a file.
@@ -78,8 +82,8 @@ impl Replay {
         Self::read(file, speed)
     }
 
-    /// Reads CSV with a header and the columns `time`, `sensor_id`, `var_name` and `value`, in any order; others are
-    /// ignored. An empty value is a null.
+    /// Reads CSV with a header and the columns `time`, `sensor_id`, `var_name` and `value`, in any order; where
+    /// there is a `location`, it names the place that a sensor stands in. Others are ignored. An empty value is a null.
     pub fn read(csv: impl io::Read, speed: f64) -> Result<Self, ReplayError> {
         if !(speed.is_finite() && speed > 0.0) {
             return Err(ReplayError::Speed(speed));
@@ -89,13 +93,15 @@ impl Replay {
             .from_reader(csv);
         let headers = reader.headers()?.clone();
         let mut places = [0; 4];
+        // Spreadsheets begin a file with a byte order mark.
+        let place_of = |name: &str| {
+            let mut headers = headers.iter();
+            headers.position(|header| header.trim_start_matches('\u{feff}') == name)
+        };
         for (place, name) in places.iter_mut().zip(COLUMNS) {
-            *place = headers
-                .iter()
-                // Spreadsheets begin a file with a byte order mark.
-                .position(|header| header.trim_start_matches('\u{feff}') == name)
-                .ok_or(ReplayError::NoColumn(name))?;
+            *place = place_of(name).ok_or(ReplayError::NoColumn(name))?;
         }
+        let location_at = place_of(LOCATION);
         let mut rows = Vec::new();
         for record in reader.records() {
             let record = record?;
@@ -131,7 +137,15 @@ impl Replay {
                         .ok_or_else(|| wrong(3, "no finite number; leave it empty for a null"))?,
                 ),
             };
-            rows.push((time, field(1).to_owned(), field(2).to_owned(), value));
+            let location = location_at.and_then(|at| record.get(at));
+            let location = location.filter(|name| !name.is_empty()).map(str::to_owned);
+            rows.push((
+                time,
+                field(1).to_owned(),
+                location,
+                field(2).to_owned(),
+                value,
+            ));
         }
         rows.sort_by(|a, b| a.0.total_cmp(&b.0));
         let (first, ..) = rows.first().ok_or(ReplayError::Empty)?;
@@ -142,10 +156,11 @@ impl Replay {
         };
         let mut sensor_at = HashMap::new();
         let mut variable_at = HashMap::new();
-        for (time, id, name, value) in rows {
+        for (time, id, location, name, value) in rows {
             let sensor = *sensor_at.entry(id.clone()).or_insert_with(|| {
                 replay.sensors.push(Recorded {
                     id,
+                    location,
                     variables: Vec::new(),
                 });
                 replay.sensors.len() - 1
@@ -165,9 +180,11 @@ impl Replay {
         Ok(replay)
     }
 
-    /// The ids, in the order of their first row.
-    pub fn sensors(&self) -> impl Iterator<Item = &str> {
-        self.sensors.iter().map(|sensor| sensor.id.as_str())
+    /// The ids, each with the name of its location where there is one, in the order of their first row.
+    pub fn sensors(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
+        self.sensors
+            .iter()
+            .map(|sensor| (sensor.id.as_str(), sensor.location.as_deref()))
     }
 
     /// What the cloud holds of a sensor (by its place in [`Replay::sensors`]) at `now` when the replay began at
@@ -280,7 +297,8 @@ time,sensor_id,var_name,value
     #[test]
     fn each_row_appears_when_its_offset_has_passed_at_the_given_speed() {
         let replay = Replay::read(ROOM.as_bytes(), 60.0).unwrap();
-        assert_eq!(replay.sensors().collect::<Vec<_>>(), ["AQ2-B", "AQ2-A"]);
+        let sensors: Vec<_> = replay.sensors().collect();
+        assert_eq!(sensors, [("AQ2-B", None), ("AQ2-A", None)]);
         let co2 = "CO2ppm".to_owned();
         let null = ("temperatureC".to_owned(), 5000.0, None);
         assert_eq!(shown(&replay, 0, 4999.9), []);

@@ -487,7 +487,7 @@ mod tests {
     use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 
     use super::*;
-    use crate::simulator::{ClockSkew, Options, Replay, Simulator};
+    use crate::simulator::{ClockSkew, Listing, Options, Replay, Simulator};
 
     /// A simulator behind a socket of its own, and a client that has a token.
     struct Served {
@@ -969,5 +969,32 @@ mod tests {
             config.ends_with("sensors:\n  - \"A-1\"\n  - \"B-2\"\n"),
             "{config}"
         );
+    }
+
+    #[tokio::test]
+    async fn recorded_sensors_stand_in_the_locations_recorded_with_them() {
+        let csv = "location,time,sensor_id,var_name,value\nLoft,1,A-1,x,1\nCellar,2,B-2,x,1\nLoft,3,C-3,x,1\n,4,D-4,x,1\n";
+        let replay = Some(Replay::read(csv.as_bytes(), 1.0).unwrap());
+        let listing = Listing::Locations;
+        let cloud = Served::start(Options {
+            replay,
+            listing,
+            ..options(0)
+        })
+        .await;
+        let ids = |location: &Value| -> Vec<String> {
+            let sensors = location["sensors"].as_array().unwrap().iter();
+            sensors
+                .map(|sensor| sensor["id"].as_str().unwrap().to_owned())
+                .collect()
+        };
+        let (_, root) = json(cloud.get("/locations/1000/")).await;
+        assert_eq!(ids(&root), ["D-4"]);
+        assert_eq!(root["children"][0]["name"], "Loft");
+        assert_eq!(root["children"][1]["name"], "Cellar");
+        let (_, loft) = json(cloud.get("/locations/1001/")).await;
+        assert_eq!(ids(&loft), ["A-1", "C-3"]);
+        let config = cloud.simulator.config_yaml(&cloud.base);
+        assert!(config.ends_with("locations:\n  - id: base\n    recursive: true\n"));
     }
 }

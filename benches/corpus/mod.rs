@@ -1,0 +1,132 @@
+//! The one place where benchmarks touch the exporter's inside: a refresh of many sensors, stage by stage.
+//!
+//! Each sensor has five variables, a name and a place, as in `benches/harness/corpus.py`; every refresh brings other
+//! values and times than the one before.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use lightfi_exporter::{
+    api::{SensorReply, decode_sensor},
+    catalog::Catalog,
+    collector::{Job, Ledger, Reply, Round, Schedule, Step, Targets},
+    config::{self, Mode},
+    exposition::{Filter, Format, Rendering, View, gzip},
+    snapshot::Snapshot,
+};
+
+/// Decoded replies by sensor.
+pub type Answers = HashMap<Arc<str>, SensorReply>;
+
+const VARIABLES: [&str; 5] = [
+    "CO2ppm",
+    "temperatureC",
+    "relativeHumidity",
+    "batteryLevelPct",
+    "illuminanceArb",
+];
+const NOW: f64 = 1_716_301_234.0;
+const FLOOR: usize = 100;
+/// Of no matter: nothing waits.
+const INTERVAL: Duration = Duration::from_secs(3600);
+
+/// An exporter's refreshes, without network and clock.
+pub struct Refreshes {
+    targets: Targets,
+    ledger: Ledger,
+    catalog: Arc<Catalog>,
+    ids: Vec<Arc<str>>,
+    /// Two generations of replies, taken in turn.
+    replies: [Vec<Vec<u8>>; 2],
+    made: usize,
+}
+
+impl Refreshes {
+    /// Of so many sensors, none of them read yet.
+    pub fn of(sensors: usize) -> Self {
+        let mut chance = fastrand::Rng::with_seed(sensors as u64);
+        let ids: Vec<Arc<str>> = (0..sensors)
+            .map(|n| format!("AQ2-{:07X}{n:05X}", chance.u32(0..1 << 28)).into())
+            .collect();
+        let listed = ids.iter().enumerate().map(|(n, id)| config::Sensor {
+            id: id.to_string(),
+            name: Some(format!("Room {}.{:02}", n / FLOOR, n % FLOOR)),
+            location: Some(format!("HQ / Floor {}", n / FLOOR)),
+            ..config::Sensor::default()
+        });
+        Self {
+            targets: Targets {
+                sensors: listed.collect(),
+                locations: Vec::new(),
+                slots: usize::MAX,
+                interval: INTERVAL,
+                max_series: usize::MAX,
+                reading_timestamps: true,
+            },
+            ledger: Ledger::new(INTERVAL),
+            catalog: Catalog::new(&BTreeMap::new(), Duration::ZERO, true).into(),
+            replies: [1, 2].map(|_| ids.iter().map(|id| reply(id, &mut chance)).collect()),
+            ids,
+            made: 0,
+        }
+    }
+
+    /// The next replies, decoded.
+    pub fn decode(&mut self) -> Answers {
+        let replies = &self.replies[self.made % 2];
+        self.made += 1;
+        let replies = self.ids.iter().zip(replies);
+        replies
+            .filter_map(|(id, body)| Some((id.clone(), decode_sensor(body).ok()?)))
+            .collect()
+    }
+
+    /// The snapshot they make, by the steps of a collection.
+    pub fn build(&mut self, mut answers: Answers) -> Arc<Snapshot> {
+        let now = Instant::now();
+        let course = Schedule::new(Mode::Interval, INTERVAL).started(now, 0.5);
+        let luck = fastrand::Rng::with_seed(1);
+        let mut round = Round::begin(&self.targets, &mut self.ledger, now, course, luck);
+        while let Step::Send(attempt) = round.next(now) {
+            if let Job::Sensor(id) = &attempt.job
+                && let Some(reply) = answers.remove(id)
+            {
+                round.ended(attempt, Ok(Reply::Sensor(reply)), now, NOW);
+            }
+        }
+        round.close(now, NOW);
+        self.ledger.snapshot().into()
+    }
+
+    /// The text of the format that Prometheus asks for, in chunks.
+    pub fn render(&self, snapshot: &Arc<Snapshot>) -> Vec<Vec<u8>> {
+        let view = Arc::new(View::new(snapshot.clone(), self.catalog.clone(), NOW));
+        view.rendering(Format::OpenMetrics, Filter::default())
+            .collect()
+    }
+
+    /// The same, compressed.
+    pub fn gzip(&self, text: &[Vec<u8>]) -> gzip::Prefix {
+        let mut member = gzip::Deflater::new(text.len() * Rendering::CHUNK);
+        text.iter().for_each(|chunk| member.push(chunk));
+        member.finish()
+    }
+}
+
+/// As the API sends it.
+fn reply(id: &str, chance: &mut fastrand::Rng) -> Vec<u8> {
+    let time = NOW - 300.0 + f64::from(chance.u32(0..300_000)) / 1000.0;
+    let item = |name: &&str| {
+        let value = f64::from(chance.u32(100..16_000)) / 10.0;
+        format!(r#"{{"var_name":"{name}","time":{time},"value":{value}}}"#)
+    };
+    let items: Vec<String> = VARIABLES.iter().map(item).collect();
+    format!(
+        r#"{{"data":[{}],"id":"{id}","name":null}}"#,
+        items.join(",")
+    )
+    .into_bytes()
+}

@@ -1,0 +1,1 @@
+"""Parts of `make bench`; benches/bench.py tells how they go together."""

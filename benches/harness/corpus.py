@@ -1,0 +1,117 @@
+"""What is measured with: N sensors of five variables each, and the exporter's configuration that names them.
+
+The simulated cloud replays the readings from a file, so every run and every version of the exporter sees the same.
+"""
+
+import json
+import random
+
+# Five gauges: what an air quality sensor with a light sensor sends.
+VARIABLES = {
+    "CO2ppm": lambda chance: round(chance.uniform(400, 1600), 1),
+    "temperatureC": lambda chance: round(chance.uniform(17, 27), 2),
+    "relativeHumidity": lambda chance: round(chance.uniform(20, 65), 2),
+    "batteryLevelPct": lambda chance: float(chance.randint(8, 100)),
+    "illuminanceArb": lambda chance: round(chance.uniform(0, 900), 1),
+}
+
+# Sensors of a floor, as the vendor says of real ones.
+FLOOR = 100
+# Any moment will do: the cloud shifts the recording to now.
+START = 1e9
+
+
+def ids(count):
+    chance = random.Random(count)
+    return [f"AQ2-{chance.getrandbits(28):07X}{number:05X}" for number in range(count)]
+
+
+def write_recording(path, count, moments, apart):
+    """The readings as the simulated cloud replays them: another value of each variable at each of `moments`, which are
+    so many seconds apart."""
+    chance = random.Random(f"readings of {count}")
+    # Drawn from a stock: numbers are dear to draw, and a hundred of a kind are as good as a million.
+    stock = {name: [str(value(chance)) for _ in range(100)] for name, value in VARIABLES.items()}
+    with open(path, "w") as out:
+        out.write("time,sensor_id,location,var_name,value\n")
+        # The recording begins with its first row, the sensors report within the second.
+        out.write(f"{START:.3f},{ids(count)[0]},Floor 0,CO2ppm,612.5\n")
+        for number, sensor in enumerate(ids(count)):
+            phase = chance.randrange(1000) / 1000
+            for moment in range(moments):
+                time = f"{START + apart * moment + phase:.3f},{sensor},Floor {number // FLOOR}"
+                for name, values in stock.items():
+                    out.write(f"{time},{name},{values[chance.getrandbits(16) % 100]}\n")
+
+
+def listed(count):
+    """`sensors:` with a name and a place for each, as people write it."""
+    lines = ["sensors:"]
+    for number, sensor in enumerate(ids(count)):
+        floor = number // FLOOR
+        lines.append(f"  - id: {sensor}")
+        lines.append(f"    name: Room {floor}.{number % FLOOR:02}")
+        lines.append(f"    location: HQ / Floor {floor}")
+    return "\n".join(lines) + "\n"
+
+
+LOCATIONS = "locations:\n  - id: base\n    name: HQ\n"
+
+
+def configuration(simulated, where, api=None, collect=None):
+    """The configuration that `simulate` prints, with what this measurement wants in place of its sensors."""
+    api = {"max_concurrency": 64, "max_response_bytes": 268435456, **(api or {})}
+    collect = {"interval": "1h", "stale_after": 0, **(collect or {})}
+    head = simulated.partition("\nsensors:")[0].partition("\nlocations:")[0]
+    assert head.startswith("api:\n"), head
+    lines = "".join(f"  {key}: {value}\n" for key, value in api.items())
+    text = head.replace("api:\n", "api:\n" + lines, 1).rstrip("\n") + "\n"
+    text += "collect:\n" + "".join(f"  {key}: {value}\n" for key, value in collect.items())
+    return text + "metrics:\n  reading_timestamps: true\n" + where
+
+
+def write_series(path, body):
+    """The exporter's readings, taken from its own answer, in the form that the peers load."""
+    helps = {}
+    count = 0
+    with open(path, "w") as out:
+        for line in body.splitlines():
+            if line.startswith("# HELP "):
+                name, _, text = line[7:].partition(" ")
+                helps[name] = text
+            elif not line.startswith("#"):
+                name, labels, value = parse(line)
+                if is_reading(name):
+                    series = {"name": name, "help": helps[name], "labels": dict(labels), "value": float(value)}
+                    out.write(json.dumps(series) + "\n")
+                    count += 1
+    return count
+
+
+def is_reading(name):
+    """Not the exporter's own families, which no peer has; nor what says how the collection went."""
+    return name.startswith("lightfi_") and not name.startswith(("lightfi_exporter_", "lightfi_collect_", "lightfi_up"))
+
+
+def parse(line):
+    """Name, labels and value of one line of the text format. The corpus has nothing to unescape."""
+    series, _, value = line.rpartition(" ")
+    name, _, labels = series.partition("{")
+    pairs = []
+    rest = labels.rstrip("}")
+    while rest:
+        label, _, rest = rest.partition('="')
+        text, _, rest = rest.partition('"')
+        assert "\\" not in text, line
+        pairs.append((label, text))
+        rest = rest.lstrip(",")
+    return name, tuple(sorted(pairs)), value
+
+
+def readings(body):
+    """Every reading of a body in the text format, for telling whether two say the same."""
+    lines = (parse(line) for line in body.splitlines() if line and not line.startswith("#"))
+    found = [((name, labels), float(value)) for name, labels, value in lines if is_reading(name)]
+    unique = dict(found)
+    assert len(unique) == len(found), "a series twice"
+    return unique

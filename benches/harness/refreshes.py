@@ -1,0 +1,183 @@
+"""What refreshes cost: a scrape's time while they run, memory after them, and both as sensors become many."""
+
+import json
+import statistics
+import subprocess
+import threading
+import time
+
+from . import corpus, load
+from .machine import MEASURED_CPU, on
+from .servers import TlsFront
+
+LAST_SUCCESS = "lightfi_collect_last_success_timestamp_seconds"
+
+
+def without_network(program, size, times):
+    """CPU of decode, build, render and gzip of one format, inside a program that does nothing else."""
+    lines = subprocess.run(
+        [program, str(size), str(times)],
+        check=True, capture_output=True, text=True, preexec_fn=on(MEASURED_CPU),
+    ).stdout.splitlines()  # fmt: skip
+    rounds = [json.loads(line) for line in lines]
+    figures = {stage: statistics.median(at[stage] for at in rounds) for stage in rounds[0]}
+    return figures | {"all": statistics.median(sum(at.values()) for at in rounds), "rounds": len(rounds)}
+
+
+def until_collected(exporter, before, seconds=120):
+    """Waits until a collection that is not `before` has been published; the own families and its time."""
+    deadline = time.monotonic() + seconds
+    while True:
+        own = exporter.own()
+        if own[LAST_SUCCESS] != before:
+            return own
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"no collection within {seconds} s: {exporter.process.log.read_text()[-2000:]}")
+        time.sleep(0.05)
+
+
+def scrape_beside(bench, size, rounds, seconds, tell):
+    """p90 of one scraper's scrapes while collections run back to back, and while none runs, in turns.
+
+    The readings come by location and change each second, so a refresh is decoding, building, rendering and gzip, and
+    next to nothing of the network.
+    """
+    tell(f"scrapes beside refreshes, N = {size}")
+    simulator = bench.simulator(size, moments=30)
+    exporter = bench.exporter(simulator, corpus.LOCATIONS)
+    took = exporter.own()["lightfi_collect_duration_seconds"]
+    # A collection has to end within its interval and starts within its first half; on this CPU it shares with scrapes.
+    interval = max(0.1, 3 * took)
+    still, beside, refreshes, failed = [], [], [], 0
+    for _ in range(rounds):
+        for samples, every in ((still, "1h"), (beside, f"{interval * 1000:.0f}ms")):
+            reload_and_wait(exporter, {"interval": every})
+            before = exporter.requests("location")
+            sample = load.by_wrk(exporter.port, load.PROMETHEUS, seconds, exporter.cpu_seconds, connections=1)
+            samples.append(sample)
+            if samples is beside:
+                own = exporter.own()
+                failed += own["lightfi_collect_sensors_failed"]
+                made = exporter.requests("location", own) - before
+                refreshes.append(made / (size / corpus.FLOOR + 1) / seconds)
+    bench.end(exporter, simulator)
+    p90 = lambda samples: statistics.median(sample.p90 for sample in samples)
+    return {
+        "sensors": size,
+        "p90_still": p90(still),
+        "p90_beside": p90(beside),
+        "interval": interval,
+        "refreshes_per_second": statistics.median(refreshes),
+        "sensors_failed": failed,
+        "rounds": [[sample.p90 for sample in samples] for samples in (still, beside)],
+    }
+
+
+def reload_and_wait(exporter, collect):
+    before = exporter.own()[LAST_SUCCESS]
+    exporter.reload(collect)
+    until_collected(exporter, before)
+
+
+class Scrapers:
+    """Two Prometheus servers and somebody with curl, again and again until the end, at a pace that leaves the CPU free."""
+
+    PAUSE = 0.2
+
+    def __init__(self, port):
+        self.port = port
+        self.stop = threading.Event()
+        self.failures = []
+        self.scrapes = 0
+        kinds = [load.PROMETHEUS, load.PROMETHEUS, load.PLAIN]
+        self.threads = [threading.Thread(target=self.scrape, args=[headers]) for headers in kinds]
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stop.set()
+        for thread in self.threads:
+            thread.join()
+
+    def scrape(self, headers):
+        while not self.stop.wait(self.PAUSE):
+            try:
+                load.get(self.port, headers)
+                self.scrapes += 1
+            except (OSError, RuntimeError) as failure:
+                self.failures.append(str(failure))
+
+
+def memory(bench, size, by_location, refreshes, tell):
+    """Resident memory after refreshes under three scrapers, the cloud behind TLS; and the CPU that a refresh takes."""
+    tell(f"memory, N = {size}")
+    simulator = bench.simulator(size, moments=5)
+    front = bench.started(TlsFront(bench, simulator))
+    where = corpus.LOCATIONS if by_location else corpus.listed(size)
+    exporter = bench.exporter(front, where)
+    own = exporter.own()
+    # Of the first collection, unpaced; later ones are spread over half the interval.
+    interval = max(1.0, 4 * own["lightfi_collect_duration_seconds"])
+    reload_and_wait(exporter, {"interval": f"{interval * 1000:.0f}ms"})
+    with Scrapers(exporter.port) as scrapers:
+        last = exporter.own()[LAST_SUCCESS]
+        for _ in range(refreshes):
+            own = until_collected(exporter, last)
+            last = own[LAST_SUCCESS]
+            if own["lightfi_collect_sensors_failed"]:
+                raise RuntimeError(f"{own['lightfi_collect_sensors_failed']} of {size} sensors failed at {interval} s")
+    if scrapers.failures:
+        raise RuntimeError(f"scrapes failed: {scrapers.failures[0]}")
+    figures = {
+        "sensors": size,
+        "by": "location" if by_location else "id",
+        "peak_rss": exporter.peak_rss(),
+        "rss": exporter.rss(),
+        "refreshes": refreshes,
+        "scrapes": scrapers.scrapes,
+        "interval": interval,
+    }
+    bench.end(exporter, front, simulator)
+    return figures
+
+
+def growth(bench, size, refreshes, tell):
+    """CPU of a refresh per sensor, by location, with the format in demand that Prometheus asks for; memory and bytes."""
+    tell(f"growth, N = {size}")
+    # Other readings at each refresh, which takes the longer the more there are.
+    simulator = bench.simulator(size, moments=30) if size <= 10000 else bench.simulator(size, moments=4, apart=8)
+    exporter = bench.exporter(simulator, corpus.LOCATIONS)
+    took = exporter.own()["lightfi_collect_duration_seconds"]
+    load.get(exporter.port, load.PROMETHEUS)
+    interval = max(0.2, 3 * took)
+    reload_and_wait(exporter, {"interval": f"{interval * 1000:.0f}ms"})
+    last = exporter.own()[LAST_SUCCESS]
+    last = until_collected(exporter, last)[LAST_SUCCESS]
+    before, requests = exporter.cpu_seconds(), exporter.requests("location")
+    until = time.monotonic() + max(2.0, refreshes * interval)
+    while time.monotonic() < until:
+        # Often enough that the format stays in demand, seldom enough that scrapes are no part of the figure.
+        time.sleep(min(3 * interval, until - time.monotonic() + 0.01))
+        answer = load.get(exporter.port, load.PROMETHEUS)
+    cpu = exporter.cpu_seconds() - before
+    own = exporter.own()
+    made = (exporter.requests("location", own) - requests) / (max(1, -(-size // corpus.FLOOR)) + 1)
+    if own["lightfi_collect_sensors_failed"] or made < 1:
+        raise RuntimeError(f"{made} collections, {own['lightfi_collect_sensors_failed']} sensors failed")
+    text = answer.text()
+    series = sum(1 for line in text.splitlines() if line and not line.startswith("#"))
+    figures = {
+        "sensors": size,
+        "refresh_cpu": cpu / made,
+        "refreshes": made,
+        "rss": exporter.rss(),
+        "peak_rss": exporter.peak_rss(),
+        "wire": len(answer.wire),
+        "plain": len(text),
+        "series": series,
+    }
+    bench.end(exporter, simulator)
+    return figures

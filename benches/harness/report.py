@@ -1,0 +1,199 @@
+"""Tables of the figures, and each target with its figure. Reads only what the measurements gave."""
+
+# A figure this much beyond its target is still called met: noise of a machine that others use too.
+NOISE = 0.15
+
+# By number of sensors.
+REQUESTS = {
+    "gz": {100: 1.0, 1000: 0.85, 10000: 1.6},
+    "identity": {100: 1.3, 1000: 1.4, 10000: 0.9},
+}
+P50 = {100: 1.0, 1000: 1.0, 10000: 0.5}
+CPU_OF_PEER = {100: 1 / 140, 1000: 1 / 900, 10000: 1 / 1300}
+ZLIB6 = 1.01
+REFRESH_OF_PEER = {1000: 0.25, 10000: 0.25}
+P90_BESIDE = 3
+PEAK_RSS = {100: 12 * 2**20, 1000: 16 * 2**20, 10000: 32 * 2**20}
+RSS_PER_SENSOR = 2.5 * 1024
+WALL_OF_IDEAL = 1.10
+CPU_PER_REQUEST = 60e-6
+START = 20e-3
+
+
+class Target:
+    def __init__(self, what, figure, target, at_least=False, noise=NOISE, unit=lambda value: f"{value:.3g}"):
+        self.what, self.figure, self.target, self.at_least = what, figure, target, at_least
+        self.unit = unit
+        slack = 1 - noise if at_least else 1 + noise
+        self.met = figure >= target * slack if at_least else figure <= target * slack
+
+    def row(self):
+        sign = "≥" if self.at_least else "≤"
+        return [self.what, f"{sign} {self.unit(self.target)}", self.unit(self.figure), "✓" if self.met else "✗"]
+
+
+def text(results):
+    """All of it, as it goes into BENCHMARKS.md."""
+    titles = {
+        "scrapes": ("A scrape", scrapes_table),
+        "refresh": ("A refresh without its network", refresh_table),
+        "beside": ("A scrape while refreshes run", beside_table),
+        "memory": ("Memory under three scrapers", memory_table),
+        "collections": ("A collection", collections_table),
+        "starts": ("Start", starts_table),
+        "growth": ("Growth", growth_table),
+    }
+    parts = []
+    rows = [target.row() for target in targets(results)]
+    if rows:
+        parts.append("### Targets\n\n" + table(["what", "target", "measured", ""], rows))
+    for part, (title, made) in titles.items():
+        if part in results:
+            parts.append(f"### {title}\n\n{made(results[part])}")
+    return "\n\n".join(parts)
+
+
+def table(header, rows):
+    """Markdown, the first column to the left."""
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def scrapes_table(sizes):
+    rows = []
+    for size, encodings in sizes.items():
+        for encoding, servers in encodings.items():
+            for name, at in servers.items():
+                rows.append([
+                    f"{int(size):,} {encoding}", name, number(at["rps"]), duration(at["p50"]), duration(at["server_cpu"]),
+                    duration(at["all_cpu"]), mebibytes(at["peak_rss"]), f"{at['wire']:,}",
+                ])
+    header = ["sensors, encoding", "server", "requests/s", "p50", "CPU of the server", "CPU with the client's", "peak RSS",
+              "bytes on the wire"]
+    return table(header, rows)
+
+
+def refresh_table(sizes):
+    rows = [
+        [f"{int(size):,}", *(duration(at[stage]) for stage in ("decode", "build", "render", "gzip", "all")),
+         duration(at["all"] / int(size))]
+        for size, at in sizes.items()
+    ]  # fmt: skip
+    return table(["sensors", "decode", "build", "render", "gzip", "together", "a sensor"], rows)
+
+
+def beside_table(at):
+    rows = [[
+        f"{at['sensors']:,}", duration(at["p90_still"]), duration(at["p90_beside"]),
+        f"{at['refreshes_per_second']:.2g}", f"{at['sensors_failed']:.0f}",
+    ]]  # fmt: skip
+    return table(["sensors", "p90 without refreshes", "p90 while they run", "refreshes/s", "sensors failed"], rows)
+
+
+def memory_table(sizes):
+    rows = [
+        [f"{int(size):,} by {at['by']}", mebibytes(at["peak_rss"]), mebibytes(at["rss"]), at["refreshes"], at["scrapes"]]
+        for size, at in sizes.items()
+    ]
+    return table(["sensors", "peak RSS", "RSS at the end", "refreshes", "scrapes"], rows)
+
+
+def collections_table(at):
+    by_id, by_location, many, capacity = at["by_id"], at["by_location"], at["many_objects"], at["capacity"]
+    rows = [
+        ["by id: wall clock", duration(by_id["wall"])],
+        ["by id: ideal (latency as wrk sees it with as many connections, × sensors ÷ connections)",
+         f"{duration(by_id['ideal'])} (latency {duration(by_id['latency'])})"],
+        ["by id: CPU of the exporter per request", duration(by_id["cpu_per_request"])],
+        ["by id: CPU of the simulated cloud per request", duration(by_id["simulator_cpu_per_request"])],
+        ["what the simulated cloud can answer without latency, as wrk sees it", f"{number(capacity['rps'])}/s"],
+        ["what this collection asked of it", f"{number(at['sensors'] / by_id['wall'])}/s"],
+        ["by location: wall clock", f"{duration(by_location['wall'])}, {by_location['requests']:.0f} requests"],
+        ["by location: CPU of the exporter per sensor", duration(by_location["cpu_per_sensor"])],
+        [f"`check` of {many['sensors']:,} sensor objects ({mebibytes(many['bytes'])} of YAML)",
+         f"{duration(many['wall'])}, peak RSS {mebibytes(many['peak_rss'])}"],
+    ]  # fmt: skip
+    return table([f"{at['sensors']:,} sensors, {at['slots']} at once", "measured"], rows)
+
+
+def starts_table(at):
+    return table(["start of the process to the answer of `/metrics`", "median", "least"],
+                 [[f"{at['times']} starts", duration(at["median"]), duration(at["least"])]])  # fmt: skip
+
+
+def growth_table(sizes):
+    rows = []
+    for size, at in sizes.items():
+        size = int(size)
+        rows.append([
+            f"{size:,}", duration(at["refresh_cpu"]), duration(at["refresh_cpu"] / size), mebibytes(at["rss"]),
+            f"{at['rss'] / size / 1024:.3g} KiB", f"{at['wire'] / at['series']:.3g}", f"{at['plain'] / at['series']:.3g}",
+        ])  # fmt: skip
+    header = ["sensors", "CPU of a refresh", "a sensor", "RSS", "a sensor", "bytes a series, gz", "bytes a series, plain"]
+    return table(header, rows)
+
+
+def targets(results):
+    scrapes = results.get("scrapes", {})
+    for size, encodings in scrapes.items():
+        yield from scrape_targets(int(size), encodings)
+    for size, at in results.get("refresh", {}).items():
+        peer = scrapes.get(size, {}).get("gz", {}).get("rust")
+        if peer and int(size) in REFRESH_OF_PEER:
+            what = f"CPU of a refresh ÷ one scrape of the Rust peer, {int(size):,} sensors"
+            yield Target(what, at["all"] / peer["server_cpu"], REFRESH_OF_PEER[int(size)])
+    if at := results.get("beside"):
+        what = f"p90 of a scrape beside refreshes ÷ without, {at['sensors']:,} sensors"
+        yield Target(what, at["p90_beside"] / at["p90_still"], P90_BESIDE)
+    for size, at in results.get("memory", {}).items():
+        if int(size) in PEAK_RSS:
+            yield Target(f"peak RSS, {int(size):,} sensors", at["peak_rss"], PEAK_RSS[int(size)], unit=mebibytes)
+    growth = results.get("growth", {})
+    if {"10000", "100000"} <= growth.keys():
+        more = (growth["100000"]["rss"] - growth["10000"]["rss"]) / 90000
+        kibibytes = lambda value: f"{value / 1024:.3g} KiB"
+        yield Target("RSS per sensor from 10,000 to 100,000", more, RSS_PER_SENSOR, unit=kibibytes)
+    if at := results.get("collections"):
+        by_id = at["by_id"]
+        yield Target("collection by id: wall ÷ ideal", by_id["wall"] / by_id["ideal"], WALL_OF_IDEAL)
+        yield Target("collection by id: CPU per request", by_id["cpu_per_request"], CPU_PER_REQUEST, unit=duration)
+    if at := results.get("starts"):
+        yield Target("start to the first answer", at["median"], START, unit=duration)
+
+
+def scrape_targets(size, encodings):
+    for encoding, servers in encodings.items():
+        exporter, nginx, rust = (servers.get(name) for name in ("exporter", "nginx", "rust"))
+        at = f"{encoding}, {size:,} sensors"
+        if nginx and size in REQUESTS[encoding]:
+            ratio = exporter["rps"] / nginx["rps"]
+            yield Target(f"requests/s ÷ nginx, {at}", ratio, REQUESTS[encoding][size], at_least=True)
+        if encoding != "gz":
+            continue
+        if nginx and size in P50:
+            yield Target(f"p50 ÷ nginx, {at}", exporter["p50"] / nginx["p50"], P50[size])
+        if rust and size in CPU_OF_PEER:
+            ratio = exporter["server_cpu"] / rust["server_cpu"]
+            yield Target(f"CPU of a scrape ÷ Rust peer, {at}", ratio, CPU_OF_PEER[size], unit=fraction)
+        if size in P50:
+            ratio = exporter["wire"] / exporter["zlib6"]
+            yield Target(f"bytes ÷ zlib -6, {at}", ratio, ZLIB6, noise=0, unit="{:.4f}".format)
+
+
+def fraction(value):
+    return f"1/{1 / value:.0f}" if value else "0"
+
+
+def number(value):
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def duration(seconds):
+    for unit, size in (("s", 1), ("ms", 1e-3)):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds * 1e6:.3g} µs"
+
+
+def mebibytes(size):
+    return f"{size / 2**20:.1f} MiB"

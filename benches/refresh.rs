@@ -1,0 +1,76 @@
+//! Whole refreshes, one after the other: `refresh SENSORS TIMES` prints the CPU time of each stage, for `make bench`. The
+//! `stage_*` functions are there to be told apart by valgrind.
+#![allow(clippy::print_stdout, reason = "its purpose")]
+#![allow(unreachable_pub, reason = "nobody else uses it")]
+
+mod corpus;
+
+use std::{env, hint::black_box, sync::Arc, time::Duration};
+
+use corpus::{Answers, Refreshes};
+use lightfi_exporter::snapshot::Snapshot;
+use nix::time::{ClockId, clock_gettime};
+
+#[inline(never)]
+fn stage_decode(refreshes: &mut Refreshes) -> Answers {
+    black_box(refreshes.decode())
+}
+
+#[inline(never)]
+fn stage_build(refreshes: &mut Refreshes, answers: Answers) -> Arc<Snapshot> {
+    black_box(refreshes.build(answers))
+}
+
+#[inline(never)]
+fn stage_render(refreshes: &Refreshes, snapshot: &Arc<Snapshot>) -> Vec<Vec<u8>> {
+    black_box(refreshes.render(snapshot))
+}
+
+#[inline(never)]
+fn stage_gzip(refreshes: &Refreshes, text: &[Vec<u8>]) {
+    black_box(refreshes.gzip(text));
+}
+
+fn main() {
+    // Cargo adds `--bench` when it runs this itself.
+    let mut numbers = env::args().skip(1).filter_map(|text| text.parse().ok());
+    let sensors = numbers.next().unwrap_or(1000);
+    let times = numbers.next().unwrap_or(10);
+    let mut refreshes = Refreshes::of(sensors);
+    // The first one makes what is kept from then on.
+    let mut snapshot = refresh(&mut refreshes).0;
+    for _ in 0..times {
+        let (next, took) = refresh(&mut refreshes);
+        // The one before leaves while its successor is there, as in the exporter.
+        snapshot = next;
+        let [decode, build, render, gzip] = took;
+        println!(r#"{{"decode": {decode}, "build": {build}, "render": {render}, "gzip": {gzip}}}"#);
+    }
+    black_box(snapshot);
+}
+
+/// The snapshot, and the CPU seconds of each stage.
+fn refresh(refreshes: &mut Refreshes) -> (Arc<Snapshot>, [f64; 4]) {
+    let start = cpu_seconds();
+    let answers = stage_decode(refreshes);
+    let decoded = cpu_seconds();
+    let snapshot = stage_build(refreshes, answers);
+    let built = cpu_seconds();
+    let text = stage_render(refreshes, &snapshot);
+    let rendered = cpu_seconds();
+    stage_gzip(refreshes, &text);
+    let took = [
+        decoded - start,
+        built - decoded,
+        rendered - built,
+        cpu_seconds() - rendered,
+    ];
+    (snapshot, took)
+}
+
+/// Of this thread, which does all the work: others on the machine do not count.
+fn cpu_seconds() -> f64 {
+    let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID);
+    let time = time.expect("every Linux has this clock");
+    Duration::from(time).as_secs_f64()
+}
