@@ -336,11 +336,12 @@ impl<'a> Round<'a> {
         let unsent = self.survey.give_up().into_iter().map(Job::Location);
         unanswered.extend(unsent.map(|job| (job, Unanswered::Unsent)));
         // Also those whose location turned out not to cover them when it was too late to ask.
-        let not_covered = self.not_covered();
-        let not_asked = not_covered.filter(|id| !self.direct.contains_key(id));
-        let unsent: Vec<_> = not_asked.map(Job::Sensor).collect();
-        for job in unsent {
-            unanswered.entry(job).or_insert(Unanswered::Unsent);
+        if !self.targets.sensors.is_empty() {
+            let not_covered = self.not_covered();
+            let not_asked = not_covered.filter(|id| !self.direct.contains_key(id));
+            for job in not_asked.map(Job::Sensor) {
+                unanswered.entry(job).or_insert(Unanswered::Unsent);
+            }
         }
         for job in unanswered.keys() {
             self.failed(job, &Failure::out_of_time());

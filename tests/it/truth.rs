@@ -32,6 +32,7 @@ use crate::exposition::parser;
 
 /// Sequences in a run.
 const LIVES: u32 = 2000;
+const THREADS: u32 = 2;
 /// Unix time at which all of them begin.
 const BEGIN: UnixTime = 1_700_000_000.0;
 
@@ -477,8 +478,17 @@ fn with_times(events: Vec<Event>) -> Events {
 
 #[test]
 fn no_scrape_ever_shows_what_may_not_be_shown() {
+    // A minute of work, shared.
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(lives);
+        }
+    });
+}
+
+fn lives() {
     let config = ProptestConfig {
-        cases: LIVES,
+        cases: LIVES / THREADS,
         failure_persistence: None,
         max_shrink_iters: 2_000,
         ..ProptestConfig::default()
