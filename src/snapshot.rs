@@ -92,7 +92,7 @@ pub struct Identity {
     pub location_id: Option<String>,
     /// Configured, for `lightfi_sensor_info` only.
     pub labels: BTreeMap<String, String>,
-    series_labels: Box<str>,
+    series_labels: Arc<str>,
     info_labels: Box<str>,
 }
 
@@ -137,7 +137,7 @@ impl Identity {
     }
 
     /// `sensor_id="…",sensor="…",location="…"`: the labels of every series, without braces.
-    pub fn series_labels(&self) -> &str {
+    pub fn series_labels(&self) -> &Arc<str> {
         &self.series_labels
     }
 
@@ -278,11 +278,14 @@ mod tests {
     fn every_series_says_which_sensor_and_where() {
         let whole = identity("AQ2-1", "Boardroom", "HQ / Floor 3", "77");
         assert_eq!(
-            whole.series_labels(),
+            &**whole.series_labels(),
             r#"sensor_id="AQ2-1",sensor="Boardroom",location="HQ / Floor 3""#
         );
         let bare = identity("AQ2-1", "", "", "");
-        assert_eq!(bare.series_labels(), r#"sensor_id="AQ2-1",sensor="AQ2-1""#);
+        assert_eq!(
+            &**bare.series_labels(),
+            r#"sensor_id="AQ2-1",sensor="AQ2-1""#
+        );
         assert_eq!(
             (bare.name, bare.location, bare.location_id),
             (None, None, None)

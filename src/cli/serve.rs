@@ -154,7 +154,7 @@ impl Exporter {
             toolkit: toolkit.clone(),
         };
         tokio::spawn(toolkit.clone().watch(self.stats.clone(), shutdown.clone()));
-        let routes = web::Routes::new(app.router(&self.config));
+        let routes = web::Routes::new(app.site(&self.config));
 
         let publish = move |snapshot, catalog| {
             let publisher = publisher.clone();
@@ -311,7 +311,7 @@ impl Generations {
         self.telemetry.set_level(next.config.log.level);
         self.app.collector.assign(next.assignment()).await;
         self.app.tokens = next.tokens.clone();
-        self.routes.replace(self.app.router(&next.config));
+        self.routes.replace(self.app.site(&next.config));
         self.exporter = next;
         Ok(())
     }

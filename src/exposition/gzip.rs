@@ -8,8 +8,9 @@ use bytes::Bytes;
 use crc32fast::Hasher;
 use flate2::{Compress, Compression, FlushCompress, Status};
 
-/// With zlib-rs, level 3 gives the size of zlib's usual 6 in less than half its time.
-const LEVEL: Compression = Compression::new(3);
+/// With zlib-rs, level 5 gives the size of zlib's usual 6: of 1,000 sensors 187,516 bytes to 187,822, where level 4 gives
+/// 190,808 and level 3 192,936.
+const LEVEL: Compression = Compression::new(5);
 
 /// Deflate; no name, no time, no flags, unknown system.
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];

@@ -58,9 +58,11 @@ struct Placed {
     value: f64,
 }
 
-/// What a sensor's own families say of its readings.
-#[derive(Debug, Clone, Copy, Default)]
+/// What a sensor's own families say of its readings, with its labels at hand: they are written for every series, and on
+/// the way through its identity the memory is waited for each time.
+#[derive(Debug)]
 struct Verdict {
+    labels: Arc<str>,
     stale: u32,
     last_reading: Option<UnixTime>,
 }
@@ -201,7 +203,11 @@ impl View {
         };
         let mut mappings = Mappings::of(&catalog);
         for (sensor, index) in snapshot.sensors.iter().zip(0..) {
-            let mut verdict = Verdict::default();
+            let mut verdict = Verdict {
+                labels: sensor.identity.series_labels().clone(),
+                stale: 0,
+                last_reading: None,
+            };
             for (reading, at) in sensor.readings.iter().zip(0..) {
                 if let Some(mapping) = mappings.of_reading(reading) {
                     let place = Place {
@@ -350,7 +356,7 @@ impl View {
     }
 
     fn labels(&self, place: Place) -> &str {
-        self.sensor(place).identity.series_labels()
+        &self.sensors[place.sensor as usize].labels
     }
 
     /// How long the text of everything is, roughly: somewhat more, mostly.
@@ -527,16 +533,16 @@ impl View {
         writer: &mut Writer,
     ) -> usize {
         let sensors = &self.snapshot.sensors;
-        let samples = || sensors.iter().zip(&self.sensors);
-        let has_any = || samples().any(|(sensor, verdict)| value(sensor, verdict).is_some());
+        let mut samples = sensors.iter().zip(&self.sensors);
+        let mut has_any = || samples.any(|(sensor, verdict)| value(sensor, verdict).is_some());
         if from == 0 && !(has_any() && writer.family(name, Type::Gauge, help)) {
             return 0;
         }
-        let mut verdicts = self.sensors[from..].iter();
-        writer.entries(sensors, from, |writer, sensor| {
-            let value = verdicts.next().and_then(|verdict| value(sensor, verdict));
+        let mut sensors = sensors[from..].iter();
+        writer.entries(&self.sensors, from, |writer, verdict| {
+            let value = sensors.next().and_then(|sensor| value(sensor, verdict));
             if let Some(value) = value {
-                writer.sample(name, sensor.identity.series_labels(), "", value);
+                writer.sample(name, &verdict.labels, "", value);
             }
         })
     }

@@ -70,19 +70,21 @@ impl<'a> Writer<'a> {
     }
 
     /// One line. `labels` and `more` are label pairs already spelt; either may be empty.
+    #[inline]
     pub(super) fn sample(&mut self, name: &str, labels: &str, more: &str, value: f64) {
+        /// Of the longest number, and what stands between the parts.
+        const ROOM: usize = 32;
+        self.out
+            .reserve(name.len() + labels.len() + more.len() + ROOM);
         self.push(name);
-        match (labels, more) {
-            ("", "") => {}
-            (labels, more) => {
-                self.out.push(b'{');
-                self.push(labels);
-                if !labels.is_empty() && !more.is_empty() {
-                    self.out.push(b',');
-                }
-                self.push(more);
-                self.out.push(b'}');
+        if !(labels.is_empty() && more.is_empty()) {
+            self.out.push(b'{');
+            self.push(labels);
+            if !labels.is_empty() && !more.is_empty() {
+                self.out.push(b',');
             }
+            self.push(more);
+            self.out.push(b'}');
         }
         self.out.push(b' ');
         push_number(self.out, value);

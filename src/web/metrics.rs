@@ -31,6 +31,11 @@ pub(super) async fn scrape(
     uri: Uri,
     headers: HeaderMap,
 ) -> Response {
+    answer(&context, &uri, &headers).await
+}
+
+/// The same, for who has the parts of a request at hand.
+pub(super) async fn answer(context: &Context, uri: &Uri, headers: &HeaderMap) -> Response {
     let permit = match context
         .scrapes
         .clone()
@@ -49,7 +54,7 @@ pub(super) async fn scrape(
     context
         .app
         .collector
-        .settled(Instant::now() + patience(&headers))
+        .settled(Instant::now() + patience(headers))
         .await;
 
     let values = |name| headers.get_all(name).into_iter().map(HeaderValue::as_bytes);

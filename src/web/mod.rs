@@ -24,13 +24,13 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use axum::{
     Router,
-    extract::Request,
-    http::{HeaderValue, Method, StatusCode, header},
-    middleware::{self, Next},
+    http::{HeaderValue, Method, Request, StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use hyper::body::Incoming;
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tower_service::Service as _;
 
 use self::toolkit::Toolkit;
 use crate::{
@@ -68,33 +68,73 @@ pub struct App {
 /// Asks for a reload; what is sent back is the result, with the reason of a failure.
 pub type Reload = oneshot::Sender<Result<(), String>>;
 
-/// What the routes read: the application, and what one configuration says of them.
-#[derive(Clone)]
-struct Context {
+/// What the routes read: the application, and what one configuration says of them. Shared, as each request takes one.
+type Context = Arc<Site>;
+
+/// Everything that is served under one configuration.
+pub struct Site {
     app: App,
-    telemetry_path: Arc<str>,
+    telemetry_path: String,
     /// One permit a scrape; `None` = no limit.
     scrapes: Option<Arc<Semaphore>>,
     lifecycle: bool,
     /// For `/config`: the effective configuration, without secrets.
-    config: Arc<str>,
+    config: String,
 }
 
 impl App {
-    /// All routes under `config`.
-    pub fn router(&self, config: &Config) -> Router {
+    /// Everything under `config`.
+    pub fn site(&self, config: &Config) -> Site {
         let web = &config.web;
         let limit = web.max_requests.min(Semaphore::MAX_PERMITS);
-        let context = Context {
+        Site {
             app: self.clone(),
-            telemetry_path: web.telemetry_path.as_str().into(),
+            telemetry_path: web.telemetry_path.clone(),
             scrapes: (limit > 0).then(|| Arc::new(Semaphore::new(limit))),
             lifecycle: web.enable_lifecycle,
-            config: config::to_yaml(config).into(),
-        };
-        Router::new()
+            config: config::to_yaml(config),
+        }
+    }
+}
+
+/// What is served: each request takes what is in force at its moment.
+#[derive(Clone)]
+pub struct Routes(Arc<ArcSwap<Entry>>);
+
+/// Where the requests under one configuration come in.
+#[derive(Clone)]
+struct Entry {
+    site: Context,
+    router: Router,
+}
+
+impl Routes {
+    /// Begins with this.
+    pub fn new(site: Site) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(Entry::of(site))))
+    }
+
+    /// Requests from now on are answered by this.
+    pub fn replace(&self, site: Site) {
+        self.0.store(Arc::new(Entry::of(site)));
+    }
+
+    /// Who may ask comes first, then what is too long, then the routes.
+    async fn answer(&self, request: Request<Incoming>) -> Response {
+        let entry = Entry::clone(&self.0.load());
+        let toolkit = entry.site.app.toolkit.clone();
+        toolkit
+            .guard(request, |request| entry.answer(request))
+            .await
+    }
+}
+
+impl Entry {
+    fn of(site: Site) -> Self {
+        let site = Arc::new(site);
+        let router = Router::new()
             .route("/", get(status::page))
-            .route(&web.telemetry_path, get(metrics::scrape))
+            .route(&site.telemetry_path, get(metrics::scrape))
             .route("/-/healthy", get(health::healthy))
             .route("/healthz", get(health::healthy))
             .route("/-/ready", get(health::ready))
@@ -106,46 +146,39 @@ impl App {
                 _ => METHOD_NOT_ALLOWED,
             })
             .method_not_allowed_fallback(async || METHOD_NOT_ALLOWED)
-            .layer(middleware::from_fn(refuse_oversized))
-            .layer(middleware::from_fn_with_state(
-                self.toolkit.clone(),
-                Toolkit::guard,
-            ))
-            .with_state(context)
+            .with_state(site.clone());
+        Self { site, router }
+    }
+
+    async fn answer(mut self, request: Request<Incoming>) -> Response {
+        if let Some(refusal) = oversized(&request) {
+            return refusal;
+        }
+        // The one request that comes again and again goes past the router, which costs as much as the scrape of a small
+        // building.
+        let is_scrape =
+            request.method() == Method::GET && request.uri().path() == self.site.telemetry_path;
+        let mut response = if is_scrape {
+            metrics::answer(&self.site, request.uri(), request.headers()).await
+        } else {
+            self.router.call(request).await.into_response()
+        };
+        response.headers_mut().insert(
+            header::X_CONTENT_TYPE_OPTIONS,
+            HeaderValue::from_static("nosniff"),
+        );
+        response
     }
 }
 
-/// The routes of the configuration in force: each request takes those of its moment.
-#[derive(Clone)]
-pub struct Routes(Arc<ArcSwap<Router>>);
-
-impl Routes {
-    /// Begins with these.
-    pub fn new(router: Router) -> Self {
-        Self(Arc::new(ArcSwap::from_pointee(router)))
-    }
-
-    /// Requests from now on are answered by these.
-    pub fn replace(&self, router: Router) {
-        self.0.store(Arc::new(router));
-    }
-
-    fn current(&self) -> Router {
-        Router::clone(&self.0.load())
-    }
-}
-
-async fn refuse_oversized(request: Request, next: Next) -> Response {
+fn oversized<B>(request: &Request<B>) -> Option<Response> {
     let url = request
         .uri()
         .path_and_query()
         .map_or(0, |path| path.as_str().len());
     if url > MAX_URL_BYTES {
-        return (
-            StatusCode::URI_TOO_LONG,
-            format!("a URL may have {MAX_URL_BYTES} bytes here\n"),
-        )
-            .into_response();
+        let words = format!("a URL may have {MAX_URL_BYTES} bytes here\n");
+        return Some((StatusCode::URI_TOO_LONG, words).into_response());
     }
     let headers: usize = request
         .headers()
@@ -154,12 +187,7 @@ async fn refuse_oversized(request: Request, next: Next) -> Response {
         .sum();
     if headers > MAX_HEADER_BYTES {
         let words = format!("the headers may have {MAX_HEADER_BYTES} bytes here\n");
-        return (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, words).into_response();
+        return Some((StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, words).into_response());
     }
-    let mut response = next.run(request).await;
-    response.headers_mut().insert(
-        header::X_CONTENT_TYPE_OPTIONS,
-        HeaderValue::from_static("nosniff"),
-    );
-    response
+    None
 }

@@ -1,6 +1,7 @@
 //! Listeners and connections: bound, bounded, timed, and ended in good order.
 
 use std::{
+    convert::Infallible,
     error::Error,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -11,12 +12,11 @@ use std::{
 
 use hyper::{
     server::conn::{http1, http2},
-    service::{Service, service_fn},
+    service::service_fn,
 };
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::graceful::GracefulConnection,
-    service::TowerToHyperService,
 };
 use listenfd::ListenFd;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -233,11 +233,11 @@ impl Server {
         let watched = watched.clone();
         let service = service_fn(move |request| {
             let answering = watched.answering();
-            let answer = TowerToHyperService::new(routes.current()).call(request);
+            let routes = routes.clone();
             async move {
-                let answer = answer.await;
+                let answer = routes.answer(request).await;
                 drop(answering);
-                answer
+                Ok::<_, Infallible>(answer)
             }
         });
         let shutdown = &self.shutdown;

@@ -22,9 +22,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use axum::{
-    extract::{Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
-    middleware::Next,
+    http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use sha2::{Digest, Sha256};
@@ -299,14 +297,14 @@ impl Toolkit {
     }
 
     /// Before the routes: who may ask at all.
-    pub(super) async fn guard(
-        State(toolkit): State<Arc<Self>>,
-        request: Request,
-        next: Next,
+    pub(super) async fn guard<B, F: Future<Output = Response>>(
+        &self,
+        request: Request<B>,
+        next: impl FnOnce(Request<B>) -> F,
     ) -> Response {
         let open = OPEN_PATHS.contains(&request.uri().path());
         if !open
-            && let Some(bucket) = &toolkit.bucket
+            && let Some(bucket) = &self.bucket
             && !bucket
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
@@ -314,12 +312,12 @@ impl Toolkit {
         {
             return (StatusCode::TOO_MANY_REQUESTS, "Too Many Requests\n").into_response();
         }
-        let live = toolkit.live.load_full();
+        let live = self.live.load_full();
         let mut response = if open || live.users.is_empty() {
-            next.run(request).await
+            next(request).await
         } else {
-            match toolkit.verdict(&live.users, request.headers()).await {
-                Verdict::Welcome => next.run(request).await,
+            match self.verdict(&live.users, request.headers()).await {
+                Verdict::Welcome => next(request).await,
                 Verdict::Unauthorized => (
                     StatusCode::UNAUTHORIZED,
                     [(header::WWW_AUTHENTICATE, "Basic")],
