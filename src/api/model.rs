@@ -142,7 +142,7 @@ pub(super) fn location(body: &[u8]) -> Result<LocationReply, Malformed> {
 }
 
 /// Decodes the body of `GET /locations`: the base location's properties, in which an id is enough.
-pub(super) fn base_location(body: &[u8]) -> Result<LocationReply, Malformed> {
+pub fn base_location(body: &[u8]) -> Result<LocationReply, Malformed> {
     location(body).or_else(|malformed| {
         let fields = parse(body)
             .ok()
@@ -235,6 +235,7 @@ impl<'a> Place<'a> {
             Self::SensorUnder(key) | Self::ChildUnder(key) | Self::Under(key) => Some(key),
             _ => None,
         }
+        .filter(|key| !key.is_empty())
     }
 }
 
@@ -792,6 +793,25 @@ mod tests {
                 assert_eq!(reply.sensors.len(), 1, "{body}");
             }
         }
+    }
+
+    #[test]
+    fn an_empty_key_is_no_id() {
+        let data = r#""data":[{"var_name":"x","time":1,"value":1}]"#;
+        for body in [
+            format!(r#"{{"sensors":{{"":{{{data}}},"A":{{{data}}}}}}}"#),
+            format!(r#"{{"sensors":[],"":[{{{data}}}],"A":{{"id":"A",{data}}}}}"#),
+        ] {
+            let ids: Vec<_> = (location(body.as_bytes()).unwrap().sensors.into_iter())
+                .map(|sensor| sensor.id)
+                .collect();
+            assert_eq!(ids, ["A"], "{body}");
+        }
+        let body = br#"{"children":{"":{"name":"Nowhere"},"9":{"name":"Floor"}}}"#;
+        let ids: Vec<_> = (location(body).unwrap().children.into_iter())
+            .map(|child| child.id)
+            .collect();
+        assert_eq!(ids, ["9"]);
     }
 
     #[test]

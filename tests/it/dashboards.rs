@@ -245,7 +245,10 @@ async fn a_real_prometheus_answers_every_query_and_rule_after_a_minute_of_scrapi
     assert!(asked > 80, "the dashboards ask {asked} queries only");
 
     let rules = prometheus.rules().await;
-    assert_eq!(rules.len(), 24 + 8);
+    assert_eq!(
+        rules.len(),
+        rules::alerts().len() + rules::recording().len()
+    );
     for rule in rules.iter().filter(|rule| rule["health"] != "ok") {
         wrong.push(format!("rule {rule}"));
     }

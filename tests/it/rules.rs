@@ -70,6 +70,10 @@ pub fn alerts() -> Vec<Rule> {
     rules_of(ALERTS)
 }
 
+pub fn recording() -> Vec<Rule> {
+    rules_of(RECORDING)
+}
+
 impl Rule {
     /// The expression apart from the comparison at its end, and the threshold.
     pub fn cut(&self) -> (&str, f64) {
@@ -164,7 +168,7 @@ fn every_alert_is_tested_both_ways_and_says_what_to_do() {
 async fn every_metric_a_rule_names_is_in_a_scrape() {
     let demo = Exporter::demo(&[]);
     let scrape = demo.scrape().await;
-    for rule in alerts().into_iter().chain(rules_of(RECORDING)) {
+    for rule in alerts().into_iter().chain(recording()) {
         let names = prometheus::metrics_of(&rule.expr);
         assert!(!names.is_empty(), "{}", rule.expr);
         for name in names {

@@ -132,6 +132,12 @@ fn errors(path: &Path, message: String) -> Errors {
     }])
 }
 
+/// Reads the text of a web configuration, as far as that goes without the files that it names; yields what its writer
+/// should know.
+pub fn check_text(path: &Path, text: &str) -> Result<Vec<String>, Errors> {
+    Ok(file::read(path, text)?.warnings)
+}
+
 impl Toolkit {
     /// Loads the file for the first time, with what its writer should know; without a file everybody comes in.
     pub fn load(path: Option<&Path>) -> Result<(Self, Vec<String>), Errors> {

@@ -1,0 +1,140 @@
+//! Any snapshot in both formats, read back by the tests' own strict reader: everything comes back, once, and the formats
+//! agree.
+#![no_main]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use arbitrary::Arbitrary;
+use libfuzzer_sys::fuzz_target;
+use lightfi_exporter::{
+    catalog::Catalog,
+    exposition::{Filter, Format, View, render_own},
+    snapshot::{Identity, Reading, Sensor, Skipped, Snapshot, Summary},
+};
+
+#[path = "../../tests/it/exposition/parser.rs"]
+mod parser;
+
+const NOW: f64 = 1_716_300_000.0;
+
+#[derive(Arbitrary, Debug)]
+struct Fuzzed<'a> {
+    sensors: BTreeMap<&'a str, FuzzedSensor<'a>>,
+    reading_timestamps: bool,
+    stale_after: u16,
+}
+
+#[derive(Arbitrary, Debug)]
+struct FuzzedSensor<'a> {
+    name: Option<&'a str>,
+    location: Option<&'a str>,
+    location_id: Option<&'a str>,
+    note: &'a str,
+    /// By variable: age in seconds, and value.
+    readings: BTreeMap<&'a str, (u16, f64)>,
+    read: Option<bool>,
+}
+
+fuzz_target!(|fuzzed: Fuzzed| {
+    let snapshot = snapshot(&fuzzed);
+    let stale_after = Duration::from_secs(fuzzed.stale_after.into());
+    let catalog = Catalog::new(&BTreeMap::new(), stale_after, fuzzed.reading_timestamps);
+    let view = Arc::new(View::new(snapshot.clone(), catalog.into(), NOW));
+    let [text, openmetrics] = Format::ALL.map(|format| read_back(view.clone(), format));
+    assert_eq!(text, openmetrics, "the formats differ in their series");
+    for sensor in &snapshot.sensors {
+        let info = text.iter().filter(|(name, labels, _)| {
+            name == "lightfi_sensor_info"
+                && labels["sensor_id"] == sensor.identity.id
+                && labels.get("note")
+                    == sensor
+                        .identity
+                        .labels
+                        .get("note")
+                        .filter(|note| !note.is_empty())
+                && labels.get("location") == sensor.identity.location.as_ref()
+        });
+        assert_eq!(info.count(), 1, "{:?}", sensor.identity);
+    }
+    // Without a limit of age every reading shows, under whichever name. Those of the table are scaled: not these.
+    if stale_after.is_zero() {
+        for (sensor, reading) in
+            readings(&snapshot).filter(|(_, reading)| is_unmapped(&reading.var_name))
+        {
+            let shown = text.iter().any(|(name, labels, value)| {
+                name == "lightfi_reading"
+                    && labels["sensor_id"] == sensor.identity.id
+                    && labels.get("var_name").map_or("", String::as_str) == &*reading.var_name
+                    // Adding zero makes a negative zero positive, as it is exposed.
+                    && *value == (reading.value + 0.0).to_bits()
+            });
+            assert!(shown, "{reading:?} of {:?}", sensor.identity);
+        }
+    }
+});
+
+fn readings(snapshot: &Snapshot) -> impl Iterator<Item = (&Sensor, &Reading)> {
+    let sensors = snapshot.sensors.iter();
+    sensors.flat_map(|sensor| sensor.readings.iter().map(move |reading| (sensor, reading)))
+}
+
+fn is_unmapped(var_name: &str) -> bool {
+    !lightfi_exporter::catalog::ROWS
+        .iter()
+        .any(|row| row.var_name == var_name)
+}
+
+/// What a collector can make: ids are not empty, values are finite.
+fn snapshot(fuzzed: &Fuzzed) -> Arc<Snapshot> {
+    let text = |text: Option<&str>| text.map(str::to_owned);
+    let named = fuzzed.sensors.iter().filter(|(id, _)| !id.is_empty());
+    let sensors = named.map(|(id, sensor)| Sensor {
+        identity: Arc::new(Identity::new(
+            (*id).to_owned(),
+            text(sensor.name),
+            text(sensor.location),
+            text(sensor.location_id),
+            BTreeMap::from([("note".to_owned(), sensor.note.to_owned())]),
+        )),
+        readings: (sensor.readings.iter())
+            .filter(|(_, (_, value))| value.is_finite())
+            .map(|(var_name, (age, value))| Reading {
+                var_name: (*var_name).into(),
+                time: NOW - f64::from(*age),
+                value: *value,
+            })
+            .collect(),
+        skipped: Skipped::default(),
+        read: sensor.read,
+        last_success: sensor.read.map(|_| NOW - 5.0),
+    });
+    Arc::new(Snapshot {
+        sensors: sensors.collect(),
+        summary: Summary {
+            up: true,
+            ..Summary::default()
+        },
+    })
+}
+
+/// Name, labels and value, by its bits, of every series.
+type Series = BTreeSet<(String, BTreeMap<String, String>, u64)>;
+
+fn read_back(view: Arc<View>, format: Format) -> Series {
+    let everything = Filter::default();
+    let mut body: Vec<u8> = view
+        .rendering(format, everything.clone())
+        .flatten()
+        .collect();
+    render_own(&[], format, &everything, &mut body);
+    let body = String::from_utf8(body).expect("it is text");
+    let families = parser::parse(&body, format).unwrap_or_else(|error| panic!("{error}\n{body}"));
+    let samples = families.into_iter().flat_map(|family| family.samples);
+    samples
+        .map(|sample| (sample.name, sample.labels, sample.value.to_bits()))
+        .collect()
+}

@@ -1,0 +1,15 @@
+//! Any text as the web configuration: taken, or refused in words that name the file.
+#![no_main]
+
+use std::path::Path;
+
+use libfuzzer_sys::fuzz_target;
+use lightfi_exporter::web::toolkit::check_text;
+
+const NAME: &str = "fuzzed.yml";
+
+fuzz_target!(|text: &str| {
+    if let Err(errors) = check_text(Path::new(NAME), text) {
+        assert!(errors.to_string().contains(NAME), "{errors}");
+    }
+});
