@@ -70,6 +70,8 @@ class Simulator:
             self.process = Process(arguments, OTHER_CPU, bench.directory / "simulator.log", stdout)
         ready = lambda: printed.read_text().endswith("# ready\n") or not self.process.alive()
         wait_until(ready, "the simulated cloud's start")
+        # Its sensors report within the first second: from then on each has all of its readings.
+        time.sleep(1.1)
         self.configuration = printed.read_text()
         if not self.process.alive():
             raise RuntimeError(f"the simulated cloud ended: {self.process.log.read_text()[-2000:]}")
