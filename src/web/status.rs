@@ -102,7 +102,7 @@ struct Card {
 }
 
 struct Row<'a> {
-    /// Index into [`Snapshot::sensors`].
+    /// Index into [`crate::snapshot::Snapshot::sensors`].
     sensor: usize,
     identity: &'a Identity,
     state: Option<&'static str>,
