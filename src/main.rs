@@ -23,8 +23,8 @@ fn main() -> ExitCode {
     let sockets = ListenFd::from_env();
     let text = |text: std::ffi::OsString| text.into_string().ok();
     let environment = env::vars_os().filter_map(|(key, value)| Some((text(key)?, text(value)?)));
-    // One thread serves and asks: sending is the kernel's work, and what takes long is done by others. A second one would
-    // serve no faster, and keep a heap of its own.
+    // One thread serves and asks: sending is the kernel's work, and rendering, packing and long decoding are done by others.
+    // A second one would serve no faster, and keep a heap of its own.
     let runtime = Builder::new_current_thread().enable_all().build();
     let result = runtime.map_err(Into::into).and_then(|runtime| {
         let result = runtime.block_on(cli.run(environment.collect(), sockets));

@@ -7,6 +7,7 @@
 //! | `/-/reload`, `/config` | [`lifecycle`] |
 //! | `/` | [`status`] |
 //!
+//! Each request first meets the [`toolkit`], then [`Routes`]: a scrape goes straight to [`metrics`], the rest by a router.
 //! [`server`] accepts connections and ends them, [`connections`] says which, [`toolkit`] says who may come in. Nothing here
 //! asks the API: a scrape waits for the collector at most, and reads what the publisher holds.
 
