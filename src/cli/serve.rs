@@ -142,7 +142,7 @@ impl Exporter {
             None => self.bind().await?,
         };
         let Signals { shutdown, hangup } = signals;
-        let (collector, handle) = Collector::new(self.assignment());
+        let (mut collector, handle) = Collector::new(self.assignment());
         let publisher = Arc::new(Publisher::new(collector.before_the_first(), self.catalog()));
         let (reloads, asked) = mpsc::channel(1);
         let app = App {

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     api::SensorReply,
     catalog, config,
-    snapshot::{Identity, Reading, Sensor, Skipped, Snapshot, Summary, UnixTime},
+    snapshot::{Identity, Reading, Sensor, SeriesLabels, Skipped, Snapshot, Summary, UnixTime},
 };
 
 /// All that outlives a collection.
@@ -30,6 +30,8 @@ pub struct Ledger {
     pub(super) unanswered: HashMap<Job, Unanswered>,
     pub(super) summary: Summary,
     sensors: BTreeMap<Arc<str>, Held>,
+    /// Of the last snapshot.
+    labels: Arc<SeriesLabels>,
 }
 
 /// One sensor's page.
@@ -204,7 +206,7 @@ impl Ledger {
     }
 
     /// Everything that is known now.
-    pub fn snapshot(&self) -> Snapshot {
+    pub fn snapshot(&mut self) -> Snapshot {
         let sensors = self.sensors.values().map(|held| Sensor {
             identity: held.identity.clone(),
             readings: held.readings.clone(),
@@ -212,10 +214,9 @@ impl Ledger {
             read: held.read,
             last_success: held.last_success,
         });
-        Snapshot {
-            sensors: sensors.collect(),
-            summary: self.summary,
-        }
+        let snapshot = Snapshot::after(&self.labels, sensors.collect(), self.summary);
+        self.labels = snapshot.labels().clone();
+        snapshot
     }
 }
 

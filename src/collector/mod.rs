@@ -257,7 +257,7 @@ impl Collector {
     }
 
     /// What is shown before the first collection has ended: nothing of any sensor.
-    pub fn before_the_first(&self) -> Snapshot {
+    pub fn before_the_first(&mut self) -> Snapshot {
         self.ledger.snapshot()
     }
 

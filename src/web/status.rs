@@ -477,10 +477,7 @@ mod tests {
             read: Some(true),
             last_success: Some(NOW - last_read),
         };
-        let snapshot = Snapshot {
-            sensors: vec![sensor],
-            ..Snapshot::default()
-        };
+        let snapshot = Snapshot::new(vec![sensor], Summary::default());
         let catalog = Catalog::new(&BTreeMap::new(), HOUR, false);
         View::new(snapshot.into(), catalog.into(), NOW)
     }

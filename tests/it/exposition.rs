@@ -64,16 +64,14 @@ fn sensor(identity: Arc<Identity>, readings: &[(&str, f64, f64)]) -> Sensor {
 }
 
 fn snapshot(sensors: Vec<Sensor>) -> Snapshot {
-    Snapshot {
-        sensors,
-        summary: Summary {
-            up: true,
-            duration: Duration::from_millis(420),
-            last_success: Some(NOW - 5.0),
-            interval: Duration::from_secs(60),
-            ..Summary::default()
-        },
-    }
+    let summary = Summary {
+        up: true,
+        duration: Duration::from_millis(420),
+        last_success: Some(NOW - 5.0),
+        interval: Duration::from_secs(60),
+        ..Summary::default()
+    };
+    Snapshot::new(sensors, summary)
 }
 
 /// A whole body, without metrics of the exporter itself.
