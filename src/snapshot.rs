@@ -83,13 +83,13 @@ impl Skipped {
 #[derive(Debug, PartialEq)]
 pub struct Identity {
     /// The API's id.
-    pub id: String,
+    pub id: Arc<str>,
     /// Configured or the API's; never empty.
-    pub name: Option<String>,
+    pub name: Option<Arc<str>>,
     /// Path such as `HQ / Floor 3`; never empty.
-    pub location: Option<String>,
+    pub location: Option<Arc<str>>,
     /// The API's id of the location it was found in.
-    pub location_id: Option<String>,
+    pub location_id: Option<Arc<str>>,
     /// Configured, for `lightfi_sensor_info` only.
     pub labels: BTreeMap<String, String>,
     info_labels: Box<str>,
@@ -98,10 +98,10 @@ pub struct Identity {
 impl Identity {
     /// Writes the labels' text. Empty texts count as absent, as Prometheus holds an empty label for none.
     pub fn new(
-        id: String,
-        name: Option<String>,
-        location: Option<String>,
-        location_id: Option<String>,
+        id: Arc<str>,
+        name: Option<Arc<str>>,
+        location: Option<Arc<str>>,
+        location_id: Option<Arc<str>>,
         labels: BTreeMap<String, String>,
     ) -> Self {
         let [name, location, location_id] =
@@ -312,8 +312,8 @@ mod tests {
 
     fn identity(id: &str, name: &str, location: &str, location_id: &str) -> Identity {
         let [name, location, location_id] =
-            [name, location, location_id].map(|text| Some(text.to_owned()));
-        Identity::new(id.to_owned(), name, location, location_id, BTreeMap::new())
+            [name, location, location_id].map(|text| Some(text.into()));
+        Identity::new(id.into(), name, location, location_id, BTreeMap::new())
     }
 
     fn sensor(identity: Identity) -> Sensor {
@@ -402,7 +402,7 @@ mod tests {
             ("desk".to_owned(), "12".to_owned()),
             ("none".to_owned(), String::new()),
         ]);
-        let some = |text: &str| Some(text.to_owned());
+        let some = |text: &str| Some(text.into());
         let whole = Identity::new("AQ2-1".into(), some("A"), some("HQ"), some("77"), labels);
         assert_eq!(
             whole.info_labels(),

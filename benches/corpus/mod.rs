@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    mem::take,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -35,7 +36,7 @@ const INTERVAL: Duration = Duration::from_secs(3600);
 
 /// An exporter's refreshes, without network and clock.
 pub struct Refreshes {
-    targets: Targets,
+    targets: Arc<Targets>,
     ledger: Ledger,
     catalog: Arc<Catalog>,
     ids: Vec<Arc<str>>,
@@ -48,24 +49,26 @@ impl Refreshes {
     /// Of so many sensors, none of them read yet.
     pub fn of(sensors: usize) -> Self {
         let mut chance = fastrand::Rng::with_seed(sensors as u64);
-        let ids: Vec<Arc<str>> = (0..sensors)
+        let mut ids: Vec<Arc<str>> = (0..sensors)
             .map(|n| format!("AQ2-{:07X}{n:05X}", chance.u32(0..1 << 28)).into())
             .collect();
+        // In this order they are asked for.
+        ids.sort();
         let listed = ids.iter().enumerate().map(|(n, id)| config::Sensor {
-            id: id.to_string(),
-            name: Some(format!("Room {}.{:02}", n / FLOOR, n % FLOOR)),
-            location: Some(format!("HQ / Floor {}", n / FLOOR)),
+            id: id.clone(),
+            name: Some(format!("Room {}.{:02}", n / FLOOR, n % FLOOR).into()),
+            location: Some(format!("HQ / Floor {}", n / FLOOR).into()),
             ..config::Sensor::default()
         });
         Self {
-            targets: Targets {
+            targets: Arc::new(Targets {
                 sensors: listed.collect(),
-                locations: Vec::new(),
+                locations: [].into(),
                 slots: usize::MAX,
                 interval: INTERVAL,
                 max_series: usize::MAX,
                 reading_timestamps: true,
-            },
+            }),
             ledger: Ledger::new(INTERVAL),
             catalog: Catalog::new(&BTreeMap::new(), Duration::ZERO, true).into(),
             replies: [1, 2].map(|_| ids.iter().map(|id| reply(id, &mut chance)).collect()),
@@ -87,7 +90,8 @@ impl Refreshes {
         let now = Instant::now();
         let course = Schedule::new(Mode::Interval, INTERVAL).started(now, 0.5);
         let luck = fastrand::Rng::with_seed(1);
-        let mut round = Round::begin(&self.targets, &mut self.ledger, now, course, luck);
+        let ledger = take(&mut self.ledger);
+        let mut round = Round::begin(self.targets.clone(), ledger, now, course, luck);
         for (reply, id) in answers.into_iter().zip(&self.ids) {
             let Step::Send(attempt) = round.next(now) else {
                 unreachable!("all may be asked for at once")
@@ -95,7 +99,7 @@ impl Refreshes {
             assert_eq!(attempt.job, Job::Sensor(id.clone()));
             round.ended(attempt, Ok(Reply::Sensor(reply)), now, NOW);
         }
-        round.close(now, NOW);
+        (self.ledger, _) = round.close(now, NOW);
         self.ledger.snapshot().into()
     }
 

@@ -33,13 +33,13 @@ fn catalog() -> Arc<Catalog> {
 }
 
 fn identity(id: &str, name: &str, location: &str, labels: &[(&str, &str)]) -> Arc<Identity> {
-    let some = |text: &str| Some(text.to_owned());
+    let some = |text: &str| Some(text.into());
     let labels = labels
         .iter()
         .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
     let location_id = some(if location.is_empty() { "" } else { "1234" });
     Arc::new(Identity::new(
-        id.to_owned(),
+        id.into(),
         some(name),
         some(location),
         location_id,
