@@ -8,13 +8,15 @@ use std::hint::black_box;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 use corpus::Refreshes;
+use lightfi_exporter::exposition::{Rendering, gzip::Deflater};
 
 fn stages(criterion: &mut Criterion) {
     for sensors in [100, 1000, 10_000] {
         let mut refreshes = Refreshes::of(sensors);
         let answers = refreshes.decode();
         let snapshot = refreshes.build(answers);
-        let text = refreshes.render(&snapshot);
+        let mut text = Vec::new();
+        refreshes.render(&snapshot, |chunk| text.push(chunk.to_vec()));
         let mut group = criterion.benchmark_group("refresh");
         group.sample_size(10);
         group.throughput(Throughput::Elements(sensors as u64));
@@ -32,10 +34,18 @@ fn stages(criterion: &mut Criterion) {
         });
         let refreshes = refreshes.into_inner();
         group.bench_function(id("render"), |bencher| {
-            bencher.iter(|| black_box(refreshes.render(&snapshot)));
+            bencher.iter(|| {
+                refreshes.render(&snapshot, |chunk| {
+                    black_box(chunk);
+                })
+            });
         });
         group.bench_function(id("gzip"), |bencher| {
-            bencher.iter(|| black_box(refreshes.gzip(&text)));
+            bencher.iter(|| {
+                let mut member = Deflater::new(text.len() * Rendering::CHUNK);
+                text.iter().for_each(|chunk| member.push(chunk));
+                black_box(member.finish())
+            });
         });
         group.finish();
     }

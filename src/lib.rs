@@ -5,8 +5,8 @@
 //!
 //! `config → oauth → api → snapshot (+ catalog) → collector → exposition → publisher → web → cli → main`
 //!
-//! Data flows along that line only, and so do imports: a module may use what stands before it. `catalog`, `stats` and
-//! [`config::Secret`] are leaves that anyone may use. A test (`tests/it/architecture.rs`) holds this line.
+//! Data flows along that line only, and so do imports: a module may use what stands before it. `catalog`, `stats`,
+//! [`aside`] and [`config::Secret`] are leaves that anyone may use. A test (`tests/it/architecture.rs`) holds this line.
 //!
 //! Absences that hold:
 //! - nothing before `web` knows that anything is served over HTTP;
@@ -19,6 +19,7 @@
 //! scrape is answered in `web/metrics.rs`.
 
 pub mod api;
+pub mod aside;
 pub mod catalog;
 pub mod cli;
 pub mod collector;

@@ -79,42 +79,33 @@ impl Skipped {
     }
 }
 
-/// Who a sensor is: what goes into labels, and their text, escaped once for as long as nothing of it changes.
+/// Who a sensor is: what goes into labels.
 #[derive(Debug, PartialEq)]
 pub struct Identity {
     /// The API's id.
-    pub id: String,
+    pub id: Arc<str>,
     /// Configured or the API's; never empty.
-    pub name: Option<String>,
+    pub name: Option<Arc<str>>,
     /// Path such as `HQ / Floor 3`; never empty.
-    pub location: Option<String>,
+    pub location: Option<Arc<str>>,
     /// The API's id of the location it was found in.
-    pub location_id: Option<String>,
+    pub location_id: Option<Arc<str>>,
     /// Configured, for `lightfi_sensor_info` only.
     pub labels: BTreeMap<String, String>,
-    series_labels: Arc<str>,
     info_labels: Box<str>,
 }
 
 impl Identity {
     /// Writes the labels' text. Empty texts count as absent, as Prometheus holds an empty label for none.
     pub fn new(
-        id: String,
-        name: Option<String>,
-        location: Option<String>,
-        location_id: Option<String>,
+        id: Arc<str>,
+        name: Option<Arc<str>>,
+        location: Option<Arc<str>>,
+        location_id: Option<Arc<str>>,
         labels: BTreeMap<String, String>,
     ) -> Self {
         let [name, location, location_id] =
             [name, location, location_id].map(|text| text.filter(|text| !text.is_empty()));
-        let mut series = String::new();
-        push_label(&mut series, "sensor_id", &id);
-        push_label(&mut series, "sensor", name.as_deref().unwrap_or(&id));
-        push_label(
-            &mut series,
-            "location",
-            location.as_deref().unwrap_or_default(),
-        );
         let mut info = String::new();
         push_label(&mut info, "model", model(&id).unwrap_or_default());
         push_label(
@@ -131,14 +122,8 @@ impl Identity {
             location,
             location_id,
             labels,
-            series_labels: series.into(),
             info_labels: info.into(),
         }
-    }
-
-    /// `sensor_id="…",sensor="…",location="…"`: the labels of every series, without braces.
-    pub fn series_labels(&self) -> &Arc<str> {
-        &self.series_labels
     }
 
     /// What `lightfi_sensor_info` has beside the labels of every series: `model="…",location_id="…",desk="12"`; may be empty.
@@ -228,6 +213,63 @@ pub struct Summary {
     pub interval: Duration,
 }
 
+/// The labels of every series of each sensor, escaped once for as long as none of them changes. They stand in one text:
+/// a body has them a dozen times over, and memory is read fastest in a row.
+#[derive(Debug, Default, PartialEq)]
+pub struct SeriesLabels {
+    /// Whose they are.
+    identities: Box<[Arc<Identity>]>,
+    text: Box<str>,
+    /// Where in `text` those of each sensor end.
+    ends: Box<[usize]>,
+}
+
+impl SeriesLabels {
+    /// Writes those of these sensors.
+    fn of(sensors: &[Sensor]) -> Self {
+        let mut text = String::new();
+        let mut label = String::new();
+        let mut ends = Vec::with_capacity(sensors.len());
+        for Sensor { identity, .. } in sensors {
+            let Identity {
+                id, name, location, ..
+            } = &**identity;
+            label.clear();
+            push_label(&mut label, "sensor_id", id);
+            push_label(&mut label, "sensor", name.as_deref().unwrap_or(id));
+            push_label(
+                &mut label,
+                "location",
+                location.as_deref().unwrap_or_default(),
+            );
+            text.push_str(&label);
+            ends.push(text.len());
+        }
+        Self {
+            identities: sensors.iter().map(|s| s.identity.clone()).collect(),
+            text: text.into(),
+            ends: ends.into(),
+        }
+    }
+
+    /// Whether they are those of these sensors, in this order.
+    fn are_of(&self, sensors: &[Sensor]) -> bool {
+        let same = |(mine, sensor): (&Arc<_>, &Sensor)| Arc::ptr_eq(mine, &sensor.identity);
+        self.identities.len() == sensors.len() && self.identities.iter().zip(sensors).all(same)
+    }
+
+    /// `sensor_id="…",sensor="…",location="…"`, without braces, of the sensor at this index of the snapshot.
+    pub fn at(&self, sensor: usize) -> &str {
+        let start = sensor.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.text[start..self.ends[sensor]]
+    }
+
+    /// The length of the text of all.
+    pub fn len(&self) -> usize {
+        self.text.len()
+    }
+}
+
 /// Everything one scrape may show of the sensors.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Snapshot {
@@ -235,6 +277,33 @@ pub struct Snapshot {
     pub sensors: Vec<Sensor>,
     /// How the last collection went.
     pub summary: Summary,
+    labels: Arc<SeriesLabels>,
+}
+
+impl Snapshot {
+    /// Of these sensors, by id.
+    pub fn new(sensors: Vec<Sensor>, summary: Summary) -> Self {
+        Self::after(&Arc::default(), sensors, summary)
+    }
+
+    /// The same after another one that had these labels: where the sensors are still the same, so are they.
+    pub fn after(labels: &Arc<SeriesLabels>, sensors: Vec<Sensor>, summary: Summary) -> Self {
+        let labels = if labels.are_of(&sensors) {
+            labels.clone()
+        } else {
+            SeriesLabels::of(&sensors).into()
+        };
+        Self {
+            sensors,
+            summary,
+            labels,
+        }
+    }
+
+    /// What tells the sensors' series apart.
+    pub fn labels(&self) -> &Arc<SeriesLabels> {
+        &self.labels
+    }
 }
 
 #[cfg(test)]
@@ -243,8 +312,18 @@ mod tests {
 
     fn identity(id: &str, name: &str, location: &str, location_id: &str) -> Identity {
         let [name, location, location_id] =
-            [name, location, location_id].map(|text| Some(text.to_owned()));
-        Identity::new(id.to_owned(), name, location, location_id, BTreeMap::new())
+            [name, location, location_id].map(|text| Some(text.into()));
+        Identity::new(id.into(), name, location, location_id, BTreeMap::new())
+    }
+
+    fn sensor(identity: Identity) -> Sensor {
+        Sensor {
+            identity: Arc::new(identity),
+            readings: Arc::default(),
+            skipped: Skipped::default(),
+            read: None,
+            last_success: None,
+        }
     }
 
     #[test]
@@ -276,20 +355,45 @@ mod tests {
 
     #[test]
     fn every_series_says_which_sensor_and_where() {
-        let whole = identity("AQ2-1", "Boardroom", "HQ / Floor 3", "77");
+        let whole = sensor(identity("AQ2-1", "Boardroom", "HQ / Floor 3", "77"));
+        let bare = sensor(identity("AQ2-2", "", "", ""));
+        let snapshot = Snapshot::new(vec![whole, bare.clone()], Summary::default());
         assert_eq!(
-            &**whole.series_labels(),
-            r#"sensor_id="AQ2-1",sensor="Boardroom",location="HQ / Floor 3""#
+            [0, 1].map(|index| snapshot.labels().at(index)),
+            [
+                r#"sensor_id="AQ2-1",sensor="Boardroom",location="HQ / Floor 3""#,
+                r#"sensor_id="AQ2-2",sensor="AQ2-2""#
+            ]
         );
-        let bare = identity("AQ2-1", "", "", "");
+        let bare = &bare.identity;
         assert_eq!(
-            &**bare.series_labels(),
-            r#"sensor_id="AQ2-1",sensor="AQ2-1""#
+            (&bare.name, &bare.location, &bare.location_id),
+            (&None, &None, &None)
         );
-        assert_eq!(
-            (bare.name, bare.location, bare.location_id),
-            (None, None, None)
-        );
+    }
+
+    #[test]
+    fn labels_are_kept_while_the_sensors_are_the_same() {
+        let [one, two] = ["AQ2-1", "AQ2-2"].map(|id| sensor(identity(id, "", "", "")));
+        let of = |sensors: &[&Sensor], before: &Snapshot| {
+            let sensors = sensors.iter().copied().cloned().collect();
+            Snapshot::after(before.labels(), sensors, Summary::default())
+        };
+        let both = of(&[&one, &two], &Snapshot::default());
+        let again = of(&[&one, &two], &both);
+        assert!(Arc::ptr_eq(both.labels(), again.labels()));
+        let renamed = sensor(identity("AQ2-2", "Boardroom", "", ""));
+        for (others, last) in [
+            (
+                vec![&one, &renamed],
+                r#"sensor_id="AQ2-2",sensor="Boardroom""#,
+            ),
+            (vec![&two, &one], r#"sensor_id="AQ2-1",sensor="AQ2-1""#),
+            (vec![&one], r#"sensor_id="AQ2-1",sensor="AQ2-1""#),
+        ] {
+            let other = of(&others, &both);
+            assert_eq!(other.labels().at(others.len() - 1), last);
+        }
     }
 
     #[test]
@@ -298,7 +402,7 @@ mod tests {
             ("desk".to_owned(), "12".to_owned()),
             ("none".to_owned(), String::new()),
         ]);
-        let some = |text: &str| Some(text.to_owned());
+        let some = |text: &str| Some(text.into());
         let whole = Identity::new("AQ2-1".into(), some("A"), some("HQ"), some("77"), labels);
         assert_eq!(
             whole.info_labels(),

@@ -4,7 +4,8 @@
 //! values and times than the one before.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
+    mem::take,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -14,12 +15,12 @@ use lightfi_exporter::{
     catalog::Catalog,
     collector::{Job, Ledger, Reply, Round, Schedule, Step, Targets},
     config::{self, Mode},
-    exposition::{Filter, Format, Rendering, View, gzip},
+    exposition::{Filter, Format, Rendering, View},
     snapshot::Snapshot,
 };
 
-/// Decoded replies by sensor.
-pub type Answers = HashMap<Arc<str>, SensorReply>;
+/// Decoded replies, in the order of the sensors.
+pub type Answers = Vec<SensorReply>;
 
 const VARIABLES: [&str; 5] = [
     "CO2ppm",
@@ -35,7 +36,7 @@ const INTERVAL: Duration = Duration::from_secs(3600);
 
 /// An exporter's refreshes, without network and clock.
 pub struct Refreshes {
-    targets: Targets,
+    targets: Arc<Targets>,
     ledger: Ledger,
     catalog: Arc<Catalog>,
     ids: Vec<Arc<str>>,
@@ -48,24 +49,26 @@ impl Refreshes {
     /// Of so many sensors, none of them read yet.
     pub fn of(sensors: usize) -> Self {
         let mut chance = fastrand::Rng::with_seed(sensors as u64);
-        let ids: Vec<Arc<str>> = (0..sensors)
+        let mut ids: Vec<Arc<str>> = (0..sensors)
             .map(|n| format!("AQ2-{:07X}{n:05X}", chance.u32(0..1 << 28)).into())
             .collect();
+        // In this order they are asked for.
+        ids.sort();
         let listed = ids.iter().enumerate().map(|(n, id)| config::Sensor {
-            id: id.to_string(),
-            name: Some(format!("Room {}.{:02}", n / FLOOR, n % FLOOR)),
-            location: Some(format!("HQ / Floor {}", n / FLOOR)),
+            id: id.clone(),
+            name: Some(format!("Room {}.{:02}", n / FLOOR, n % FLOOR).into()),
+            location: Some(format!("HQ / Floor {}", n / FLOOR).into()),
             ..config::Sensor::default()
         });
         Self {
-            targets: Targets {
+            targets: Arc::new(Targets {
                 sensors: listed.collect(),
-                locations: Vec::new(),
+                locations: [].into(),
                 slots: usize::MAX,
                 interval: INTERVAL,
                 max_series: usize::MAX,
                 reading_timestamps: true,
-            },
+            }),
             ledger: Ledger::new(INTERVAL),
             catalog: Catalog::new(&BTreeMap::new(), Duration::ZERO, true).into(),
             replies: [1, 2].map(|_| ids.iter().map(|id| reply(id, &mut chance)).collect()),
@@ -78,41 +81,37 @@ impl Refreshes {
     pub fn decode(&mut self) -> Answers {
         let replies = &self.replies[self.made % 2];
         self.made += 1;
-        let replies = self.ids.iter().zip(replies);
-        replies
-            .filter_map(|(id, body)| Some((id.clone(), decode_sensor(body).ok()?)))
-            .collect()
+        let decoded = replies.iter().map(|body| decode_sensor(body));
+        decoded.map(|reply| reply.expect("well-formed")).collect()
     }
 
     /// The snapshot they make, by the steps of a collection.
-    pub fn build(&mut self, mut answers: Answers) -> Arc<Snapshot> {
+    pub fn build(&mut self, answers: Answers) -> Arc<Snapshot> {
         let now = Instant::now();
         let course = Schedule::new(Mode::Interval, INTERVAL).started(now, 0.5);
         let luck = fastrand::Rng::with_seed(1);
-        let mut round = Round::begin(&self.targets, &mut self.ledger, now, course, luck);
-        while let Step::Send(attempt) = round.next(now) {
-            if let Job::Sensor(id) = &attempt.job
-                && let Some(reply) = answers.remove(id)
-            {
-                round.ended(attempt, Ok(Reply::Sensor(reply)), now, NOW);
-            }
+        let ledger = take(&mut self.ledger);
+        let mut round = Round::begin(self.targets.clone(), ledger, now, course, luck);
+        for (reply, id) in answers.into_iter().zip(&self.ids) {
+            let Step::Send(attempt) = round.next(now) else {
+                unreachable!("all may be asked for at once")
+            };
+            assert_eq!(attempt.job, Job::Sensor(id.clone()));
+            round.ended(attempt, Ok(Reply::Sensor(reply)), now, NOW);
         }
-        round.close(now, NOW);
+        (self.ledger, _) = round.close(now, NOW);
         self.ledger.snapshot().into()
     }
 
-    /// The text of the format that Prometheus asks for, in chunks.
-    pub fn render(&self, snapshot: &Arc<Snapshot>) -> Vec<Vec<u8>> {
+    /// The text of the format that Prometheus asks for; `each` is given it chunk by chunk.
+    pub fn render(&self, snapshot: &Arc<Snapshot>, mut each: impl FnMut(&[u8])) {
         let view = Arc::new(View::new(snapshot.clone(), self.catalog.clone(), NOW));
-        view.rendering(Format::OpenMetrics, Filter::default())
-            .collect()
-    }
-
-    /// The same, compressed.
-    pub fn gzip(&self, text: &[Vec<u8>]) -> gzip::Prefix {
-        let mut member = gzip::Deflater::new(text.len() * Rendering::CHUNK);
-        text.iter().for_each(|chunk| member.push(chunk));
-        member.finish()
+        let mut rendering = view.rendering(Format::OpenMetrics, Filter::default());
+        let mut chunk = Vec::with_capacity(Rendering::CHUNK);
+        while rendering.fill(&mut chunk) {
+            each(&chunk);
+            chunk.clear();
+        }
     }
 }
 

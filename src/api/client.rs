@@ -4,7 +4,6 @@
 //! goes to the configured scheme, host and port only.
 
 use std::{
-    panic::resume_unwind,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
@@ -13,7 +12,6 @@ use reqwest::{
     Response, StatusCode,
     header::{AUTHORIZATION, DATE, RETRY_AFTER},
 };
-use tokio::task::spawn_blocking;
 use url::Url;
 
 use super::{
@@ -22,6 +20,7 @@ use super::{
     model::{self, LocationReply, Malformed, SensorReply},
 };
 use crate::{
+    aside::aside,
     config,
     oauth::{AccessToken, TokenError, TokenSource, http},
     stats::{Reason, Route, Stats},
@@ -300,10 +299,7 @@ impl Client {
         // The keys it names are the server's words.
         let what = |malformed| self.tokens.scrub(&format!("GET {path}: {malformed}"));
         let decoded = if body.len() > DECODED_AT_ONCE {
-            // It cannot be stopped half-way, and an error would be a panic of the decoder.
-            spawn_blocking(move || decode(&body))
-                .await
-                .unwrap_or_else(|error| resume_unwind(error.into_panic()))
+            aside(move || decode(&body)).await
         } else {
             decode(&body)
         };

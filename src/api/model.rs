@@ -82,9 +82,12 @@ pub struct Malformed(pub(super) String);
 /// An element of `data` as the API sends them, as far as is known.
 struct PlainItem<'a> {
     var_name: Cow<'a, str>,
-    time: Option<&'a RawValue>,
-    value: Option<&'a RawValue>,
+    time: Option<f64>,
+    value: Option<f64>,
 }
+
+/// A finite number, or `None` for null.
+struct Number(Option<f64>);
 
 /// The body of `GET /sensors/{id}` as the API sends it, as far as is known.
 #[derive(Deserialize)]
@@ -481,8 +484,8 @@ fn item(element: &RawValue) -> Item {
     let plain = fields.as_ref().and_then(|fields| {
         Some(PlainItem {
             var_name: string(fields.get("var_name")?.get())?.into(),
-            time: fields.get("time"),
-            value: fields.get("value"),
+            time: number(fields.get("time")).ok()?,
+            value: number(fields.get("value")).ok()?,
         })
     });
     plain.map_or(Item::Malformed, Item::from)
@@ -490,14 +493,13 @@ fn item(element: &RawValue) -> Item {
 
 impl From<PlainItem<'_>> for Item {
     fn from(item: PlainItem<'_>) -> Self {
-        match (number(item.time), number(item.value)) {
+        match (item.time, item.value) {
             _ if item.var_name.is_empty() => Self::Malformed,
-            (Ok(Some(time)), Ok(Some(value))) => Self::Reading {
+            (Some(time), Some(value)) => Self::Reading {
                 var_name: item.var_name.into_owned(),
                 time,
                 value,
             },
-            (Err(()), _) | (_, Err(())) => Self::Malformed,
             _ => Self::Null,
         }
     }
@@ -575,8 +577,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for PlainItem<'a> {
                             let Key(name) = map.next_value()?;
                             var_name = Some(name);
                         }
-                        "time" => time = Some(map.next_value()?),
-                        "value" => value = Some(map.next_value()?),
+                        "time" => Number(time) = map.next_value()?,
+                        "value" => Number(value) = map.next_value()?,
                         _ => {
                             map.next_value::<IgnoredAny>()?;
                         }
@@ -590,6 +592,33 @@ impl<'de: 'a, 'a> Deserialize<'de> for PlainItem<'a> {
             }
         }
         deserializer.deserialize_map(Object)
+    }
+}
+
+impl<'de> Deserialize<'de> for Number {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NumberOrNull;
+        impl Visitor<'_> for NumberOrNull {
+            type Value = Number;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a number or null")
+            }
+            fn visit_f64<E>(self, number: f64) -> Result<Number, E> {
+                Ok(Number(Some(number)))
+            }
+            #[allow(clippy::cast_precision_loss)] // to the nearest, as the text would be read
+            fn visit_u64<E>(self, number: u64) -> Result<Number, E> {
+                Ok(Number(Some(number as f64)))
+            }
+            #[allow(clippy::cast_precision_loss)]
+            fn visit_i64<E>(self, number: i64) -> Result<Number, E> {
+                Ok(Number(Some(number as f64)))
+            }
+            fn visit_unit<E>(self) -> Result<Number, E> {
+                Ok(Number(None))
+            }
+        }
+        deserializer.deserialize_any(NumberOrNull)
     }
 }
 

@@ -1,6 +1,9 @@
 //! How `check --online` and `sensors` show sensors to a person or a program.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use comfy_table::{Table, presets};
 use serde::Serialize;
@@ -46,11 +49,12 @@ impl Entry {
                 .filter(|reading| !measured || catalog::is_measured(&reading.var_name));
             readings.map(|reading| reading.time).reduce(f64::max)
         };
+        let text = |text: &Option<Arc<str>>| text.as_deref().map(str::to_owned);
         Self {
-            id: identity.id.clone(),
-            name: identity.name.clone(),
-            location: identity.location.clone(),
-            location_id: identity.location_id.clone(),
+            id: identity.id.to_string(),
+            name: text(&identity.name),
+            location: text(&identity.location),
+            location_id: text(&identity.location_id),
             model: identity.model().map(str::to_owned),
             variables: sensor
                 .readings

@@ -8,19 +8,14 @@ use std::{
 
 use anyhow::{Context, anyhow};
 use listenfd::ListenFd;
-use tokio::{
-    net::TcpListener,
-    signal::unix::Signal,
-    sync::mpsc,
-    task::{JoinHandle, spawn_blocking},
-    time::sleep,
-};
+use tokio::{net::TcpListener, signal::unix::Signal, sync::mpsc, task::JoinHandle, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::Failure;
 use crate::{
     api::Client,
+    aside::aside,
     catalog::Catalog,
     collector::{Assignment, Collector},
     config::{self, Config, Errors, Loaded, Purpose},
@@ -142,7 +137,7 @@ impl Exporter {
             None => self.bind().await?,
         };
         let Signals { shutdown, hangup } = signals;
-        let (collector, handle) = Collector::new(self.assignment());
+        let (mut collector, handle) = Collector::new(self.assignment());
         let publisher = Arc::new(Publisher::new(collector.before_the_first(), self.catalog()));
         let (reloads, asked) = mpsc::channel(1);
         let app = App {
@@ -296,7 +291,7 @@ impl Generations {
     async fn reload(&mut self) -> anyhow::Result<()> {
         // A configuration of a hundred thousand sensors takes its time, in which scrapes go on.
         let load = self.load.clone();
-        let Loaded { config, warnings } = spawn_blocking(move || load()).await??;
+        let Loaded { config, warnings } = aside(move || load()).await?;
         let next = self.exporter.successor(config).await?;
         for warning in warnings
             .into_iter()

@@ -4,7 +4,10 @@
 //! until others come.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    borrow::Borrow,
+    cmp::Ordering,
+    collections::{BTreeMap, BTreeSet, HashSet},
+    iter::Peekable,
     sync::Arc,
     time::Duration,
 };
@@ -12,13 +15,13 @@ use std::{
 use super::{
     plan::{Job, Unanswered},
     readings::{Settled, VarNames},
-    round::Targets,
+    round::{Listed, Targets},
     survey::{Finding, Memory, Survey},
 };
 use crate::{
     api::SensorReply,
     catalog, config,
-    snapshot::{Identity, Reading, Sensor, Skipped, Snapshot, Summary, UnixTime},
+    snapshot::{Identity, Reading, Sensor, SeriesLabels, Skipped, Snapshot, Summary, UnixTime},
 };
 
 /// All that outlives a collection.
@@ -27,19 +30,23 @@ pub struct Ledger {
     pub(super) names: VarNames,
     pub(super) locations: Memory,
     /// What the last collection had no answer to.
-    pub(super) unanswered: HashMap<Job, Unanswered>,
+    pub(super) unanswered: BTreeMap<Job, Unanswered>,
     pub(super) summary: Summary,
-    sensors: BTreeMap<Arc<str>, Held>,
+    /// By id, each once.
+    sensors: Vec<Held>,
+    /// Of the last snapshot.
+    labels: Arc<SeriesLabels>,
 }
 
 /// One sensor's page.
 #[derive(Debug)]
 struct Held {
+    id: Arc<str>,
     /// The API's name, last seen.
-    name: Option<String>,
+    name: Option<Arc<str>>,
     /// Where it was found last.
-    path: Option<String>,
-    location_id: Option<String>,
+    path: Option<Arc<str>>,
+    location_id: Option<Arc<str>>,
     /// The location requests whose replies held it last, each once: one, mostly.
     sources: Vec<Arc<str>>,
     readings: Arc<[Reading]>,
@@ -51,8 +58,11 @@ struct Held {
     identity: Arc<Identity>,
 }
 
-/// The result of asking for one sensor by itself; `None` = it failed.
-pub(super) type Direct = HashMap<Arc<str>, Option<(Option<String>, Settled)>>;
+/// The result of asking for sensors by themselves, each once, in the order of the answers; `None` = it failed.
+pub(super) type Direct = Vec<(Arc<str>, Option<Own>)>;
+
+/// The name and the readings in a sensor's own reply.
+type Own = (Option<String>, Settled);
 
 impl Ledger {
     /// Of an exporter that has not collected yet.
@@ -63,11 +73,7 @@ impl Ledger {
     }
 
     /// Sorts out a sensor's own reply.
-    pub(super) fn settle(
-        &mut self,
-        reply: SensorReply,
-        now: UnixTime,
-    ) -> (Option<String>, Settled) {
+    pub(super) fn settle(&mut self, reply: SensorReply, now: UnixTime) -> Own {
         (
             reply.name,
             Settled::from_items(reply.items, now, &mut self.names),
@@ -76,13 +82,8 @@ impl Ledger {
 
     /// Whether the listed sensor `id` is asked for by itself: not where a location's request covers it, be it a failed
     /// one. `seen` are the sensors that good replies hold.
-    pub(super) fn asks_directly(
-        &self,
-        id: &str,
-        survey: &Survey<'_>,
-        seen: &HashSet<&str>,
-    ) -> bool {
-        let held = self.sensors.get(id);
+    pub(super) fn asks_directly(&self, id: &str, survey: &Survey, seen: &HashSet<&str>) -> bool {
+        let held = self.held(id);
         let covered_by_failed =
             held.is_some_and(|held| held.sources.iter().any(|source| survey.has_failed(source)));
         !seen.contains(id) && !covered_by_failed
@@ -90,65 +91,71 @@ impl Ledger {
 
     /// Whether the last collection found the sensor in no location, so that it can be asked for before they answer.
     pub(super) fn was_asked_directly(&self, id: &str) -> bool {
-        self.sensors
-            .get(id)
+        self.held(id)
             .is_some_and(|held| held.read.is_some() && held.sources.is_empty())
+    }
+
+    fn held(&self, id: &str) -> Option<&Held> {
+        let place = self.sensors.binary_search_by(|held| (*held.id).cmp(id));
+        place.ok().map(|place| &self.sensors[place])
     }
 
     /// Closes a collection that ended at `now`.
     pub(super) fn close(
         &mut self,
-        listed: &[config::Sensor],
+        listed: &Listed,
         mut direct: Direct,
-        survey: Survey<'_>,
+        survey: Survey,
         now: UnixTime,
     ) {
-        let failed_sources: BTreeSet<Arc<str>> = self
-            .sensors
-            .values()
-            .flat_map(|held| &held.sources)
+        let sources = self.sensors.iter().flat_map(|held| &held.sources);
+        let failed_sources: BTreeSet<Arc<str>> = sources
             .filter(|source| survey.has_failed(source))
             .cloned()
             .collect();
-        let (mut findings, memory) = survey.conclude();
+        let (findings, memory) = survey.conclude();
         self.locations = memory;
-        let listed: HashMap<&str, &config::Sensor> = listed
-            .iter()
-            .map(|sensor| (sensor.id.as_str(), sensor))
-            .collect();
+        direct.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let mut findings = ById::of(findings.into_iter());
+        let mut direct = ById::of(direct.into_iter());
+        let mut listed = ById::of(listed.iter().map(|sensor| (&sensor.id, sensor)));
         // In place, where a sensor is known: a second ledger beside the first would be most of what a large building takes.
-        self.sensors.retain(|id, held| {
+        self.sensors.retain_mut(|held| {
             let failed: Vec<_> = held
                 .sources
                 .iter()
                 .filter(|source| failed_sources.contains(*source))
                 .cloned()
                 .collect();
-            let (finding, is_listed) = (findings.remove(id), listed.get(&**id).copied());
+            let (finding, is_listed) = (findings.take(&held.id), listed.take(&held.id));
+            let own = direct.take(&held.id);
             let stays = finding.is_some() || is_listed.is_some() || !failed.is_empty();
             if stays {
-                held.turn(id, finding, direct.remove(id), failed, is_listed, now);
+                held.turn(finding, own, failed, is_listed, now);
             }
             stays
         });
-        let unmet = listed.keys().copied();
-        let unmet = unmet.filter(|id| !self.sensors.contains_key(*id));
-        let new: BTreeSet<Arc<str>> = unmet
-            .map(Arc::from)
-            .chain(findings.keys().cloned())
+        let (findings, listed) = (findings.not_taken(), listed.not_taken());
+        let new: BTreeSet<Arc<str>> = (findings.iter().map(|(id, _)| id.clone()))
+            .chain(listed.iter().map(|(id, _)| (*id).clone()))
             .collect();
-        for id in new {
-            let (finding, is_listed) = (findings.remove(&id), listed.get(&*id).copied());
-            let mut held = Held::new();
-            held.turn(&id, finding, direct.remove(&id), Vec::new(), is_listed, now);
-            self.sensors.insert(id, held);
+        let mut findings = ById::of(findings.into_iter());
+        let mut direct = ById::of(direct.not_taken().into_iter());
+        let mut listed = ById::of(listed.into_iter());
+        self.sensors.reserve_exact(new.len());
+        for id in &new {
+            let mut held = Held::new(id.clone());
+            let (finding, own) = (findings.take(id), direct.take(id));
+            held.turn(finding, own, Vec::new(), listed.take(id), now);
+            self.sensors.push(held);
         }
+        self.sensors.sort_by(|a, b| a.id.cmp(&b.id));
         self.names.forget_unused();
     }
 
     /// How many sensors the last read failed of.
     pub(super) fn unread(&self) -> usize {
-        let pages = self.sensors.values();
+        let pages = self.sensors.iter();
         pages.filter(|held| held.read == Some(false)).count()
     }
 
@@ -156,26 +163,26 @@ impl Ledger {
     /// the same ones stay each time. Yields how many sensors and readings it has let go.
     pub(super) fn keep_within(&mut self, targets: &Targets) -> (usize, usize) {
         let series = |held: &Held| held.most_series(targets.reading_timestamps);
-        let of_variables = self.sensors.values().map(|held| held.dropped).sum();
-        let mut excess =
-            (self.sensors.values().map(series).sum::<usize>()).saturating_sub(targets.max_series);
-        let mut dropped = (0, of_variables);
+        let mut dropped = (0, self.sensors.iter().map(|held| held.dropped).sum());
+        let total: usize = self.sensors.iter().map(series).sum();
+        let mut excess = total.saturating_sub(targets.max_series);
         if excess == 0 {
             return dropped;
         }
-        let listed: HashSet<&str> = targets.sensors.iter().map(|s| s.id.as_str()).collect();
-        let (first, last): (Vec<_>, Vec<_>) =
-            (self.sensors.keys().rev().cloned()).partition(|id| !listed.contains(&**id));
-        for id in first.into_iter().chain(last) {
-            if excess == 0 {
-                break;
-            }
-            if let Some(held) = self.sensors.remove(&id) {
-                excess = excess.saturating_sub(series(&held));
-                dropped.0 += 1;
-                dropped.1 += held.readings.len();
-            }
+        self.sensors.reverse();
+        for spares_listed in [true, false] {
+            self.sensors.retain(|held| {
+                let spared = spares_listed && targets.sensors.get(&held.id).is_some();
+                let stays = spared || excess == 0;
+                if !stays {
+                    excess = excess.saturating_sub(series(held));
+                    dropped.0 += 1;
+                    dropped.1 += held.readings.len();
+                }
+                stays
+            });
         }
+        self.sensors.reverse();
         self.names.forget_unused();
         dropped
     }
@@ -184,18 +191,14 @@ impl Ledger {
     /// names they give them.
     pub fn reassign(&mut self, targets: &Targets) {
         self.summary.interval = targets.interval;
-        let survey = Survey::of_memory(&targets.locations, std::mem::take(&mut self.locations));
+        let memory = std::mem::take(&mut self.locations);
+        let survey = Survey::of_memory(targets.locations.clone(), memory);
         let reachable = survey.reachable();
         self.locations = survey.abandon();
-        let listed: HashMap<&str, &config::Sensor> = targets
-            .sensors
-            .iter()
-            .map(|sensor| (sensor.id.as_str(), sensor))
-            .collect();
-        self.sensors.retain(|id, held| {
+        self.sensors.retain_mut(|held| {
             held.sources.retain(|source| reachable.contains(source));
-            let listed = listed.get(&**id).copied();
-            held.identify(id, listed);
+            let listed = targets.sensors.get(&held.id);
+            held.identify(listed);
             listed.is_some() || !held.sources.is_empty()
         });
         let (sensors, readings) = self.keep_within(targets);
@@ -204,18 +207,17 @@ impl Ledger {
     }
 
     /// Everything that is known now.
-    pub fn snapshot(&self) -> Snapshot {
-        let sensors = self.sensors.values().map(|held| Sensor {
+    pub fn snapshot(&mut self) -> Snapshot {
+        let sensors = self.sensors.iter().map(|held| Sensor {
             identity: held.identity.clone(),
             readings: held.readings.clone(),
             skipped: held.skipped,
             read: held.read,
             last_success: held.last_success,
         });
-        Snapshot {
-            sensors: sensors.collect(),
-            summary: self.summary,
-        }
+        let snapshot = Snapshot::after(&self.labels, sensors.collect(), self.summary);
+        self.labels = snapshot.labels().clone();
+        snapshot
     }
 }
 
@@ -232,8 +234,10 @@ impl Held {
     }
 
     /// An empty page.
-    fn new() -> Self {
+    fn new(id: Arc<str>) -> Self {
         Self {
+            identity: Arc::new(Identity::new(id.clone(), None, None, None, BTreeMap::new())),
+            id,
             name: None,
             path: None,
             location_id: None,
@@ -243,22 +247,14 @@ impl Held {
             dropped: 0,
             read: None,
             last_success: None,
-            identity: Arc::new(Identity::new(
-                String::new(),
-                None,
-                None,
-                None,
-                BTreeMap::new(),
-            )),
         }
     }
 
     /// Turns the page after a collection; `failed` are those of its sources that failed.
     fn turn(
         &mut self,
-        id: &str,
         finding: Option<Finding>,
-        own: Option<Option<(Option<String>, Settled)>>,
+        own: Option<Option<Own>>,
         failed: Vec<Arc<str>>,
         listed: Option<&config::Sensor>,
         now: UnixTime,
@@ -268,7 +264,7 @@ impl Held {
         if let Some(finding) = finding {
             replace_known(&mut self.name, finding.name);
             // The deepest place wins, also while it cannot be seen: its labels do not change for that.
-            if failed.is_empty() || depth(&self.path) <= depth(&finding.path) {
+            if failed.is_empty() || depth(self.path.as_deref()) <= depth(finding.path.as_deref()) {
                 replace_known(&mut self.path, finding.path);
                 replace_known(&mut self.location_id, finding.location_id);
             }
@@ -299,11 +295,11 @@ impl Held {
                 self.readings = settled.readings.into();
             }
         }
-        self.identify(id, listed);
+        self.identify(listed);
     }
 
     /// Makes the labels anew where anything of them has changed.
-    fn identify(&mut self, id: &str, listed: Option<&config::Sensor>) {
+    fn identify(&mut self, listed: Option<&config::Sensor>) {
         let name = listed
             .and_then(|sensor| sensor.name.as_ref())
             .or(self.name.as_ref());
@@ -313,33 +309,69 @@ impl Held {
         let none = BTreeMap::new();
         let labels = listed.map_or(&none, |sensor| &sensor.labels);
         let known = &*self.identity;
-        let same = known.id == id
-            && known.name.as_ref() == name
+        let same = known.name.as_ref() == name
             && known.location.as_ref() == location
             && known.location_id == self.location_id
             && known.labels == *labels;
         if !same {
-            let [name, location] = [name, location].map(|text| text.cloned());
-            let location_id = self.location_id.clone();
             self.identity = Arc::new(Identity::new(
-                id.to_owned(),
-                name,
-                location,
-                location_id,
+                self.id.clone(),
+                name.cloned(),
+                location.cloned(),
+                self.location_id.clone(),
                 labels.clone(),
             ));
         }
     }
 }
 
-fn depth(path: &Option<String>) -> usize {
-    path.as_ref().map_or(0, |path| path.split(" / ").count())
+fn depth(path: Option<&str>) -> usize {
+    path.map_or(0, |path| path.split(" / ").count())
 }
 
 /// An empty text is none, and what was seen once stays until something else is.
-fn replace_known(known: &mut Option<String>, seen: Option<String>) {
-    if let Some(seen) = seen.filter(|seen| !seen.is_empty()) {
-        *known = Some(seen);
+fn replace_known(known: &mut Option<Arc<str>>, seen: Option<String>) {
+    if let Some(seen) = seen.filter(|seen| !seen.is_empty() && known.as_deref() != Some(seen)) {
+        *known = Some(seen.into());
+    }
+}
+
+/// Entries in the order of their ids, taken in that order: one way through all of them, without looking any up.
+struct ById<K, V, I: Iterator<Item = (K, V)>> {
+    ahead: Peekable<I>,
+    passed: Vec<(K, V)>,
+}
+
+impl<K: Borrow<Arc<str>>, V, I: Iterator<Item = (K, V)>> ById<K, V, I> {
+    fn of(entries: I) -> Self {
+        Self {
+            ahead: entries.peekable(),
+            passed: Vec::new(),
+        }
+    }
+
+    /// That of this id, which comes after those asked for before.
+    fn take(&mut self, id: &Arc<str>) -> Option<V> {
+        loop {
+            let (next, _) = self.ahead.peek()?;
+            // Most of them are the very same.
+            let next: &Arc<str> = next.borrow();
+            let order = match Arc::ptr_eq(next, id) {
+                true => Ordering::Equal,
+                false => next.cmp(id),
+            };
+            match order {
+                Ordering::Less => self.passed.extend(self.ahead.next()),
+                Ordering::Equal => return self.ahead.next().map(|(_, entry)| entry),
+                Ordering::Greater => return None,
+            }
+        }
+    }
+
+    /// Those that nobody asked for.
+    fn not_taken(mut self) -> Vec<(K, V)> {
+        self.passed.extend(self.ahead);
+        self.passed
     }
 }
 
@@ -351,9 +383,13 @@ mod tests {
 
     const NOW: f64 = 1_716_301_234.0;
 
+    fn listing(sensors: &[config::Sensor]) -> Listed {
+        sensors.iter().cloned().collect()
+    }
+
     fn listed(id: &str) -> config::Sensor {
         config::Sensor {
-            id: id.to_owned(),
+            id: id.into(),
             ..config::Sensor::default()
         }
     }
@@ -378,8 +414,8 @@ mod tests {
 
     /// Closes a collection of listed sensors only.
     fn close(ledger: &mut Ledger, sensors: &[config::Sensor], direct: Direct) -> Snapshot {
-        let survey = Survey::new(&[], std::mem::take(&mut ledger.locations));
-        ledger.close(sensors, direct, survey, NOW);
+        let survey = Survey::new([].into(), std::mem::take(&mut ledger.locations));
+        ledger.close(&listing(sensors), direct, survey, NOW);
         ledger.snapshot()
     }
 
@@ -394,7 +430,7 @@ mod tests {
             name: Some("HQ".to_owned()),
             recursive: true,
         }];
-        let mut survey = Survey::new(&roots, std::mem::take(&mut ledger.locations));
+        let mut survey = Survey::new(roots.into(), std::mem::take(&mut ledger.locations));
         survey.begin();
         let found = found.map(|ids| LocationReply {
             sensors: ids
@@ -410,7 +446,7 @@ mod tests {
             ..LocationReply::default()
         });
         survey.answered("1", found, NOW, &mut ledger.names);
-        ledger.close(sensors, Direct::new(), survey, NOW);
+        ledger.close(&listing(sensors), Direct::new(), survey, NOW);
         ledger.snapshot()
     }
 
@@ -424,7 +460,7 @@ mod tests {
                 .collect()
         };
         sensors
-            .map(|sensor| (sensor.identity.id.as_str(), sensor.read, values(sensor)))
+            .map(|sensor| (&*sensor.identity.id, sensor.read, values(sensor)))
             .collect()
     }
 
@@ -483,12 +519,13 @@ mod tests {
                 close(&mut ledger, &sensors, direct).sensors[0]
                     .identity
                     .name
-                    .clone()
-                    .unwrap(),
+                    .as_deref()
+                    .unwrap()
+                    .to_owned(),
             );
         }
         assert_eq!(names, ["East", "East", "West"]);
-        sensors[0].name = Some("Boardroom".to_owned());
+        sensors[0].name = Some("Boardroom".into());
         let direct = Direct::from([("A".into(), good(&mut ledger, "North", 500.0))]);
         assert_eq!(
             close(&mut ledger, &sensors, direct).sensors[0]
@@ -543,7 +580,8 @@ mod tests {
         });
         let mut ledger = Ledger::default();
         let mut turn = |found: [Option<bool>; 3]| {
-            let mut survey = Survey::new(&roots, std::mem::take(&mut ledger.locations));
+            let mut survey =
+                Survey::new(roots.clone().into(), std::mem::take(&mut ledger.locations));
             survey.begin();
             for (root, holds) in roots.iter().zip(found) {
                 let sensor = || Found {
@@ -559,9 +597,12 @@ mod tests {
                 });
                 survey.answered(&root.id, reply, NOW, &mut ledger.names);
             }
-            ledger.close(&[], Direct::new(), survey, NOW);
+            ledger.close(&listing(&[]), Direct::new(), survey, NOW);
             let sensor = ledger.snapshot().sensors.remove(0);
-            (sensor.identity.location.clone().unwrap(), sensor.read)
+            (
+                sensor.identity.location.as_deref().unwrap().to_owned(),
+                sensor.read,
+            )
         };
         let [yes, no, fails] = [Some(true), Some(false), None];
         let deep = ("HQ / Floor 2".to_owned(), Some(true));
@@ -583,7 +624,7 @@ mod tests {
             name: None,
             recursive: true,
         }];
-        let mut survey = Survey::new(&roots, std::mem::take(&mut ledger.locations));
+        let mut survey = Survey::new(roots.into(), std::mem::take(&mut ledger.locations));
         survey.begin();
         survey.answered("1", None, NOW, &mut ledger.names);
         let seen = HashSet::new();
@@ -599,8 +640,8 @@ mod tests {
     fn what_makes_too_many_series_leaves_whole_the_listed_last_and_the_same_each_time() {
         let sensors = ["B", "C", "D"].map(listed);
         let mut targets = Targets {
-            sensors: sensors[2..].to_vec(),
-            locations: vec![],
+            sensors: listing(&sensors[2..]),
+            locations: [].into(),
             slots: 1,
             interval: Duration::from_secs(60),
             max_series: 15,
@@ -617,7 +658,7 @@ mod tests {
         ] {
             let mut direct = Direct::new();
             for id in ["B", "C", "D"] {
-                direct.insert(id.into(), good(&mut ledger, "", 500.0));
+                direct.push((id.into(), good(&mut ledger, "", 500.0)));
             }
             close(&mut ledger, &sensors, direct);
             targets.max_series = max_series;

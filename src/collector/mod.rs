@@ -14,12 +14,13 @@ mod survey;
 
 pub use ledger::Ledger;
 pub use plan::{Attempt, Job};
-pub use round::{Problem, Reply, Round, Step, Targets};
+pub use round::{Listed, Problem, Reply, Round, Step, Targets};
 pub use schedule::{Course, Schedule};
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
+    mem::take,
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -38,6 +39,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     api::{Client, Failure, Session},
+    aside::aside,
     catalog::Catalog,
     config::{Config, Mode},
     oauth::TokenSource,
@@ -54,7 +56,7 @@ const GRACE: Duration = Duration::from_secs(60);
 pub struct Assignment {
     client: Client,
     tokens: Arc<TokenSource>,
-    targets: Targets,
+    targets: Arc<Targets>,
     mode: Mode,
     /// Goes with each snapshot, so that the two are published together.
     catalog: Arc<Catalog>,
@@ -71,14 +73,14 @@ impl Assignment {
         Self {
             client,
             tokens,
-            targets: Targets {
-                sensors: config.sensors.clone(),
-                locations: config.locations.clone(),
+            targets: Arc::new(Targets {
+                sensors: config.sensors.iter().cloned().collect(),
+                locations: config.locations.iter().cloned().collect(),
                 slots: config.api.max_concurrency,
                 interval: config.effective_interval(),
                 max_series: config.collect.max_series,
                 reading_timestamps: config.metrics.reading_timestamps,
-            },
+            }),
             mode: config.collect.mode,
             catalog,
         }
@@ -257,7 +259,7 @@ impl Collector {
     }
 
     /// What is shown before the first collection has ended: nothing of any sensor.
-    pub fn before_the_first(&self) -> Snapshot {
+    pub fn before_the_first(&mut self) -> Snapshot {
         self.ledger.snapshot()
     }
 
@@ -355,8 +357,9 @@ impl Collector {
             client, targets, ..
         } = &self.assignment;
         let session = Arc::new(Session::until(course.deadline));
-        let luck = fastrand::Rng::new();
-        let mut round = Round::begin(targets, &mut self.ledger, start, course, luck);
+        let (targets, ledger) = (targets.clone(), take(&mut self.ledger));
+        let begin = move || Round::begin(targets, ledger, start, course, fastrand::Rng::new());
+        let mut round = aside(begin).await;
         let mut in_flight = FuturesUnordered::<Flight>::new();
         loop {
             let wake = match round.next(Instant::now()) {
@@ -377,14 +380,20 @@ impl Collector {
                 Some(order) = self.orders.recv() => match order {
                     Order::Scrape(scrape) => waiting.push(scrape),
                     Order::Assign(assignment, done) => {
-                        round.abandon();
+                        self.ledger = round.abandon();
                         return End::Interrupted(assignment, done);
                     }
                 },
             }
         }
-        let problems = round.close(Instant::now(), unix_now());
-        End::Whole(self.ledger.snapshot(), problems)
+        drop(in_flight);
+        let close = move || {
+            let (mut ledger, problems) = round.close(Instant::now(), unix_now());
+            (ledger.snapshot(), ledger, problems)
+        };
+        let (snapshot, ledger, problems) = aside(close).await;
+        self.ledger = ledger;
+        End::Whole(snapshot, problems)
     }
 
     /// One line for each reason when failures for it begin, one when all have ended.

@@ -1,10 +1,12 @@
 //! One collection: what to send next, what became of it, and what is known in the end.
 //!
 //! A state machine around [`Plan`], [`Survey`] and [`Ledger`] that takes `now` and does not wait: the same in the loop of
-//! the collector and in a test's virtual time.
+//! the collector and in a test's virtual time. It owns what it works on, so that its beginning and its end can be made on
+//! another thread: with thousands of sensors they take milliseconds.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
+    mem::take,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -28,13 +30,37 @@ use crate::{
 /// the last location of a spread collection is asked for, and with time enough left for the sensors.
 const PATIENCE_SHARE: f64 = 2.0 / 3.0;
 
+/// Sensors that a configuration lists, by id, each once.
+#[derive(Debug, Clone)]
+pub struct Listed(Box<[Sensor]>);
+
+impl FromIterator<Sensor> for Listed {
+    fn from_iter<I: IntoIterator<Item = Sensor>>(sensors: I) -> Self {
+        let mut sensors: Vec<_> = sensors.into_iter().collect();
+        sensors.sort_by(|a, b| a.id.cmp(&b.id));
+        sensors.dedup_by(|later, first| later.id == first.id);
+        Self(sensors.into())
+    }
+}
+
+impl Listed {
+    pub(super) fn iter(&self) -> std::slice::Iter<'_, Sensor> {
+        self.0.iter()
+    }
+
+    pub(super) fn get(&self, id: &str) -> Option<&Sensor> {
+        let place = self.0.binary_search_by(|sensor| (*sensor.id).cmp(id));
+        place.ok().map(|place| &self.0[place])
+    }
+}
+
 /// What one configuration has collected.
 #[derive(Debug, Clone)]
 pub struct Targets {
     /// Asked for one by one, where no location covers them.
-    pub sensors: Vec<Sensor>,
+    pub sensors: Listed,
     /// Asked for whole.
-    pub locations: Vec<Location>,
+    pub locations: Arc<[Location]>,
     /// Requests in flight at most.
     pub slots: usize,
     /// Between the starts of two collections, in force.
@@ -80,38 +106,38 @@ pub struct Problem {
 
 /// One collection under way.
 #[derive(Debug)]
-pub struct Round<'a> {
-    targets: &'a Targets,
-    ledger: &'a mut Ledger,
+pub struct Round {
+    targets: Arc<Targets>,
+    ledger: Ledger,
     start: Instant,
     deadline: Instant,
     /// Until then listed sensors wait for locations that may cover them.
     patience: Instant,
     luck: fastrand::Rng,
     plan: Plan,
-    survey: Survey<'a>,
+    survey: Survey,
     direct: Direct,
     /// Listed sensors that locations may cover are not in the plan yet.
     sensors_wait: bool,
     problems: Vec<Problem>,
     /// Sent and not answered yet.
-    out: HashSet<Job>,
+    out: BTreeSet<Job>,
     /// Jobs so far.
     known: usize,
-    unanswered: HashMap<Job, Unanswered>,
+    unanswered: BTreeMap<Job, Unanswered>,
 }
 
-impl<'a> Round<'a> {
+impl Round {
     /// Puts into the plan what can be asked for before anything is answered.
     pub fn begin(
-        targets: &'a Targets,
-        ledger: &'a mut Ledger,
+        targets: Arc<Targets>,
+        mut ledger: Ledger,
         start: Instant,
         course: Course,
         luck: fastrand::Rng,
     ) -> Self {
         let Course { deadline, spread } = course;
-        let mut survey = Survey::new(&targets.locations, std::mem::take(&mut ledger.locations));
+        let mut survey = Survey::new(targets.locations.clone(), take(&mut ledger.locations));
         let (base, locations) = survey.begin();
         let locations = locations.into_iter().map(Job::Location);
         let mut jobs: Vec<Job> = base
@@ -124,21 +150,21 @@ impl<'a> Round<'a> {
             .sensors
             .iter()
             .filter(|sensor| !sensors_wait || ledger.was_asked_directly(&sensor.id));
-        jobs.extend(at_once.map(|sensor| Job::Sensor(sensor.id.as_str().into())));
+        jobs.extend(at_once.map(|sensor| Job::Sensor(sensor.id.clone())));
         let mut round = Self {
-            unanswered: std::mem::take(&mut ledger.unanswered),
+            unanswered: take(&mut ledger.unanswered),
+            plan: Plan::new(targets.slots, deadline),
             targets,
             ledger,
             start,
             deadline,
             patience: start + (deadline - start).mul_f64(PATIENCE_SHARE),
             luck,
-            plan: Plan::new(targets.slots, deadline),
             survey,
             direct: Direct::new(),
             sensors_wait,
             problems: Vec::new(),
-            out: HashSet::new(),
+            out: BTreeSet::new(),
             known: 0,
         };
         round.add(jobs, start, spread);
@@ -233,17 +259,15 @@ impl<'a> Round<'a> {
 
     /// The end: what is out hangs, what waits was never sent, and both go first next time. The ledger then holds what
     /// this collection has found; what it has not is given back.
-    pub fn close(mut self, now: Instant, unix_now: UnixTime) -> Vec<Problem> {
+    pub fn close(mut self, now: Instant, unix_now: UnixTime) -> (Ledger, Vec<Problem>) {
         self.give_up();
-        let Targets {
-            sensors, locations, ..
-        } = self.targets;
+        let (targets, mut ledger) = (&*self.targets, self.ledger);
         let (locations_failed, locations_good) = self.survey.tally();
-        let succeeded = locations_good > 0 || self.direct.values().any(Option::is_some);
-        let up = succeeded || (sensors.is_empty() && locations.is_empty());
-        let ledger = self.ledger;
-        ledger.close(sensors, self.direct, self.survey, unix_now);
-        let (sensors_dropped, readings_dropped) = ledger.keep_within(self.targets);
+        let succeeded = locations_good > 0 || self.direct.iter().any(|(_, own)| own.is_some());
+        let needs_none = targets.sensors.0.is_empty() && targets.locations.is_empty();
+        let up = succeeded || needs_none;
+        ledger.close(&targets.sensors, self.direct, self.survey, unix_now);
+        let (sensors_dropped, readings_dropped) = ledger.keep_within(targets);
         ledger.unanswered = self.unanswered;
         ledger.summary = Summary {
             up,
@@ -253,15 +277,16 @@ impl<'a> Round<'a> {
             locations_failed,
             sensors_dropped,
             readings_dropped,
-            interval: self.targets.interval,
+            interval: targets.interval,
         };
-        self.problems
+        (ledger, self.problems)
     }
 
     /// There is something else to collect now: nothing of this collection is kept.
-    pub fn abandon(self) {
+    pub fn abandon(mut self) -> Ledger {
         self.ledger.unanswered = self.unanswered;
         self.ledger.locations = self.survey.abandon();
+        self.ledger
     }
 
     /// Once the locations have told what they contain: the listed sensors that none of them covers.
@@ -272,14 +297,14 @@ impl<'a> Round<'a> {
     }
 
     fn not_covered(&self) -> impl Iterator<Item = Arc<str>> {
-        let (seen, ledger, survey) = (self.survey.seen(), &*self.ledger, &self.survey);
+        let (seen, ledger, survey) = (self.survey.seen(), &self.ledger, &self.survey);
         let late = self
             .targets
             .sensors
             .iter()
             .filter(|sensor| !ledger.was_asked_directly(&sensor.id));
         late.filter(move |sensor| ledger.asks_directly(&sensor.id, survey, &seen))
-            .map(|sensor| sensor.id.as_str().into())
+            .map(|sensor| sensor.id.clone())
     }
 
     fn add(&mut self, jobs: Vec<Job>, start: Instant, spread: Duration) {
@@ -305,14 +330,16 @@ impl<'a> Round<'a> {
                     Some(Reply::Sensor(reply)) => Some(self.ledger.settle(reply, unix_now)),
                     _ => None,
                 };
-                self.direct.insert(id.clone(), settled);
+                self.direct.push((id.clone(), settled));
                 Vec::new()
             }
             Job::Base => self.survey.base_answered(location(reply), unix_now, names),
             Job::Location(id) => self.survey.answered(id, location(reply), unix_now, names),
         };
-        let further = further.into_iter().map(Job::Location).collect();
-        self.add(further, now, Duration::ZERO);
+        if !further.is_empty() {
+            let further = further.into_iter().map(Job::Location).collect();
+            self.add(further, now, Duration::ZERO);
+        }
     }
 
     fn failed(&mut self, job: &Job, failure: &Failure) {
@@ -326,19 +353,20 @@ impl<'a> Round<'a> {
     }
 
     fn give_up(&mut self) {
-        let mut unanswered: HashMap<Job, Unanswered> = self
+        let mut unanswered: BTreeMap<Job, Unanswered> = self
             .plan
             .unsent()
             .map(|(job, how)| (job.clone(), how))
             .collect();
-        let hung = std::mem::take(&mut self.out);
+        let hung = take(&mut self.out);
         unanswered.extend(hung.into_iter().map(|job| (job, Unanswered::Hung)));
         let unsent = self.survey.give_up().into_iter().map(Job::Location);
         unanswered.extend(unsent.map(|job| (job, Unanswered::Unsent)));
         // Also those whose location turned out not to cover them when it was too late to ask.
-        if !self.targets.sensors.is_empty() {
+        if !self.targets.locations.is_empty() {
+            let answered: HashSet<&str> = self.direct.iter().map(|(id, _)| &**id).collect();
             let not_covered = self.not_covered();
-            let not_asked = not_covered.filter(|id| !self.direct.contains_key(id));
+            let not_asked = not_covered.filter(|id| !answered.contains(&**id));
             for job in not_asked.map(Job::Sensor) {
                 unanswered.entry(job).or_insert(Unanswered::Unsent);
             }
@@ -346,7 +374,7 @@ impl<'a> Round<'a> {
         for job in unanswered.keys() {
             self.failed(job, &Failure::out_of_time());
             if let Job::Sensor(id) = job {
-                self.direct.insert(id.clone(), None);
+                self.direct.push((id.clone(), None));
             }
         }
         self.unanswered = unanswered;

@@ -91,8 +91,8 @@ const HELD_PER_SERIES: usize = 2;
 
 /// The survey of one collection.
 #[derive(Debug)]
-pub(super) struct Survey<'a> {
-    roots: &'a [config::Location],
+pub(super) struct Survey {
+    roots: Arc<[config::Location]>,
     memory: Memory,
     visits: BTreeMap<Arc<str>, Visit>,
     /// The reply of `GET /locations`, which counts as one of the base location's own.
@@ -104,8 +104,8 @@ pub(super) struct Survey<'a> {
     held: usize,
 }
 
-impl<'a> Survey<'a> {
-    pub(super) fn new(roots: &'a [config::Location], memory: Memory) -> Self {
+impl Survey {
+    pub(super) fn new(roots: Arc<[config::Location]>, memory: Memory) -> Self {
         Self {
             roots,
             memory,
@@ -118,7 +118,7 @@ impl<'a> Survey<'a> {
     }
 
     /// A survey that will ask nobody: it knows what is remembered.
-    pub(super) fn of_memory(roots: &'a [config::Location], memory: Memory) -> Self {
+    pub(super) fn of_memory(roots: Arc<[config::Location]>, memory: Memory) -> Self {
         let base = memory.base.clone();
         Self {
             base,
@@ -129,7 +129,7 @@ impl<'a> Survey<'a> {
     /// Whether `GET /locations` is needed, and the locations to ask for first.
     pub(super) fn begin(&mut self) -> (bool, Vec<Arc<str>>) {
         let mut first = Vec::new();
-        for root in self.roots.iter().filter(|root| root.id != BASE) {
+        for root in self.roots.clone().iter().filter(|root| root.id != BASE) {
             self.reach(root.id.as_str().into(), root.recursive, &mut first);
         }
         (self.asks_base(), first)
@@ -670,7 +670,7 @@ mod tests {
         mut pick: impl FnMut(usize) -> usize,
     ) -> Walked {
         let mut names = VarNames::default();
-        let mut survey = Survey::new(roots, memory);
+        let mut survey = Survey::new(roots.into(), memory);
         let (base, mut ahead) = survey.begin();
         if base {
             ahead.push(BASE.into());
@@ -846,12 +846,12 @@ mod tests {
     #[test]
     fn a_sensor_nested_below_a_location_without_recursion_is_not_seen() {
         let roots = [root("3", None, false)];
-        let mut survey = Survey::new(&roots, Memory::default());
+        let mut survey = Survey::new(roots.into(), Memory::default());
         survey.begin();
         survey.answered("3", building("3"), NOW, &mut VarNames::default());
         assert!(!survey.seen().contains("C"));
         let roots = [root("3", None, false), root("1", None, true)];
-        let mut survey = Survey::new(&roots, Memory::default());
+        let mut survey = Survey::new(roots.into(), Memory::default());
         survey.begin();
         for id in ["1", "3"] {
             survey.answered(id, building(id), NOW, &mut VarNames::default());
@@ -862,7 +862,7 @@ mod tests {
     #[test]
     fn replies_are_kept_as_far_as_there_is_room() {
         let roots = [root("1", None, true)];
-        let mut survey = Survey::new(&roots, Memory::default());
+        let mut survey = Survey::new(roots.into(), Memory::default());
         let of_sensors = |count: usize| {
             let sensors = (0..count).map(|id| sensor(&id.to_string(), 1.0, &[], None));
             reply("", sensors.collect(), vec![])
@@ -886,7 +886,7 @@ mod tests {
     fn what_was_not_answered_has_failed_with_all_that_is_known_below_it() {
         let roots = [root("1", None, true)];
         let (_, memory, ..) = walk(&roots, Memory::default(), &building, |_| 0);
-        let mut survey = Survey::new(&roots, memory);
+        let mut survey = Survey::new(roots.into(), memory);
         survey.begin();
         let mut never_asked = survey.give_up();
         never_asked.sort();

@@ -65,7 +65,8 @@ pub fn to_yaml(config: &Config) -> String {
         .iter()
         .map(|sensor| {
             json!({
-                "id": sensor.id, "name": sensor.name, "location": sensor.location, "labels": sensor.labels,
+                "id": &*sensor.id, "name": sensor.name.as_deref(), "location": sensor.location.as_deref(),
+                "labels": sensor.labels,
             })
         })
         .collect();

@@ -20,6 +20,7 @@ use std::{
     fs::File,
     io::{self, Read as _},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -357,11 +358,11 @@ pub enum Mode {
 #[derive(Debug, Clone, Default)]
 pub struct Sensor {
     /// `[A-Za-z0-9._-]+`.
-    pub id: String,
+    pub id: Arc<str>,
     /// Wins over the API's name.
-    pub name: Option<String>,
+    pub name: Option<Arc<str>>,
     /// Wins over the API's path.
-    pub location: Option<String>,
+    pub location: Option<Arc<str>>,
     /// Only on `lightfi_sensor_info`.
     pub labels: BTreeMap<String, String>,
 }

@@ -8,6 +8,7 @@ use std::{
     fs,
     path::PathBuf,
     str::FromStr,
+    sync::Arc,
     time::Duration,
 };
 
@@ -416,7 +417,7 @@ impl Reader<'_> {
     fn sensor(&mut self, at: &At<'_>) -> Option<Sensor> {
         if let Some(Value::String(..)) = at.value {
             return self.parsed(at, id).map(|id| Sensor {
-                id,
+                id: id.into(),
                 ..Sensor::default()
             });
         }
@@ -428,9 +429,9 @@ impl Reader<'_> {
         let location = self.optional_text(&at.key("location"));
         let labels = self.labels(&at.key("labels"));
         Some(Sensor {
-            id: id?,
-            name: name?,
-            location: location?,
+            id: id?.into(),
+            name: name?.map(Arc::from),
+            location: location?.map(Arc::from),
             labels: labels?,
         })
     }

@@ -47,11 +47,7 @@ fn inline(credential: Option<&Credential>) -> &str {
 }
 
 fn ids(config: &Config) -> Vec<&str> {
-    config
-        .sensors
-        .iter()
-        .map(|sensor| sensor.id.as_str())
-        .collect()
+    config.sensors.iter().map(|sensor| &*sensor.id).collect()
 }
 
 #[test]
@@ -224,7 +220,7 @@ fn texts_keep_what_was_written_in_file_and_environment() {
         let config = of_text(&yaml).unwrap().config;
         assert_eq!(inline(Some(&config.oauth.client_id)), text);
         assert_eq!(inline(config.oauth.client_secret.as_ref()), text);
-        assert_eq!(config.sensors[0].id, "007");
+        assert_eq!(&*config.sensors[0].id, "007");
         assert_eq!(config.sensors[0].name.as_deref(), Some(text));
         assert_eq!(config.sensors[0].labels["x"], text);
     }
@@ -580,8 +576,8 @@ proptest! {
     ) {
         let scale = if scale.is_finite() && scale != 0.0 { scale } else { 1.0 };
         let mut config = of_text(GOOD).unwrap().config;
-        config.sensors[0].name = Some(name).filter(|name| !name.is_empty());
-        config.sensors[0].location = Some(path).filter(|path| !path.is_empty());
+        config.sensors[0].name = Some(name.into()).filter(|name: &Arc<str>| !name.is_empty());
+        config.sensors[0].location = Some(path.into()).filter(|path: &Arc<str>| !path.is_empty());
         config.sensors[0].labels.insert("x".to_owned(), label);
         let over = Override { name: Some("alpha".to_owned()), help: Some(help), scale: Some(scale.abs()), ..Override::default() };
         config.metrics.variables.insert(var_name, over);

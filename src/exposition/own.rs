@@ -65,7 +65,7 @@ fn render_histogram(writer: &mut Writer, name: &str, labels: &str, metric: &Metr
 
 /// As OpenMetrics wants floats in labels, with `.0`; in the text format too, or the two would be different series.
 fn upper_bound(bound: f64) -> String {
-    format!("le=\"{}\"", ryu::Buffer::new().format_finite(bound))
+    format!("le=\"{}\"", zmij::Buffer::new().format_finite(bound))
 }
 
 fn label_pairs(pairs: &[LabelPair]) -> String {

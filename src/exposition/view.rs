@@ -58,11 +58,9 @@ struct Placed {
     value: f64,
 }
 
-/// What a sensor's own families say of its readings, with its labels at hand: they are written for every series, and on
-/// the way through its identity the memory is waited for each time.
+/// What a sensor's own families say of its readings.
 #[derive(Debug)]
 struct Verdict {
-    labels: Arc<str>,
     stale: u32,
     last_reading: Option<UnixTime>,
 }
@@ -201,15 +199,15 @@ impl View {
             snapshot: snapshot.clone(),
             catalog: catalog.clone(),
         };
-        let mut mappings = Mappings::of(&catalog);
+        let mut mappings = ByVariable::new();
         for (sensor, index) in snapshot.sensors.iter().zip(0..) {
             let mut verdict = Verdict {
-                labels: sensor.identity.series_labels().clone(),
                 stale: 0,
                 last_reading: None,
             };
             for (reading, at) in sensor.readings.iter().zip(0..) {
-                if let Some(mapping) = mappings.of_reading(reading) {
+                let mapping = mappings.of(reading, |var_name| catalog.mapping(var_name));
+                if let Some(mapping) = *mapping {
                     let place = Place {
                         sensor: index,
                         reading: at,
@@ -356,7 +354,7 @@ impl View {
     }
 
     fn labels(&self, place: Place) -> &str {
-        &self.sensors[place.sensor as usize].labels
+        self.snapshot.labels().at(place.sensor as usize)
     }
 
     /// How long the text of everything is, roughly: somewhat more, mostly.
@@ -366,8 +364,7 @@ impl View {
         /// Metadata, and the families of the collection.
         const ONCE: usize = 16 * 1024;
         let sensors = &self.snapshot.sensors;
-        let labels = |sensor: &Sensor| sensor.identity.series_labels().len();
-        let mean = sensors.iter().map(labels).sum::<usize>() / sensors.len().max(1);
+        let mean = self.snapshot.labels().len() / sensors.len().max(1);
         let line = |name: &str| name.len() + mean + BESIDE_NAME_AND_LABELS;
         let families = self.catalog.families().iter().zip(&self.families);
         let readings: usize = families
@@ -438,9 +435,9 @@ impl View {
                 {
                     return 0;
                 }
-                writer.entries(&self.snapshot.sensors, from, |writer, sensor| {
-                    let identity = &sensor.identity;
-                    writer.sample(name, identity.series_labels(), identity.info_labels(), 1.0);
+                let labels = self.snapshot.labels();
+                writer.entries(&self.snapshot.sensors, from, |writer, at, sensor| {
+                    writer.sample(name, labels.at(at), sensor.identity.info_labels(), 1.0);
                 })
             }
             Section::Sensors(family) => self.render_sensors(family, from, writer),
@@ -451,11 +448,11 @@ impl View {
                 {
                     return 0;
                 }
-                let mut label = String::new();
-                writer.entries(&self.timestamps, from, |writer, place| {
+                let mut labels = ByVariable::new();
+                writer.entries(&self.timestamps, from, |writer, _, place| {
                     let reading = self.reading(*place);
-                    var_name_label(&mut label, reading);
-                    writer.sample(name, self.labels(*place), &label, reading.time);
+                    let label = labels.of(reading, var_name_label);
+                    writer.sample(name, self.labels(*place), label, reading.time);
                 })
             }
             Section::Collection((name, help, value)) => {
@@ -500,10 +497,10 @@ impl View {
             return 0;
         }
         let Some(var_name) = &family.var_name else {
-            let mut label = String::new();
-            return writer.entries(shown, from, |writer, placed| {
-                var_name_label(&mut label, self.reading(placed.place));
-                writer.sample(name, self.labels(placed.place), &label, placed.value);
+            let mut labels = ByVariable::new();
+            return writer.entries(shown, from, |writer, _, placed| {
+                let label = labels.of(self.reading(placed.place), var_name_label);
+                writer.sample(name, self.labels(placed.place), label, placed.value);
             });
         };
         let mapping = self.catalog.mapping(var_name);
@@ -513,7 +510,7 @@ impl View {
                 push_label(&mut text, "status", state);
                 text
             });
-            return writer.entries(shown, from, |writer, placed| {
+            return writer.entries(shown, from, |writer, _, placed| {
                 let present = Status::of(placed.value);
                 for (index, state) in states.iter().enumerate() {
                     let value = f64::from(index == present);
@@ -521,7 +518,7 @@ impl View {
                 }
             });
         }
-        writer.entries(shown, from, |writer, placed| {
+        writer.entries(shown, from, |writer, _, placed| {
             writer.sample(name, self.labels(placed.place), "", placed.value);
         })
     }
@@ -538,11 +535,10 @@ impl View {
         if from == 0 && !(has_any() && writer.family(name, Type::Gauge, help)) {
             return 0;
         }
-        let mut sensors = sensors[from..].iter();
-        writer.entries(&self.sensors, from, |writer, verdict| {
-            let value = sensors.next().and_then(|sensor| value(sensor, verdict));
-            if let Some(value) = value {
-                writer.sample(name, &verdict.labels, "", value);
+        let labels = self.snapshot.labels();
+        writer.entries(&self.sensors, from, |writer, at, verdict| {
+            if let Some(value) = value(&sensors[at], verdict) {
+                writer.sample(name, labels.at(at), "", value);
             }
         })
     }
@@ -561,40 +557,36 @@ impl View {
     }
 }
 
-/// What becomes of readings, found by the place in memory that their names share: the same few come again and again.
-struct Mappings<'a> {
-    catalog: &'a Catalog,
-    met: Vec<(*const u8, Option<Mapping>)>,
-}
+/// What was found out of variables, by the place in memory that the names of one snapshot share: the same few come again
+/// and again.
+struct ByVariable<T>(Vec<(*const u8, T)>);
 
-impl<'a> Mappings<'a> {
-    /// Names remembered by place; the others are looked up by their text.
+impl<T> ByVariable<T> {
+    /// Beyond these, each takes the place of the last.
     const MOST: usize = 32;
 
-    fn of(catalog: &'a Catalog) -> Self {
-        Self {
-            catalog,
-            met: Vec::with_capacity(Self::MOST),
-        }
+    fn new() -> Self {
+        Self(Vec::with_capacity(Self::MOST))
     }
 
-    fn of_reading(&mut self, reading: &Reading) -> Option<Mapping> {
-        let place = reading.var_name.as_ptr();
-        if let Some((_, mapping)) = self.met.iter().find(|(met, _)| *met == place) {
-            return *mapping;
-        }
-        let mapping = self.catalog.mapping(&reading.var_name);
-        if self.met.len() < Self::MOST {
-            self.met.push((place, mapping));
-        }
-        mapping
+    /// What `find` finds of the variable's name, asked once, mostly.
+    fn of(&mut self, Reading { var_name, .. }: &Reading, find: impl Fn(&str) -> T) -> &T {
+        let place = var_name.as_ptr();
+        let met = self.0.iter().position(|(met, _)| *met == place);
+        let at = met.unwrap_or_else(|| {
+            self.0.truncate(Self::MOST - 1);
+            self.0.push((place, find(var_name)));
+            self.0.len() - 1
+        });
+        &self.0[at].1
     }
 }
 
-/// Writes the label pair that tells variables of one family apart over what `label` holds.
-fn var_name_label(label: &mut String, reading: &Reading) {
-    label.clear();
-    push_label(label, "var_name", &reading.var_name);
+/// The label pair that tells variables of one family apart.
+fn var_name_label(var_name: &str) -> String {
+    let mut label = String::new();
+    push_label(&mut label, "var_name", var_name);
+    label
 }
 
 #[allow(clippy::cast_precision_loss)] // nobody has 2^53 sensors
@@ -607,7 +599,10 @@ mod tests {
     use std::{collections::BTreeMap, sync::Arc};
 
     use super::*;
-    use crate::{catalog::Override, snapshot::Identity};
+    use crate::{
+        catalog::Override,
+        snapshot::{Identity, Summary},
+    };
 
     const NOW: UnixTime = 1_716_300_000.0;
     const HOUR: Duration = Duration::from_secs(3600);
@@ -635,10 +630,7 @@ mod tests {
             read: Some(true),
             last_success: last_read.map(|age| NOW - age),
         };
-        Arc::new(Snapshot {
-            sensors: vec![sensor],
-            ..Snapshot::default()
-        })
+        Arc::new(Snapshot::new(vec![sensor], Summary::default()))
     }
 
     fn shown(view: &View) -> Vec<(String, f64)> {
@@ -804,10 +796,8 @@ mod tests {
 
     /// So many sensors like the only one of `snapshot`.
     fn many(snapshot: &Snapshot, count: usize) -> Arc<Snapshot> {
-        Arc::new(Snapshot {
-            sensors: vec![snapshot.sensors[0].clone(); count],
-            ..Snapshot::default()
-        })
+        let sensors = vec![snapshot.sensors[0].clone(); count];
+        Arc::new(Snapshot::new(sensors, Summary::default()))
     }
 
     /// 1,000 sensors with every variable there is: several megabytes.

@@ -91,18 +91,18 @@ impl<'a> Writer<'a> {
         self.out.push(b'\n');
     }
 
-    /// Has each entry from `from` on written until the buffer is full, one at least. Yields the entry to go on from; 0 =
-    /// all are written.
+    /// Has each entry from `from` on written, with its index, until the buffer is full, one at least. Yields the entry to
+    /// go on from; 0 = all are written.
     pub(super) fn entries<T>(
         &mut self,
         entries: &[T],
         from: usize,
-        mut write: impl FnMut(&mut Self, &T),
+        mut write: impl FnMut(&mut Self, usize, &T),
     ) -> usize {
-        for (entry, next) in entries[from..].iter().zip(from + 1..) {
-            write(self, entry);
-            if self.out.len() >= self.full && next < entries.len() {
-                return next;
+        for (at, entry) in entries.iter().enumerate().skip(from) {
+            write(self, at, entry);
+            if self.out.len() >= self.full && at + 1 < entries.len() {
+                return at + 1;
             }
         }
         0
@@ -169,7 +169,7 @@ pub(super) fn push_number(out: &mut Vec<u8>, value: f64) {
     if whole as f64 == value {
         out.extend_from_slice(itoa::Buffer::new().format(whole).as_bytes());
     } else if value.is_finite() {
-        out.extend_from_slice(ryu::Buffer::new().format_finite(value).as_bytes());
+        out.extend_from_slice(zmij::Buffer::new().format_finite(value).as_bytes());
     } else if value.is_nan() {
         out.extend_from_slice(b"NaN");
     } else {
@@ -207,8 +207,8 @@ mod tests {
             (9_007_199_254_740_991.0, "9007199254740991"),
             (1e18, "1000000000000000000"),
             (-9_223_372_036_854_775_808.0, "-9223372036854775808"),
-            (1e19, "1e19"),
-            (1e300, "1e300"),
+            (1e19, "1e+19"),
+            (1e300, "1e+300"),
             (-1.5e-9, "-1.5e-9"),
             (f64::INFINITY, "+Inf"),
             (f64::NEG_INFINITY, "-Inf"),

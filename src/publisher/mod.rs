@@ -9,7 +9,6 @@
 mod tail;
 
 use std::{
-    panic::resume_unwind,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -19,13 +18,11 @@ use std::{
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use tokio::{
-    sync::{Mutex, OnceCell},
-    task::spawn_blocking,
-};
+use tokio::sync::{Mutex, OnceCell};
 
 pub use self::tail::{Tail, Tails};
 use crate::{
+    aside::aside,
     catalog::Catalog,
     exposition::{Encoding, Filter, Format, Rendering, View, gzip},
     snapshot::{Snapshot, UnixTime},
@@ -48,7 +45,7 @@ const KINDS: [(Format, Encoding); 4] = [
 
 /// What scrapes are answered with.
 pub struct Publisher {
-    current: ArcSwap<Published>,
+    current: Arc<ArcSwap<Published>>,
     /// For how many snapshots more each kind of body is made ahead.
     wanted: [AtomicU32; 4],
     /// Held while bodies are made anew, so that it happens once.
@@ -78,7 +75,7 @@ impl Publisher {
     pub fn new(snapshot: Snapshot, catalog: Arc<Catalog>) -> Self {
         let published = Published::new(Arc::new(snapshot), catalog, unix_now(), [false; 4]);
         Self {
-            current: ArcSwap::from_pointee(published),
+            current: Arc::new(ArcSwap::from_pointee(published)),
             wanted: Default::default(),
             renewing: Mutex::new(()),
         }
@@ -129,7 +126,7 @@ impl Publisher {
             return made.clone();
         }
         let view = published.view.clone();
-        let make = || off_the_serving_threads(move || Prefix::kept(view, format, encoding));
+        let make = || aside(move || Prefix::kept(view, format, encoding));
         body.get_or_init(make).await.clone()
     }
 
@@ -140,9 +137,10 @@ impl Publisher {
         now: UnixTime,
         wanted: [bool; 4],
     ) {
-        let published =
-            off_the_serving_threads(move || Published::new(snapshot, catalog, now, wanted)).await;
-        self.current.store(Arc::new(published));
+        let current = self.current.clone();
+        // The one before goes there too: it is as large.
+        aside(move || current.store(Arc::new(Published::new(snapshot, catalog, now, wanted))))
+            .await;
     }
 }
 
@@ -169,7 +167,7 @@ impl Published {
         let rendering = self.view.clone().rendering(format, filter);
         match encoding {
             Encoding::Identity => Prefix::Anew(rendering),
-            Encoding::Gzip => off_the_serving_threads(move || Prefix::gzip(rendering, 0)).await,
+            Encoding::Gzip => aside(move || Prefix::gzip(rendering, 0)).await,
         }
     }
 }
@@ -203,15 +201,6 @@ fn take_one(left: &AtomicU32) -> bool {
         left.checked_sub(1)
     })
     .is_ok()
-}
-
-async fn off_the_serving_threads<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> T {
-    // Blocking work that has begun is never cancelled, so an error is a panic.
-    spawn_blocking(work)
-        .await
-        .unwrap_or_else(|error| resume_unwind(error.into_panic()))
 }
 
 fn unix_now() -> UnixTime {

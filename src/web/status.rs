@@ -394,7 +394,7 @@ impl<'a> Row<'a> {
     /// The id and the model, as far as they repeat nothing.
     fn detail(&self) -> String {
         let Identity { id, name, .. } = self.identity;
-        let id_beside_name = name.as_ref().map(|_| id.as_str());
+        let id_beside_name = name.as_ref().map(|_| &**id);
         // Where nothing better is known the model is the beginning of the id.
         let model = self.identity.model().filter(|model| !id.starts_with(model));
         let parts: Vec<&str> = id_beside_name.into_iter().chain(model).collect();
@@ -477,10 +477,7 @@ mod tests {
             read: Some(true),
             last_success: Some(NOW - last_read),
         };
-        let snapshot = Snapshot {
-            sensors: vec![sensor],
-            ..Snapshot::default()
-        };
+        let snapshot = Snapshot::new(vec![sensor], Summary::default());
         let catalog = Catalog::new(&BTreeMap::new(), HOUR, false);
         View::new(snapshot.into(), catalog.into(), NOW)
     }

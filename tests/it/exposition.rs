@@ -33,13 +33,13 @@ fn catalog() -> Arc<Catalog> {
 }
 
 fn identity(id: &str, name: &str, location: &str, labels: &[(&str, &str)]) -> Arc<Identity> {
-    let some = |text: &str| Some(text.to_owned());
+    let some = |text: &str| Some(text.into());
     let labels = labels
         .iter()
         .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
     let location_id = some(if location.is_empty() { "" } else { "1234" });
     Arc::new(Identity::new(
-        id.to_owned(),
+        id.into(),
         some(name),
         some(location),
         location_id,
@@ -64,16 +64,14 @@ fn sensor(identity: Arc<Identity>, readings: &[(&str, f64, f64)]) -> Sensor {
 }
 
 fn snapshot(sensors: Vec<Sensor>) -> Snapshot {
-    Snapshot {
-        sensors,
-        summary: Summary {
-            up: true,
-            duration: Duration::from_millis(420),
-            last_success: Some(NOW - 5.0),
-            interval: Duration::from_secs(60),
-            ..Summary::default()
-        },
-    }
+    let summary = Summary {
+        up: true,
+        duration: Duration::from_millis(420),
+        last_success: Some(NOW - 5.0),
+        interval: Duration::from_secs(60),
+        ..Summary::default()
+    };
+    Snapshot::new(sensors, summary)
 }
 
 /// A whole body, without metrics of the exporter itself.

@@ -4,6 +4,7 @@
 mod architecture;
 mod bounds;
 mod browser;
+mod budget;
 mod chart;
 mod cloud;
 mod collection;

@@ -11,6 +11,7 @@ mod world;
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    mem::take,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -160,8 +161,8 @@ fn setup() -> impl Strategy<Value = Setup> {
 impl Setup {
     fn targets(&self) -> Targets {
         let sensor = |(id, name): &(&str, Option<&str>)| config::Sensor {
-            id: (*id).to_owned(),
-            name: name.map(str::to_owned),
+            id: (*id).into(),
+            name: name.map(Arc::from),
             ..config::Sensor::default()
         };
         let location = |(id, recursive): &(&str, bool)| config::Location {
@@ -276,7 +277,7 @@ impl Life {
             scrapes: 0,
         };
         life.check(BEGIN)?;
-        let mut targets = life.setup.targets();
+        let mut targets = Arc::new(life.setup.targets());
         let mut schedule = Schedule::new(Mode::Interval, targets.interval);
         loop {
             let start = schedule
@@ -298,7 +299,7 @@ impl Life {
                 reload = life.collect(&targets, &mut ledger, &mut schedule, &mut events)?;
             }
             if let Some(setup) = reload {
-                targets = setup.targets();
+                targets = setup.targets().into();
                 ledger.reassign(&targets);
                 schedule = Schedule::new(Mode::Interval, targets.interval);
                 life.model.reconfigured(&setup);
@@ -312,13 +313,19 @@ impl Life {
     /// One collection, with whatever happens meanwhile.
     fn collect(
         &mut self,
-        targets: &Targets,
+        targets: &Arc<Targets>,
         ledger: &mut Ledger,
         schedule: &mut Schedule,
         events: &mut Events,
     ) -> Result<Option<Setup>, TestCaseError> {
         let course = schedule.started(self.instant(), self.luck.f64());
-        let mut round = Round::begin(targets, ledger, self.instant(), course, self.luck.fork());
+        let mut round = Round::begin(
+            targets.clone(),
+            take(ledger),
+            self.instant(),
+            course,
+            self.luck.fork(),
+        );
         let mut in_flight: Vec<(Duration, Attempt, Option<Fault>)> = Vec::new();
         loop {
             let wake = match round.next(self.instant()) {
@@ -336,7 +343,7 @@ impl Life {
             if let Some((at, event)) = events.pop_front_before(wake.min(answer)) {
                 self.now = self.now.max(at);
                 if let Turn::Reload(setup) = self.happen(event)? {
-                    round.abandon();
+                    *ledger = round.abandon();
                     return Ok(Some(setup));
                 }
             } else if answer <= wake {
@@ -351,7 +358,7 @@ impl Life {
                 self.now = self.now.max(wake);
             }
         }
-        round.close(self.instant(), self.unix());
+        (*ledger, _) = round.close(self.instant(), self.unix());
         self.model.collected(&self.setup, self.unix());
         self.publish(ledger.snapshot());
         self.check(self.unix())?;

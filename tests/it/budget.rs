@@ -1,0 +1,146 @@
+//! The instructions that each stage of a refresh takes, against `benches/budget.json`: a gate that no noise of the
+//! machine can open or shut. `UPDATE_BUDGET=1` writes the file anew.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    env, fs,
+    path::PathBuf,
+    process::Command,
+};
+
+use serde_json::{Value, json};
+
+const BUDGET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/budget.json");
+/// Enough that what a refresh costs once is little beside what it costs for each sensor.
+const SENSORS: usize = 200;
+const REFRESHES: usize = 2;
+/// Hash tables are seeded anew in each run, and compilers differ.
+const TOLERANCE: f64 = 0.05;
+
+#[test]
+#[allow(clippy::print_stdout, reason = "who runs it is told that it did not")]
+fn no_stage_of_a_refresh_takes_more_instructions_than_its_budget() {
+    let Ok(valgrind) = Command::new("valgrind").arg("--version").output() else {
+        println!("skipped: valgrind is not installed, so nothing counts instructions");
+        return;
+    };
+    assert!(valgrind.status.success(), "valgrind --version fails");
+    let counted = count(&program());
+    if env::var_os("UPDATE_BUDGET").is_some() {
+        let stages: BTreeMap<_, _> = counted.iter().collect();
+        let about = format!("instructions per sensor of one refresh of {SENSORS} sensors");
+        let budget = json!({"about": about, "stages": stages});
+        let text = serde_json::to_string_pretty(&budget).expect("it is JSON");
+        fs::write(BUDGET, text + "\n").expect("the budget can be written");
+        return;
+    }
+    let budget = fs::read_to_string(BUDGET).expect("the budget can be read");
+    let budget: Value = serde_json::from_str(&budget).expect("the budget is JSON");
+    let budget = budget["stages"].as_object().expect("the budget has stages");
+    let mut wrong = Vec::new();
+    for (stage, allowed) in budget {
+        let allowed = allowed.as_u64().expect("a count of instructions") as f64;
+        let taken = counted[stage] as f64;
+        if taken > allowed * (1.0 + TOLERANCE) {
+            wrong.push(format!(
+                "{stage} takes {taken} instructions per sensor, its budget is {allowed}"
+            ));
+        }
+        if taken < allowed * (1.0 - 4.0 * TOLERANCE) {
+            wrong.push(format!(
+                "{stage} takes {taken} instructions per sensor of the {allowed} allowed: lower its budget"
+            ));
+        }
+    }
+    assert!(
+        wrong.is_empty() && budget.len() == counted.len(),
+        "{}; where that is meant, run this with UPDATE_BUDGET=1",
+        wrong.join("; ")
+    );
+}
+
+/// Builds what is counted: optimised, with the names of its functions.
+fn program() -> PathBuf {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let built = Command::new(cargo)
+        .args([
+            "bench",
+            "--locked",
+            "--profile",
+            "budget",
+            "--no-run",
+            "--bench",
+            "refresh",
+        ])
+        .args(["--message-format", "json"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("cargo runs");
+    let said = String::from_utf8_lossy(&built.stderr);
+    assert!(
+        built.status.success(),
+        "the benchmark does not build: {said}"
+    );
+    let messages = String::from_utf8(built.stdout).expect("cargo writes JSON");
+    let executable = |line: &str| {
+        let message: Value = serde_json::from_str(line).ok()?;
+        Some(message["executable"].as_str()?.into())
+    };
+    messages
+        .lines()
+        .filter_map(executable)
+        .next_back()
+        .expect("a benchmark is a program")
+}
+
+/// Instructions per sensor and refresh, by stage.
+fn count(program: &PathBuf) -> HashMap<String, u64> {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let out = directory.path().join("callgrind.out");
+    let run = Command::new("valgrind")
+        .args([
+            "--tool=callgrind",
+            "--compress-strings=no",
+            "--compress-pos=no",
+        ])
+        .arg(format!("--callgrind-out-file={}", out.display()))
+        .arg(program)
+        .args([SENSORS.to_string(), REFRESHES.to_string()])
+        .output()
+        .expect("valgrind runs");
+    let said = String::from_utf8_lossy(&run.stderr);
+    assert!(run.status.success(), "valgrind fails: {said}");
+    let profile = fs::read_to_string(out).expect("callgrind writes a profile");
+    let mut stages = inclusive(&profile);
+    // Chunks are compressed while the text is rendered.
+    let gzip = *stages.get("gzip").expect("a stage in callgrind's profile");
+    *stages.get_mut("render").expect("a stage of its own") -= gzip;
+    let share = |count: u64| count / (SENSORS * (REFRESHES + 1)) as u64;
+    stages
+        .into_iter()
+        .map(|(stage, count)| (stage, share(count)))
+        .collect()
+}
+
+/// What calls of the `stage_*` functions cost, all that they call included: a `cfn=` line names the function called, the
+/// line after its `calls=` ends with the cost.
+fn inclusive(profile: &str) -> HashMap<String, u64> {
+    let mut stages = HashMap::new();
+    let mut called = None;
+    let mut lines = profile.lines();
+    while let Some(line) = lines.next() {
+        if let Some(name) = line.strip_prefix("cfn=") {
+            let stage = name.find("stage_").map(|at| &name[at + "stage_".len()..]);
+            called = stage.map(|stage| {
+                let end = stage.find(|c: char| !c.is_ascii_lowercase());
+                stage[..end.unwrap_or(stage.len())].to_owned()
+            });
+        } else if line.starts_with("calls=") {
+            let cost = lines.next().and_then(|line| line.split(' ').next_back());
+            if let (Some(stage), Some(cost)) = (called.take(), cost) {
+                *stages.entry(stage).or_default() += cost.parse::<u64>().unwrap_or(0);
+            }
+        }
+    }
+    stages
+}
