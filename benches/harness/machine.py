@@ -22,7 +22,7 @@ PR_SET_PDEATHSIG = 1
 class Process:
     """A child pinned to one CPU. Its output goes to a file, as a full pipe would stop it."""
 
-    def __init__(self, arguments, cpu, log, stdout=None):
+    def __init__(self, arguments, cpu, log, stdout=None, environment=()):
         self.log = Path(log)
         with open(self.log, "ab") as out:
             self.child = subprocess.Popen(
@@ -30,7 +30,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=stdout if stdout is not None else out,
                 stderr=out,
-                env=clean_environment(),
+                env=clean_environment() | dict(environment),
                 preexec_fn=on(cpu),
             )
         self.pid = self.child.pid

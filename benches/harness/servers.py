@@ -18,6 +18,9 @@ ROOT = HERE.parent
 # Debian keeps it where only root looks.
 NGINX = shutil.which("nginx") or "/usr/sbin/nginx"
 
+# As the image has it.
+ENVIRONMENT = re.findall(r"^ENV (MALLOC_\w+)=(\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+
 OWN = re.compile(rb"^((?:lightfi_exporter_|lightfi_collect_|lightfi_up|process_)\S*) (\S+)$", re.MULTILINE)
 
 
@@ -100,6 +103,7 @@ class Exporter:
             ],
             cpu,
             bench.directory / "exporter.log",
+            environment=ENVIRONMENT,
         )
         self.cpu_seconds = self.process.cpu_seconds
         self.peak_rss = self.process.peak_rss
