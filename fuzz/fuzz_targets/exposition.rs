@@ -49,14 +49,14 @@ fuzz_target!(|fuzzed: Fuzzed| {
     for sensor in &snapshot.sensors {
         let info = text.iter().filter(|(name, labels, _)| {
             name == "lightfi_sensor_info"
-                && labels["sensor_id"] == sensor.identity.id
+                && *labels["sensor_id"] == *sensor.identity.id
                 && labels.get("note")
                     == sensor
                         .identity
                         .labels
                         .get("note")
                         .filter(|note| !note.is_empty())
-                && labels.get("location") == sensor.identity.location.as_ref()
+                && labels.get("location").map(String::as_str) == sensor.identity.location.as_deref()
         });
         assert_eq!(info.count(), 1, "{:?}", sensor.identity);
     }
@@ -67,7 +67,7 @@ fuzz_target!(|fuzzed: Fuzzed| {
         {
             let shown = text.iter().any(|(name, labels, value)| {
                 name == "lightfi_reading"
-                    && labels["sensor_id"] == sensor.identity.id
+                    && *labels["sensor_id"] == *sensor.identity.id
                     && labels.get("var_name").map_or("", String::as_str) == &*reading.var_name
                     // Adding zero makes a negative zero positive, as it is exposed.
                     && *value == (reading.value + 0.0).to_bits()
@@ -90,11 +90,11 @@ fn is_unmapped(var_name: &str) -> bool {
 
 /// What a collector can make: ids are not empty, values are finite.
 fn snapshot(fuzzed: &Fuzzed) -> Arc<Snapshot> {
-    let text = |text: Option<&str>| text.map(str::to_owned);
+    let text = |text: Option<&str>| text.map(Arc::from);
     let named = fuzzed.sensors.iter().filter(|(id, _)| !id.is_empty());
     let sensors = named.map(|(id, sensor)| Sensor {
         identity: Arc::new(Identity::new(
-            (*id).to_owned(),
+            (*id).into(),
             text(sensor.name),
             text(sensor.location),
             text(sensor.location_id),
@@ -112,13 +112,11 @@ fn snapshot(fuzzed: &Fuzzed) -> Arc<Snapshot> {
         read: sensor.read,
         last_success: sensor.read.map(|_| NOW - 5.0),
     });
-    Arc::new(Snapshot {
-        sensors: sensors.collect(),
-        summary: Summary {
-            up: true,
-            ..Summary::default()
-        },
-    })
+    let summary = Summary {
+        up: true,
+        ..Summary::default()
+    };
+    Snapshot::new(sensors.collect(), summary).into()
 }
 
 /// Name, labels and value, by its bits, of every series.

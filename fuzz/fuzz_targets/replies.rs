@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use lightfi_exporter::api::{Item, Malformed, decode_base_location, decode_sensor};
+use lightfi_exporter::api::{Item, Malformed, decode_base_location, decode_openapi, decode_sensor};
 
 /// No building has more floors within floors than the decoder looks into.
 const DEEPEST: usize = 32;
@@ -23,6 +23,9 @@ fuzz_target!(|body: &[u8]| {
             }
         }
         Err(malformed) => check_refusal(&malformed),
+    }
+    if let Err(malformed) = decode_openapi(body) {
+        check_refusal(&malformed);
     }
 });
 

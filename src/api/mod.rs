@@ -12,5 +12,5 @@ mod model;
 pub use client::{Client, Failure, Session};
 pub use model::{
     Found, Item, LocationReply, Malformed, SensorReply, base_location as decode_base_location,
-    sensor as decode_sensor,
+    openapi as decode_openapi, sensor as decode_sensor,
 };

@@ -161,7 +161,7 @@ pub fn base_location(body: &[u8]) -> Result<LocationReply, Malformed> {
 }
 
 /// The routes that `GET /openapi.json` lists for GET, with the names of their parameters taken out: `/sensors/{}`.
-pub(super) fn openapi(body: &[u8]) -> Result<Vec<String>, Malformed> {
+pub fn openapi(body: &[u8]) -> Result<Vec<String>, Malformed> {
     let document = Fields::of(parse(body)?);
     let paths = document.and_then(|fields| Fields::of(fields.get("paths")?));
     let paths = paths.ok_or_else(|| Malformed("the document has no `paths`".to_owned()))?;

@@ -31,6 +31,8 @@ mod token;
 
 use std::time::Duration;
 
+pub use request::{Reply as TokenReply, understand as decode_token_reply};
+pub use scrub::Scrubber;
 pub use source::{StartError, Status, TokenSource};
 pub use token::AccessToken;
 

@@ -56,9 +56,11 @@ pub(super) enum Exchanged<'a> {
 }
 
 /// A good answer.
-pub(super) struct Reply {
-    pub(super) bearer: HeaderValue,
-    pub(super) lifetime: Duration,
+pub struct Reply {
+    /// The value of `Authorization`, marked sensitive.
+    pub bearer: HeaderValue,
+    /// From the moment of the answer.
+    pub lifetime: Duration,
     /// For a refresh token only from a server that rotates them.
     pub(super) refresh_token: Option<Secret>,
 }
@@ -132,7 +134,7 @@ async fn read(response: Response, scrubber: &Scrubber) -> Result<Reply, TokenErr
 }
 
 /// What an answer means. Pure; any bytes will do.
-fn understand(
+pub fn understand(
     status: u16,
     retry_after: Option<Duration>,
     body: &[u8],

@@ -22,9 +22,15 @@ const SHOWN_CHARS: usize = 200;
 /// A shorter piece of base64 may stand in any word.
 const SHORTEST_BASE64: usize = 8;
 
+/// Nobody encodes the encoded so often without wanting to hide something.
+const DEEPEST: usize = 8;
+
+/// Stands in the place of a secret.
+const HIDDEN: &str = "<secret>";
+
 /// Every secret seen lately.
 #[derive(Default)]
-pub(super) struct Scrubber {
+pub struct Scrubber {
     secrets: Mutex<Vec<Known>>,
 }
 
@@ -36,7 +42,7 @@ struct Known {
 
 impl Scrubber {
     /// `secret` must not be shown from here on, neither as it is nor as a form, a URL or a header carries it.
-    pub(super) fn learn(&self, secret: &Secret) {
+    pub fn learn(&self, secret: &Secret) {
         let text = secret.expose();
         if text.is_empty() {
             return;
@@ -58,22 +64,25 @@ impl Scrubber {
     }
 
     /// `text` on one line, with every known secret replaced.
-    pub(super) fn scrub(&self, text: &str) -> String {
+    pub fn scrub(&self, text: &str) -> String {
         let mut text = self.hide(&printable(text));
-        // There are more ways to write the same than forms have: where one hides a secret, the decoded text is shown.
-        for space in ["+", " "] {
-            let spaced = text.replace('+', space);
-            let decoded = printable(&percent_decode_str(&spaced).decode_utf8_lossy());
-            let hidden = self.hide(&decoded);
-            if hidden != decoded {
-                text = hidden;
-            }
+        // There are more ways to write the same than forms have: where one hides a secret, what it says is shown, and that
+        // may be read in these ways again.
+        for _ in 0..DEEPEST {
+            let hidden = readings(&text).into_iter().find_map(|reading| {
+                let hidden = self.hide(&reading);
+                (hidden != reading).then_some(hidden)
+            });
+            let Some(hidden) = hidden else {
+                return text;
+            };
+            text = hidden;
         }
-        text
+        HIDDEN.to_owned()
     }
 
     /// The same, cut to what helps.
-    pub(super) fn excerpt(&self, text: &str) -> String {
+    pub fn excerpt(&self, text: &str) -> String {
         // Cut last: half a secret is not recognised.
         self.scrub(text).chars().take(SHOWN_CHARS).collect()
     }
@@ -90,7 +99,7 @@ impl Scrubber {
         longest_first.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         for secret in longest_first {
             if text.contains(secret) {
-                text = text.replace(secret, "<secret>");
+                text = text.replace(secret, HIDDEN);
             }
         }
         text
@@ -99,6 +108,15 @@ impl Scrubber {
     fn secrets(&self) -> MutexGuard<'_, Vec<Known>> {
         self.secrets.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What a text that is encoded as in forms or URLs may say, other than itself.
+fn readings(text: &str) -> Vec<String> {
+    let spaced = text.replace('+', " ");
+    let decode = |text: &str| printable(&percent_decode_str(text).decode_utf8_lossy());
+    let mut readings = vec![decode(text), decode(&spaced), spaced];
+    readings.retain(|reading| reading != text);
+    readings
 }
 
 fn printable(text: &str) -> String {
@@ -161,6 +179,26 @@ mod tests {
         }
         assert_eq!(scrubber.scrub("100% of a%20b+c"), "100% of a%20b+c");
         assert_eq!(scrubber.scrub("%1b[31ma%2Bb/c d~e%25f"), "[31m<secret>");
+    }
+
+    #[test]
+    fn what_one_secret_is_decoded_for_hides_no_other() {
+        let scrubber = Scrubber::default();
+        scrubber.learn(&Secret::new("other~secret"));
+        scrubber.learn(&Secret::new("a b%41c"));
+        for text in [
+            "%6Fther~secret a+b%2541c",
+            "%6Fther~secret a+b%252541c",
+            "a+b%252541c %256Fther~secret",
+        ] {
+            assert_eq!(
+                scrubber.scrub(text).matches("<secret>").count(),
+                2,
+                "{text}"
+            );
+        }
+        let deep = (0..20).map(|more| format!("%{}6Fther~secret ", "25".repeat(more)));
+        assert_eq!(scrubber.scrub(&deep.collect::<String>()), "<secret>");
     }
 
     #[test]

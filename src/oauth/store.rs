@@ -256,11 +256,14 @@ mod tests {
 
     use super::*;
 
+    /// To the last digit: a reader of JSON that rounds on its way would move it.
+    const LOGIN: f64 = 1_700_000_000.123_458_1;
+
     fn record(refresh_token: &str) -> Record {
         Record {
             refresh_token: Secret::new(refresh_token),
             seed: Some(SeedHash::of(&Secret::new("seed"))),
-            obtained_at: Some(1_700_000_000.0),
+            obtained_at: Some(LOGIN),
         }
     }
 
@@ -291,7 +294,7 @@ mod tests {
         let read = store.read().unwrap().unwrap();
         assert_eq!(read.refresh_token.expose(), "second");
         assert_eq!(read.seed, Some(SeedHash::of(&Secret::new("seed"))));
-        assert_eq!(read.obtained_at, Some(1_700_000_000.0));
+        assert_eq!(read.obtained_at, Some(LOGIN));
         assert_eq!(
             fs::metadata(&path).unwrap().permissions().mode() & 0o777,
             0o600
