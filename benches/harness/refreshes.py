@@ -165,7 +165,8 @@ def growth(bench, size, refreshes, tell):
     exporter = bench.exporter(simulator, corpus.LOCATIONS)
     took = exporter.own()["lightfi_collect_duration_seconds"]
     load.get(exporter.port, load.PROMETHEUS)
-    interval = max(0.2, 3 * took)
+    # What comes after the answers, and the scrapes, have the same CPU.
+    interval = max(0.2, 6 * took)
     reload_and_wait(exporter, {"interval": f"{interval * 1000:.0f}ms"})
     last = exporter.own()[LAST_SUCCESS]
     last = until_collected(exporter, last)[LAST_SUCCESS]
