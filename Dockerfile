@@ -41,8 +41,10 @@ COPY --from=build --chown=65532:65532 /state /var/lib/lightfi-exporter
 COPY --from=build /lightfi-exporter /usr/local/bin/lightfi-exporter
 COPY LICENSE /usr/share/doc/lightfi-exporter/LICENSE
 # Bodies of megabytes go back to the system when a newer one takes their place: glibc would learn to keep memory of their
-# size, which more than doubled what stays resident with thousands of sensors.
+# size, which more than doubled what stays resident with thousands of sensors. All threads share one heap: what one of
+# them frees, another can use.
 ENV MALLOC_MMAP_THRESHOLD_=262144
+ENV MALLOC_ARENA_MAX=1
 USER 65532:65532
 WORKDIR /var/lib/lightfi-exporter
 EXPOSE 10420

@@ -1,11 +1,13 @@
 # What people and CI run. Everything a target needs beyond Rust is installed by tests/install-tools.sh.
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-long bench soak format lint docs dependencies fuzz tools golden chart clean
+.PHONY: help demo test test-long bench soak format lint docs dependencies fuzz coverage mutants tools golden chart clean
 
 CARGO := cargo
 # Of each fuzzed target.
 FUZZ_SECONDS ?= 60
 SOAK_SECONDS ?= 1800
+# What cargo-mutants is told besides .cargo/mutants.toml.
+MUTANTS ?=
 export CARGO_TERM_COLOR ?= auto
 
 help: ## Shows the targets
@@ -52,6 +54,17 @@ fuzz: ## Fuzzes what reads from outside, FUZZ_SECONDS for each target; takes a n
 		$(CARGO) +nightly fuzz run --sanitizer none $$target fuzz/corpus/$$target $$seeds -- \
 			-max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=1024 || exit 1; \
 	done
+
+# What is counted outlives a kill, as tests end most exporters by one.
+coverage: tools ## Line coverage by unit and integration tests, without the simulator; takes cargo-llvm-cov
+	RUSTFLAGS='-C llvm-args=-runtime-counter-relocation' LLVM_PROFILE_FILE_NAME='%p-%c.profraw' \
+		$(CARGO) llvm-cov --locked --lib --bins --test it --no-fail-fast --summary-only \
+		--ignore-filename-regex '(simulator|tests|benches)/'
+
+# Each mistake takes a build and the tests up to the first that fails: many hours for all, so name a part, as in
+# make mutants MUTANTS="--file 'src/oauth/**' --shard 0/8". Sources are changed in place and put back.
+mutants: tools ## Tries the tests against deliberate mistakes, those that MUTANTS picks; takes cargo-mutants
+	$(CARGO) mutants --in-place --output target $(MUTANTS)
 
 tools: ## Installs what the checks need beyond Rust, where it is missing
 	tests/install-tools.sh

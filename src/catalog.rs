@@ -587,6 +587,19 @@ mod tests {
     }
 
     #[test]
+    fn a_reading_makes_a_series_for_each_state_and_one_for_the_time_of_a_motion() {
+        for row in ROWS {
+            let most = match row.form {
+                Form::Value => 1,
+                Form::Motion => 2,
+                Form::Status => 5,
+            };
+            assert_eq!(most_series(row.var_name), most, "{}", row.var_name);
+        }
+        assert_eq!(most_series("PM10"), 1);
+    }
+
+    #[test]
     fn a_status_is_one_of_five() {
         for (value, state) in [
             (1.0, "online"),

@@ -10,6 +10,8 @@ from . import corpus, load
 from .machine import MEASURED_CPU, on
 from .servers import TlsFront
 
+# What a sensor's own request may take, of the interval.
+SECONDS_PER_SENSOR = 0.001
 # Of collections beside a scraper that never pauses.
 LONGEST_INTERVAL = 20.0
 LAST_SUCCESS = "lightfi_collect_last_success_timestamp_seconds"
@@ -131,11 +133,9 @@ def memory(bench, size, by_location, refreshes, tell):
     simulator = bench.simulator(size, moments=5)
     front = bench.started(TlsFront(bench, simulator))
     where = corpus.LOCATIONS if by_location else corpus.listed(size)
-    exporter = bench.exporter(front, where)
-    own = exporter.own()
-    # Of the first collection, unpaced; later ones are spread over half the interval.
-    interval = max(1.0, 4 * own["lightfi_collect_duration_seconds"])
-    reload_and_wait(exporter, {"interval": f"{interval * 1000:.0f}ms"})
+    # Collections are spread over half of it, and the CPU is shared.
+    interval = max(1.0, size * SECONDS_PER_SENSOR)
+    exporter = bench.exporter(front, where, collect={"interval": f"{interval * 1000:.0f}ms"})
     with Scrapers(exporter.port) as scrapers:
         last = exporter.own()[LAST_SUCCESS]
         for _ in range(refreshes):

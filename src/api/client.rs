@@ -12,6 +12,7 @@ use reqwest::{
     Response, StatusCode,
     header::{AUTHORIZATION, DATE, RETRY_AFTER},
 };
+use tokio::{sync::Semaphore, time::timeout};
 use url::Url;
 
 use super::{
@@ -43,10 +44,24 @@ pub struct Client {
     gate: Mutex<Gate>,
 }
 
-/// What the requests of one collection share: its end, and the one refresh it may force.
+/// The first request of a session has this long for itself.
+const ALONE: Duration = Duration::from_secs(1);
+
+/// What the requests of one collection share: its end, the one refresh it may force, and that one goes first.
 pub struct Session {
     deadline: Instant,
     forced: OnceLock<Arc<AccessToken>>,
+    /// Its only permit is the first request's; closed once the others may go.
+    first: Semaphore,
+}
+
+/// The first request of a session: the others go when it ends.
+struct First<'a>(&'a Semaphore);
+
+impl Drop for First<'_> {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 impl Session {
@@ -55,6 +70,25 @@ impl Session {
         Self {
             deadline,
             forced: OnceLock::new(),
+            first: Semaphore::new(1),
+        }
+    }
+
+    /// Waits until the first request has shown what the server speaks. Before that, each one beside it would open a
+    /// connection of its own, which over TLS takes more memory than a hundred sensors do, and HTTP/2 has no use for.
+    async fn enter(&self) -> Option<First<'_>> {
+        let waited = timeout(ALONE, self.first.acquire()).await;
+        match waited {
+            Ok(Ok(permit)) => {
+                permit.forget();
+                Some(First(&self.first))
+            }
+            Ok(Err(_closed)) => None,
+            // It hangs, which is its own matter.
+            Err(_elapsed) => {
+                self.first.close();
+                None
+            }
         }
     }
 }
@@ -202,6 +236,7 @@ impl Client {
     ) -> Result<T, Failure> {
         // A place in the line is taken once there is a token: requests that waited for one would all leave together.
         self.tokens.token().await?;
+        let _first = session.enter().await;
         self.admit(session).await?;
         let token = self.tokens.token().await?;
         match self.send(route, url.clone(), &token, decode).await {

@@ -292,7 +292,7 @@ impl Held {
             self.dropped = settled.dropped;
             self.last_success = Some(now);
             if *self.readings != *settled.readings {
-                self.readings = settled.readings.into();
+                self.readings = settled.readings;
             }
         }
         self.identify(listed);

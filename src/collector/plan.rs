@@ -319,6 +319,43 @@ mod tests {
             [sensor(1)],
             "no third one that hangs"
         );
+        plan.ended(&first[1]);
+        assert_eq!(ids(&sent(&mut plan, now)), [sensor(12)], "one in its place");
+    }
+
+    #[test]
+    fn what_times_out_leaves_half_of_the_slots_from_then_on() {
+        let now = Instant::now();
+        let jobs = (0..6).map(|id| (sensor(id), None)).collect();
+        let mut plan = plan(4, jobs, now, Duration::ZERO);
+        for attempt in sent(&mut plan, now) {
+            assert!(plan.try_again(attempt, true, now, 0.0));
+        }
+        let again = sent(&mut plan, now + SECOND);
+        assert_eq!(ids(&again), [sensor(4), sensor(5), sensor(0), sensor(1)]);
+    }
+
+    #[test]
+    fn locations_have_been_tried_once_each_has_been_answered_or_has_failed_once() {
+        let now = Instant::now();
+        let jobs = [Job::Base, Job::Location("one".into()), sensor(0)];
+        let jobs = jobs.map(|job| (job, None)).into();
+        let mut plan = plan(3, jobs, now, Duration::ZERO);
+        assert_eq!(plan.waiting(), 3);
+        let sent = sent(&mut plan, now);
+        let [base, one, sensor] = sent.try_into().unwrap();
+        plan.ended(&sensor);
+        plan.ended(&base);
+        assert!(!plan.has_tried_locations(), "one is out");
+        assert!(plan.try_again(one, true, now, 0.0));
+        assert!(plan.has_tried_locations());
+        assert_eq!(plan.waiting(), 1);
+        let Next::Send(again) = plan.next(now + SECOND) else {
+            panic!()
+        };
+        plan.ended(&again);
+        assert!(plan.has_tried_locations());
+        assert_eq!(plan.waiting(), 0);
     }
 
     #[test]

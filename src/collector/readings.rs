@@ -37,7 +37,7 @@ impl VarNames {
 /// What one reply, or several of one collection, tell of a sensor: at most one reading per variable, by name.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Settled {
-    pub(super) readings: Vec<Reading>,
+    pub(super) readings: Arc<[Reading]>,
     pub(super) skipped: Skipped,
     /// Readings of more variables than a sensor may have.
     pub(super) dropped: usize,
@@ -47,21 +47,19 @@ impl Settled {
     /// Sorts out the items of one reply: what is no reading is counted, of several readings of one variable the newest
     /// stays.
     pub(super) fn from_items(items: Vec<Item>, now: UnixTime, names: &mut VarNames) -> Self {
-        let mut settled = Self {
-            readings: Vec::with_capacity(items.len()),
-            ..Self::default()
-        };
+        let mut readings = Vec::with_capacity(items.len());
+        let mut skipped = Skipped::default();
         for item in items {
             match item {
-                Item::Null => settled.skipped.count(Skip::Null),
-                Item::Malformed => settled.skipped.count(Skip::Malformed),
+                Item::Null => skipped.count(Skip::Null),
+                Item::Malformed => skipped.count(Skip::Malformed),
                 Item::Reading {
                     var_name,
                     time,
                     value,
                 } => match reason_to_skip(&var_name, time, value, now) {
-                    Some(skip) => settled.skipped.count(skip),
-                    None => settled.readings.push(Reading {
+                    Some(skip) => skipped.count(skip),
+                    None => readings.push(Reading {
                         var_name: names.share(&var_name),
                         time,
                         value,
@@ -69,16 +67,26 @@ impl Settled {
                 },
             }
         }
-        settled.keep_newest();
-        settled
+        Self::of(readings, skipped, 0)
+    }
+
+    /// Of several readings of one variable the newest, of too many variables those that stay.
+    fn of(mut readings: Vec<Reading>, skipped: Skipped, dropped: usize) -> Self {
+        keep_newest(&mut readings);
+        let excess = drop_excess(&mut readings);
+        Self {
+            readings: readings.into(),
+            skipped,
+            dropped: dropped + excess,
+        }
     }
 
     /// Adds what another reply of the same collection tells of the same sensor.
     pub(super) fn merge(&mut self, other: Self) {
-        self.readings.extend(other.readings);
+        let readings = self.readings.iter().chain(&*other.readings);
         self.skipped.add(&other.skipped);
-        self.dropped += other.dropped;
-        self.keep_newest();
+        let dropped = self.dropped + other.dropped;
+        *self = Self::of(readings.cloned().collect(), self.skipped, dropped);
     }
 
     /// Together with what other replies told before, if any did.
@@ -94,44 +102,38 @@ impl Settled {
 
     /// A counter never goes back to an older reading than the one `held`.
     pub(super) fn keep_counters_from(&mut self, held: &[Reading]) {
-        for reading in self
-            .readings
-            .iter_mut()
-            .filter(|reading| catalog::is_counter(&reading.var_name))
-        {
+        for at in 0..self.readings.len() {
+            let reading = &self.readings[at];
+            if !catalog::is_counter(&reading.var_name) {
+                continue;
+            }
             let newer = held
                 .iter()
                 .find(|held| held.var_name == reading.var_name && held.time > reading.time);
             if let Some(newer) = newer {
-                *reading = newer.clone();
+                Arc::make_mut(&mut self.readings)[at] = newer.clone();
                 self.skipped.count(Skip::Older);
             }
         }
     }
+}
 
-    /// By name, and of one name the newest; of the same time the later in the reply.
-    fn keep_newest(&mut self) {
-        self.readings.reverse();
-        self.readings
-            .sort_by(|a, b| a.var_name.cmp(&b.var_name).then(b.time.total_cmp(&a.time)));
-        self.readings
-            .dedup_by(|later, first| later.var_name == first.var_name);
-        self.drop_excess();
-    }
+/// By name, and of one name the newest; of the same time the later in the reply.
+fn keep_newest(readings: &mut Vec<Reading>) {
+    readings.reverse();
+    readings.sort_by(|a, b| a.var_name.cmp(&b.var_name).then(b.time.total_cmp(&a.time)));
+    readings.dedup_by(|later, first| later.var_name == first.var_name);
+}
 
-    /// The variables of the table stay, then those whose names come first.
-    fn drop_excess(&mut self) {
-        let excess = self.readings.len().saturating_sub(MAX_VARIABLES);
-        if excess == 0 {
-            return;
-        }
-        self.dropped += excess;
-        self.readings
-            .sort_by_key(|reading| !catalog::has_row(&reading.var_name));
-        self.readings.truncate(MAX_VARIABLES);
-        self.readings.shrink_to_fit();
-        self.readings.sort_by(|a, b| a.var_name.cmp(&b.var_name));
+/// The variables of the table stay, then those whose names come first. Yields how many do not.
+fn drop_excess(readings: &mut Vec<Reading>) -> usize {
+    let excess = readings.len().saturating_sub(MAX_VARIABLES);
+    if excess > 0 {
+        readings.sort_by_key(|reading| !catalog::has_row(&reading.var_name));
+        readings.truncate(MAX_VARIABLES);
+        readings.sort_by(|a, b| a.var_name.cmp(&b.var_name));
     }
+    excess
 }
 
 fn reason_to_skip(var_name: &str, time: f64, value: f64, now: UnixTime) -> Option<Skip> {

@@ -82,16 +82,26 @@ impl Layers {
             checked.root(node)
         });
         let from_environment = of_environment(environment, &defaults, &mut problems, &mut warnings);
-        let figment = Figment::new()
-            .merge(Layer(Origin::Defaults, defaults))
-            .merge(Layer(Origin::File, from_file))
-            .merge(Layer(Origin::Environment, from_environment))
-            .merge(Layer(Origin::Flags, of_flags(flags)));
-        let merged = figment
-            .find_value("")
-            .unwrap_or(Value::Dict(Tag::Default, Dict::new()));
+        let mut lists = Lists::default();
+        let layers = [
+            (Origin::Defaults, defaults),
+            (Origin::File, from_file),
+            (Origin::Environment, from_environment),
+            (Origin::Flags, of_flags(flags)),
+        ];
+        let figment = layers
+            .into_iter()
+            .fold(Figment::new(), |figment, (origin, mut dict)| {
+                lists.take(origin, &mut dict);
+                figment.merge(Layer(origin, dict))
+            });
+        let mut merged = figment.find_value("").map_or_else(
+            |_| Dict::new(),
+            |value| value.into_dict().unwrap_or_default(),
+        );
+        lists.give_back(&mut merged, |tag| Origin::of(&figment, tag));
         Self {
-            merged,
+            merged: Value::Dict(Tag::Default, merged),
             problems,
             warnings,
             is_whole,
@@ -128,9 +138,7 @@ impl Layers {
     }
 
     fn origin(&self, path: &[Step], tag: Option<Tag>) -> (String, Option<usize>) {
-        let layer = tag
-            .and_then(|tag| self.figment.get_metadata(tag))
-            .and_then(|metadata| Origin::ALL.into_iter().find(|o| o.name() == metadata.name));
+        let layer = tag.and_then(|tag| Origin::of(&self.figment, tag));
         let keys = path.iter().map_while(|step| match step {
             Step::Key(key) => Some(key.as_str()),
             Step::Index(_) => None,
@@ -164,6 +172,11 @@ enum Origin {
 impl Origin {
     const ALL: [Self; 4] = [Self::Defaults, Self::File, Self::Environment, Self::Flags];
 
+    fn of(figment: &Figment, tag: Tag) -> Option<Self> {
+        let metadata = figment.get_metadata(tag)?;
+        Self::ALL.into_iter().find(|o| o.name() == metadata.name)
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Defaults => "defaults",
@@ -171,6 +184,54 @@ impl Origin {
             Self::Environment => "environment",
             Self::Flags => "flags",
         }
+    }
+}
+
+/// The lists of the layers while figment merges the rest. It merges no lists, the last layer's stands; but it copies all
+/// that it holds, and lists are as long as a building is large.
+#[derive(Default)]
+struct Lists(Vec<(Origin, String, Vec<Value>)>);
+
+impl Lists {
+    /// Leaves empty ones in their place.
+    fn take(&mut self, origin: Origin, layer: &mut Dict) {
+        for (key, value) in layer {
+            if let Value::Array(_, list) = value {
+                self.0.push((origin, key.clone(), std::mem::take(list)));
+            }
+        }
+    }
+
+    /// Puts those that stand back, as of the layer they came from.
+    fn give_back(self, merged: &mut Dict, origin_of: impl Fn(Tag) -> Option<Origin>) {
+        for (origin, key, list) in self.0 {
+            if let Some(Value::Array(tag, place)) = merged.get_mut(&key)
+                && origin_of(*tag) == Some(origin)
+            {
+                *place = list.into_iter().map(|value| tagged(value, *tag)).collect();
+            }
+        }
+    }
+}
+
+/// As figment marks what it has merged.
+fn tagged(value: Value, tag: Tag) -> Value {
+    match value {
+        Value::String(_, text) => Value::String(tag, text),
+        Value::Char(_, char) => Value::Char(tag, char),
+        Value::Bool(_, bool) => Value::Bool(tag, bool),
+        Value::Num(_, number) => Value::Num(tag, number),
+        Value::Empty(_, empty) => Value::Empty(tag, empty),
+        Value::Dict(_, dict) => {
+            let entries = dict
+                .into_iter()
+                .map(|(key, value)| (key, tagged(value, tag)));
+            Value::Dict(tag, entries.collect())
+        }
+        Value::Array(_, list) => Value::Array(
+            tag,
+            list.into_iter().map(|value| tagged(value, tag)).collect(),
+        ),
     }
 }
 

@@ -343,6 +343,30 @@ mod tests {
     }
 
     #[test]
+    fn a_format_named_twice_counts_where_it_is_named_first() {
+        let accept = "text/plain;q=0.5,application/openmetrics-text;q=0.5,text/plain;q=0.5";
+        assert_eq!(format([accept.as_bytes()]), TEXT);
+    }
+
+    #[test]
+    fn what_stands_in_quotes_separates_nothing() {
+        for (accept, expected) in [
+            (
+                "text/plain;q=0.5;x=\",application/openmetrics-text,\"",
+                TEXT,
+            ),
+            (
+                r#"text/plain;q=0.5;x="\",application/openmetrics-text,""#,
+                TEXT,
+            ),
+            // Outside quotes a backslash is nothing special.
+            (r"x\,application/openmetrics-text", OM),
+        ] {
+            assert_eq!(format([accept.as_bytes()]), expected, "{accept}");
+        }
+    }
+
+    #[test]
     fn a_header_sent_twice_counts_as_one() {
         assert_eq!(format([]), TEXT);
         assert_eq!(
@@ -377,6 +401,7 @@ mod tests {
             ("gzip;q=0.5, identity", false),
             ("*;q=0", false),
             ("identity;q=0", false),
+            ("identity;q=0, *;q=0", false),
             ("gzip;q=x", false),
             ("gzipped", false),
         ] {

@@ -260,3 +260,74 @@ fn unwritable(path: &Path, why: Irreplaceable) -> DepositError {
         why,
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::time::Duration;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::config::ClientAuth;
+
+    fn oauth(token_store: Option<PathBuf>, refresh_token_file: Option<PathBuf>) -> Oauth {
+        Oauth {
+            token_url: "http://127.0.0.1/token".parse().unwrap(),
+            authorize_url: "http://127.0.0.1/authorize".parse().unwrap(),
+            scope: String::new(),
+            client_id: Credential::Inline(Secret::new("id")),
+            client_secret: None,
+            refresh_token: refresh_token_file.map(Credential::File),
+            client_auth: ClientAuth::Body,
+            expiry_margin: Duration::from_secs(60),
+            token_store,
+            allow_insecure: false,
+        }
+    }
+
+    #[test]
+    fn each_place_is_told_with_what_to_do_next() {
+        let directory = TempDir::new().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let nothing = oauth(None, None);
+        let file = oauth(None, Some(at("token")));
+        let both = oauth(Some(at("store.json")), Some(at("token")));
+        let (token, secret) = (Form::Token, Form::KubernetesSecret);
+        for (oauth, out, form, print, told) in [
+            (&both, None, token, false, "store.json. An exporter that"),
+            (&file, None, token, false, "token. An exporter that waits"),
+            (&file, Some("token"), token, false, "An exporter that waits"),
+            (&both, Some("out"), token, false, "out. Set oauth.refresh"),
+            (&both, Some("out"), secret, false, "out. Apply it with"),
+            (&nothing, None, token, true, "as you keep a password"),
+            (&nothing, None, secret, true, "`kubectl apply -f -`"),
+            (&both, None, secret, true, "`kubectl apply -f -`"),
+        ] {
+            let out = out.map(at);
+            let advice = Deposit::prove(oauth, out.as_deref(), form, print)
+                .unwrap()
+                .advice();
+            assert!(advice.contains(told), "{told:?}: {advice}");
+        }
+    }
+
+    #[test]
+    fn a_manifest_does_not_go_where_a_bare_token_is_looked_for() {
+        let directory = TempDir::new().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let file = oauth(None, Some(at("token")));
+        let both = oauth(Some(at("store.json")), Some(at("token")));
+        for (oauth, out, key) in [
+            (&both, Some("store.json"), "what oauth.token_store holds"),
+            (&both, Some("token"), "what oauth.refresh_token_file holds"),
+            (&both, None, "what oauth.token_store holds"),
+            (&file, None, "what oauth.refresh_token_file holds"),
+        ] {
+            let out = out.map(at);
+            let proved = Deposit::prove(oauth, out.as_deref(), Form::KubernetesSecret, false);
+            let error = proved.unwrap_err().to_string();
+            assert!(error.contains(key), "{error}");
+        }
+    }
+}

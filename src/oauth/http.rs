@@ -114,7 +114,7 @@ pub fn reason_of(error: &reqwest::Error) -> Reason {
         Reason::Malformed
     } else if error.is_redirect() {
         Reason::Redirect
-    } else if error.is_connect() || error.is_request() || error.is_body() || error.is_decode() {
+    } else if error.is_request() || error.is_body() || error.is_decode() {
         Reason::Connect
     } else {
         Reason::Other
@@ -312,6 +312,20 @@ mod tests {
             read_limited(response, 1000).await.unwrap(),
             concat!("lightfi-exporter/", env!("CARGO_PKG_VERSION"))
         );
+    }
+
+    #[test]
+    fn authorities_may_come_from_a_file() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let file = directory.path().join("ca.pem");
+        let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        fs::write(&file, own.cert.pem()).unwrap();
+        assert!(http_client(&api(Some(file.clone())), Proxies::None).is_ok());
+
+        let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        fs::write(&file, broken).unwrap();
+        let error = http_client(&api(Some(file)), Proxies::None).unwrap_err();
+        assert!(error.to_string().contains("look at api.ca_file"), "{error}");
     }
 
     #[test]

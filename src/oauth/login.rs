@@ -435,6 +435,7 @@ mod tests {
             "http://localhost:0",
             "http://localhost.example:3000",
             "http://192.0.2.1:3000",
+            "http://[2001:db8::1]:3000",
             "https://apiv2.lightfi.io/docs/redirect",
         ] {
             assert!(addresses(nowhere).is_empty(), "{nowhere}");

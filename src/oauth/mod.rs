@@ -111,3 +111,53 @@ impl TokenError {
         format!("{}; {by_itself}", self.remedy())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_failure_says_what_a_person_can_do_and_what_happens_by_itself() {
+        let unavailable = |reason| TokenError::Unavailable {
+            reason,
+            what: String::new(),
+            retry_after: None,
+        };
+        for (error, remedy, by_itself) in [
+            (
+                TokenError::RefreshTokenMissing(String::new()),
+                "run `lightfi-exporter login`",
+                "taken up by itself",
+            ),
+            (
+                TokenError::ClientMissing(String::new()),
+                "put it there",
+                "taken up by itself",
+            ),
+            (
+                TokenError::InvalidGrant(String::new()),
+                "run `lightfi-exporter login`",
+                "a new one",
+            ),
+            (
+                TokenError::InvalidClient(String::new()),
+                "oauth.client_secret",
+                "changed files",
+            ),
+            (unavailable(Reason::ServerError), "only time", "asked again"),
+            (unavailable(Reason::RateLimited), "only time", "asked again"),
+            (unavailable(Reason::Timeout), "the network", "asked again"),
+            (unavailable(Reason::Connect), "the network", "asked again"),
+            (
+                unavailable(Reason::Malformed),
+                "oauth.token_url is right",
+                "asked again",
+            ),
+        ] {
+            assert!(error.remedy().contains(remedy), "{error:?}");
+            let advice = error.advice();
+            assert!(advice.starts_with(error.remedy()), "{advice}");
+            assert!(advice.contains(by_itself), "{advice}");
+        }
+    }
+}

@@ -166,6 +166,12 @@ mod tests {
     }
 
     #[test]
+    fn a_bare_name_is_of_a_file_in_the_working_directory() {
+        assert_eq!(directory_of(Path::new("file")), Path::new("."));
+        assert_eq!(directory_of(Path::new("in/file")), Path::new("in"));
+    }
+
+    #[test]
     fn a_file_that_is_mounted_by_itself_is_not_replaceable() {
         // Any mount will do: which of them are files differs from machine to machine.
         assert!(matches!(

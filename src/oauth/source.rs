@@ -10,7 +10,11 @@ use std::{
 };
 
 use reqwest::Client;
-use tokio::{sync::watch, task, time};
+use tokio::{
+    sync::watch,
+    task,
+    time::{self, MissedTickBehavior},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -46,7 +50,7 @@ pub struct TokenSource {
     state: Mutex<State>,
     /// Something in `state` has changed.
     moved: watch::Sender<()>,
-    recoveries: watch::Sender<u64>,
+    recoveries: watch::Sender<()>,
 }
 
 struct State {
@@ -142,7 +146,7 @@ impl TokenSource {
                 asked_with: None,
             }),
             moved: watch::Sender::new(()),
-            recoveries: watch::Sender::new(0),
+            recoveries: watch::Sender::new(()),
         });
         match &credentials {
             Ok(credentials) => {
@@ -212,25 +216,23 @@ impl TokenSource {
     /// Renews the token ahead of its end and takes up changed files, until `shutdown`.
     pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
         let mut moved = self.moved.subscribe();
-        let mut next_look = self.now() + LOOK_EVERY;
+        let mut looks = time::interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let renewal = self.state().policy.renewal(self.now());
-            let wake = match renewal {
+            let until = match renewal {
                 Renewal::Start => {
                     tokio::spawn(Arc::clone(&self).refresh());
                     continue;
                 }
-                Renewal::At(at) => at.min(next_look),
-                Renewal::Idle => next_look,
+                Renewal::At(at) => Some(at),
+                Renewal::Idle => None,
             };
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 _ = moved.changed() => {}
-                () = self.sleep_until(wake) => {}
-            }
-            if self.now() >= next_look {
-                self.look_at_files().await;
-                next_look = self.now() + LOOK_EVERY;
+                _ = looks.tick() => self.look_at_files().await,
+                () = self.sleep_until(until.unwrap_or_default()), if until.is_some() => {}
             }
         }
         let answered =
@@ -240,8 +242,8 @@ impl TokenSource {
         }
     }
 
-    /// Counts the times a token could be had again after one could not: a collection is worth while at once.
-    pub fn recovered(&self) -> watch::Receiver<u64> {
+    /// Changes when a token can be had again after one could not: a collection is worth while at once.
+    pub fn recovered(&self) -> watch::Receiver<()> {
         self.recoveries.subscribe()
     }
 
@@ -279,7 +281,7 @@ impl TokenSource {
 
     /// One request, from reading the credentials to the new state. `policy` has counted it as under way.
     async fn refresh(self: Arc<Self>) {
-        let under_way = UnderWay(&self);
+        let _under_way = UnderWay(&self);
         let vault = Arc::clone(&self.vault);
         match off_thread(move || vault.read()).await.flatten() {
             Ok(credentials) => self.ask(&credentials).await,
@@ -288,16 +290,9 @@ impl TokenSource {
                 if matches!(error, TokenError::RefreshTokenMissing(_)) {
                     self.note_refresh_token(false);
                 }
-                let setback = match error {
-                    TokenError::Unavailable { retry_after, .. } => {
-                        Setback::Transient { retry_after }
-                    }
-                    _ => Setback::Missing,
-                };
-                self.settle_failure(setback, error);
+                self.settle_failure(Setback::Missing, error);
             }
         }
-        under_way.ended();
     }
 
     async fn ask(&self, credentials: &Credentials) {
@@ -399,10 +394,7 @@ impl TokenSource {
         if off_thread(move || vault.save_again()).await == Ok(true) {
             tracing::info!("the rotated refresh token is in the token store now");
         }
-        let troubled = {
-            let state = self.state();
-            state.policy.troubled() && !state.policy.in_flight()
-        };
+        let troubled = self.state().policy.troubled();
         if troubled && self.others_known().await {
             self.state().policy.credentials_changed();
         }
@@ -459,7 +451,7 @@ impl TokenSource {
         }
         self.moved.send_replace(());
         if recovers {
-            self.recoveries.send_modify(|count| *count += 1);
+            self.recoveries.send_replace(());
         }
     }
 
@@ -519,7 +511,7 @@ impl TokenSource {
     }
 
     async fn sleep_until(&self, at: Duration) {
-        time::sleep_until((self.started + at).into()).await;
+        time::sleep(at.saturating_sub(self.now())).await;
     }
 
     fn http(&self) -> MutexGuard<'_, Client> {
@@ -531,20 +523,16 @@ impl TokenSource {
     }
 }
 
-/// Ends the request under way even where its task dies, so that the next caller starts another.
+/// Ends the request under way where its task dies, so that the next caller starts another.
 struct UnderWay<'a>(&'a TokenSource);
-
-impl UnderWay<'_> {
-    /// `policy` knows how it ended, and may have started the next one already.
-    fn ended(self) {
-        std::mem::forget(self);
-    }
-}
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        self.0.state().policy.abandoned(self.0.now());
-        self.0.moved.send_replace(());
+        // Otherwise `policy` knows how it ended, and may have started the next one already.
+        if std::thread::panicking() {
+            self.0.state().policy.abandoned(self.0.now());
+            self.0.moved.send_replace(());
+        }
     }
 }
 

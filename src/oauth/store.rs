@@ -387,6 +387,16 @@ mod tests {
     }
 
     #[test]
+    fn a_store_of_just_the_longest_length_is_read() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("store.json");
+        let text = r#"{"version": 1, "refresh_token": "kept"}"#;
+        let room = " ".repeat(MAX_BYTES as usize - text.len());
+        fs::write(&path, format!("{text}{room}")).unwrap();
+        assert_eq!(stored(&path), "kept");
+    }
+
+    #[test]
     fn a_place_that_cannot_be_written_is_told_at_once() {
         let directory = TempDir::new().unwrap();
         let file = directory.path().join("file");
@@ -430,7 +440,10 @@ mod tests {
         let directory = TempDir::new().unwrap();
         let link = directory.path().join("store.json");
         symlink("store.json", &link).unwrap();
-        assert!(Store::open(&link).is_err());
+        assert!(matches!(
+            Store::open(&link),
+            Err(StoreError::Unreadable { .. })
+        ));
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Between collections and scrapes: each snapshot becomes bodies once, off the threads that serve, and is swapped in
 //! whole. `web` reads only this.
 //!
-//! A body (one format in one encoding) is made when it is first asked for, and from then on with each snapshot for as
-//! long as it is asked for; a plain one too long to keep is rendered anew for each scrape, chunk by chunk. When a reading
+//! A body (one format in one encoding) is made when it is first asked for, and a packed one from then on with each snapshot
+//! for as long as it is asked for. A plain one, which takes less time than its first scrape, is made by that one, when the
+//! one before has left; too long to keep, it is rendered anew for each scrape, chunk by chunk. When a reading
 //! falls stale, the first scrape after that has the bodies made anew, once for all that wait. The exporter's own families
 //! end every body: [`Tails`].
 
@@ -154,7 +155,7 @@ impl Published {
         let view = Arc::new(View::new(snapshot, catalog, now));
         let mut bodies = <[OnceCell<Prefix>; 4]>::default();
         for ((body, (format, encoding)), wanted) in bodies.iter_mut().zip(KINDS).zip(wanted) {
-            if wanted {
+            if wanted && encoding == Encoding::Gzip {
                 let made = Prefix::kept(view.clone(), format, encoding);
                 *body = OnceCell::new_with(Some(made));
             }

@@ -51,6 +51,15 @@ async fn series_stay_within_their_limit_and_a_metric_says_that_it_was_met() {
         assert_eq!(infos(&again), infos(&first), "the same ones stay");
         let log = exporter.output();
         assert_eq!(log.matches("raise collect.max_series").count(), 1, "{log}");
+
+        let ample = cloud.config("collect: {interval: 1s}\n");
+        std::fs::write(exporter.file("lightfi-exporter.yaml"), ample).expect("written");
+        exporter.signal("HUP");
+        let all = exporter.scrape_until("room for all", |scrape| dropped(scrape) == Some(0.0));
+        all.await;
+        let log = exporter.output();
+        assert_eq!(log.matches("raise collect.max_series").count(), 1, "{log}");
+        assert_eq!(log.matches("nothing is left out").count(), 1, "{log}");
     }
 }
 
@@ -74,4 +83,6 @@ async fn without_a_limit_that_is_met_nothing_is_left_out() {
     assert_eq!(scrape.value("lightfi_collect_sensors"), Some(60.0));
     assert_eq!(scrape.value("lightfi_collect_sensors_dropped"), Some(0.0));
     assert_eq!(scrape.value("lightfi_collect_readings_dropped"), Some(0.0));
+    let log = exporter.output();
+    assert!(!log.contains("left out"), "{log}");
 }

@@ -119,6 +119,38 @@ async fn one_sensor_that_fails_touches_no_other_and_is_tried_again() {
 }
 
 #[tokio::test]
+async fn failures_are_told_once_when_they_begin_and_once_when_they_have_ended() {
+    let cloud = Cloud::start(by_id(10)).await;
+    let fault = format!("malformed={}", cloud.simulator.sensors()[3]);
+    let exporter = Exporter::serve(&cloud.config("collect: {interval: 500ms}\n"));
+    let failed = |count| {
+        exporter.scrape_until("that many failures", move |scrape| {
+            failures(scrape, "sensor", "malformed") >= count
+        })
+    };
+    let told = || {
+        let log = exporter.output();
+        ["requests to the API fail", "collection is whole again"]
+            .map(|line| log.matches(line).count())
+    };
+    exporter.scrape().await;
+    assert_eq!(told(), [0, 0], "all is well");
+    cloud.fault(&fault, true);
+    failed(3.0).await;
+    assert_eq!(told(), [1, 0]);
+    cloud.fault(&fault, false);
+    exporter
+        .scrape_until("recovery", |scrape| {
+            scrape.sum("lightfi_sensor_read_success") == 10.0
+        })
+        .await;
+    assert_eq!(told(), [1, 1]);
+    cloud.fault(&fault, true);
+    failed(8.0).await;
+    assert_eq!(told(), [2, 1], "another time is told too");
+}
+
+#[tokio::test]
 async fn a_server_error_is_tried_three_times_and_a_malformed_answer_once() {
     let cloud = Cloud::start(by_id(10)).await;
     let bad = cloud.simulator.sensors()[0].clone();

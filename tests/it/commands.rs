@@ -8,7 +8,10 @@ use std::{
 use lightfi_exporter::simulator::{Listing, Options};
 use tempfile::TempDir;
 
-use crate::{cloud::Cloud, exporter::command};
+use crate::{
+    cloud::Cloud,
+    exporter::{command, coverage},
+};
 
 /// Runs a command against `config` while the cloud answers.
 async fn run(config: &str, arguments: &[&str]) -> (Option<i32>, String, String) {
@@ -205,6 +208,7 @@ async fn on_a_terminal(config: &str, arguments: &str) -> String {
         .current_dir(directory.path())
         .env_clear()
         .envs([("TERM", "xterm"), ("PATH", "/usr/bin:/bin")])
+        .envs(coverage())
         .stdin(Stdio::null());
     let ended = tokio::task::spawn_blocking(move || terminal.output()).await;
     let output = ended

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use tempfile::TempDir;
+
 use crate::{
-    exporter::{Exporter, Scrape},
+    exporter::{Exporter, Scrape, command},
     tools,
 };
 
@@ -133,6 +135,24 @@ async fn a_building_of_ten_covers_every_variable() {
         "{families:?}"
     );
     assert_eq!(scrape.value("lightfi_collect_sensors"), Some(10.0));
+}
+
+#[tokio::test]
+async fn a_machine_without_certificate_authorities_will_do() {
+    let directory = TempDir::new().expect("a temporary directory");
+    let none = directory.path().join("none.pem");
+    std::fs::write(&none, "").expect("written");
+    let mut command = command();
+    command
+        .envs([
+            ("SSL_CERT_FILE", none.as_path()),
+            ("SSL_CERT_DIR", directory.path()),
+        ])
+        .args(["demo", "--sensors=2", "--web.listen-address=127.0.0.1:0"]);
+    let demo = Exporter::spawn(command, directory);
+    assert_eq!(demo.scrape().await.value("lightfi_up"), Some(1.0));
+    let log = demo.output();
+    assert!(log.contains("no certificate authorities"), "{log}");
 }
 
 #[tokio::test]

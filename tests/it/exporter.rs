@@ -2,6 +2,8 @@
 
 use std::{
     collections::BTreeMap,
+    env,
+    ffi::OsString,
     io::{BufRead, BufReader},
     path::PathBuf,
     process::{Child, Command, Output, Stdio},
@@ -17,8 +19,14 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 pub fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lightfi-exporter"));
-    command.env_clear();
+    command.env_clear().envs(coverage());
     command
+}
+
+/// All that a child gets of our environment: where it counts its coverage, if ours is counted.
+pub fn coverage() -> Option<(&'static str, OsString)> {
+    let key = "LLVM_PROFILE_FILE";
+    Some((key, env::var_os(key)?))
 }
 
 /// Runs the binary to its end.

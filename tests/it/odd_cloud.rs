@@ -1,7 +1,11 @@
 //! A cloud made for one test, for what the simulated building never does.
 
 use std::{
-    sync::{Arc, Mutex},
+    future::Future,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -72,4 +76,48 @@ async fn a_location_that_hangs_does_not_hold_up_the_listed_sensors() {
     let scrape = exporter.scrape().await;
     assert_eq!(scrape.sum("lightfi_sensor_read_success"), 2.0);
     assert_eq!(scrape.value("lightfi_collect_locations_failed"), Some(1.0));
+}
+
+/// Serves sensors, the first request with what `first` answers; gives a configuration of five, and the requests so far.
+async fn with_a_first<F: Future<Output = ()> + Send + 'static>(
+    first: impl Fn(Arc<AtomicUsize>) -> F + Clone + Send + Sync + 'static,
+) -> (String, Arc<AtomicUsize>) {
+    let arrivals = Arc::new(AtomicUsize::new(0));
+    let seen = arrivals.clone();
+    let sensor = move || async move {
+        if seen.fetch_add(1, Ordering::SeqCst) == 0 {
+            first(seen).await;
+        }
+        GOOD
+    };
+    let routes = Router::new().route("/sensors/{id}", get(sensor));
+    let config = serve(routes, Duration::ZERO).await;
+    (format!("{config}sensors: [A, B, C, D, E]\n"), arrivals)
+}
+
+#[tokio::test]
+async fn the_first_request_goes_alone_until_it_is_answered() {
+    let beside = Arc::new(AtomicUsize::new(usize::MAX));
+    let noted = beside.clone();
+    let (config, arrivals) = with_a_first(move |seen| {
+        let noted = noted.clone();
+        async move {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            noted.store(seen.load(Ordering::SeqCst) - 1, Ordering::SeqCst);
+        }
+    })
+    .await;
+    let exporter = Exporter::serve(&config);
+    let read = exporter.scrape().await.sum("lightfi_sensor_read_success");
+    assert_eq!(read, 5.0);
+    assert_eq!(beside.load(Ordering::SeqCst), 0);
+    assert_eq!(arrivals.load(Ordering::SeqCst), 5);
+}
+
+#[tokio::test]
+async fn a_first_request_that_hangs_does_not_hold_up_the_others() {
+    let (config, _) = with_a_first(|_| std::future::pending()).await;
+    let exporter = Exporter::serve(&config);
+    let read = exporter.scrape().await.sum("lightfi_sensor_read_success");
+    assert_eq!(read, 4.0);
 }

@@ -13,7 +13,7 @@ use tokio::{
     net,
 };
 
-use crate::exporter::{Exporter, run};
+use crate::exporter::{Exporter, coverage, run};
 
 const ASK: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
 
@@ -23,6 +23,7 @@ fn activated(socket: OwnedFd) -> Command {
     let mut command = Command::new("/bin/sh");
     command
         .env_clear()
+        .envs(coverage())
         .args(["-c", HAND_OVER, env!("CARGO_BIN_EXE_lightfi-exporter")])
         .args(["demo", "--sensors=2", "--web.systemd-socket"])
         // Not even looked at.

@@ -361,6 +361,8 @@ async fn the_form_is_what_the_vendor_shows_in_both_styles() {
 
 #[tokio::test]
 async fn only_the_token_that_failed_is_rejected() {
+    let log = Log::default();
+    let _guard = log.start();
     let server = Server::start([Answer::token("first", 3600), Answer::token("second", 3600)]).await;
     let source = source_of(&oauth(&server)).await;
     let first = source.token().await.unwrap();
@@ -370,6 +372,9 @@ async fn only_the_token_that_failed_is_rejected() {
     source.reject(&first).await;
     assert_eq!(bearer(&source).await, "Bearer second");
     assert_eq!(server.asked().len(), 2);
+    let lines = log.lines();
+    assert_eq!(lines.len(), 1, "only the first is told: {lines:#?}");
+    assert!(lines[0].contains("access token received"), "{lines:#?}");
 }
 
 #[tokio::test]
@@ -548,8 +553,9 @@ async fn a_dead_endpoint_that_comes_back_is_noticed_and_told() {
     let status = source.status();
     assert_eq!(status.last_error, None);
     assert!(status.access_token_valid);
-    let in_an_hour = unix_now() + 3600.0;
-    assert!((status.access_token_expires_at.unwrap() - in_an_hour).abs() < 5.0);
+    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
+    let lives_for = status.access_token_expires_at.unwrap() - now;
+    assert!((lives_for - 3600.0).abs() < 5.0, "{lives_for}");
 }
 
 #[tokio::test]
@@ -590,6 +596,45 @@ async fn a_refused_refresh_token_is_asked_with_once_and_a_new_one_is_taken_up() 
     assert!(source.token().await.is_ok());
     assert_eq!(source.stats.refresh_token_valid.get(), 1.0);
     assert_eq!(server.asked_with(), ["old", "new"]);
+}
+
+#[tokio::test]
+async fn two_refused_refresh_tokens_are_asked_with_once_each() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("store.json");
+    let server = Server::start([Answer::error("invalid_grant")]).await;
+    let mut oauth = oauth(&server);
+    oauth.token_store = Some(path.clone());
+    Store::create(path, &Secret::new("of a login"), None, 1.0).unwrap();
+    let source = running(&oauth).await;
+    assert_eq!(source.status().refresh_token_obtained_at, Some(1.0));
+    eventually("both are refused", || server.asked().len() == 2).await;
+    time::sleep(Duration::from_millis(2500)).await;
+    assert_eq!(server.asked_with(), ["of a login", SECRETS[1]]);
+}
+
+#[tokio::test]
+async fn requests_after_a_reload_go_through_its_client() {
+    let late = Answer::token(SECRETS[2], 3600).after(Duration::from_millis(400));
+    let source = source_of(&oauth(&Server::start([late]).await)).await;
+    source.replace_client(client(Duration::from_secs(10)));
+    source.replace_client(client(Duration::from_millis(50)));
+    let error = source.token().await.unwrap_err();
+    assert_eq!(error.reason(), Reason::Timeout);
+}
+
+#[tokio::test]
+async fn a_request_whose_task_dies_does_not_keep_others_waiting() {
+    let source = source_of(&oauth(&Server::start([Answer::token("a1", 3600)]).await)).await;
+    let task = Arc::clone(&source);
+    let died = tokio::spawn(async move {
+        let _under_way = UnderWay(&task);
+        assert_eq!(task.state().policy.demand(Duration::ZERO), Demand::Start);
+        panic!("a mistake of ours");
+    });
+    assert!(died.await.unwrap_err().is_panic());
+    let token = time::timeout(Duration::from_secs(10), source.token()).await;
+    assert_eq!(token.unwrap().unwrap().bearer(), "Bearer a1");
 }
 
 #[tokio::test]
@@ -921,6 +966,7 @@ async fn trouble_is_one_line_when_it_starts_and_one_when_it_ends_and_no_level_sh
     let source = running(&oauth).await;
     let mut recovered = source.recovered();
     source.token().await.unwrap_err();
+    assert_eq!(log.lines().len(), 1, "{}", log.text());
     time::timeout(Duration::from_secs(5), recovered.changed())
         .await
         .unwrap()
@@ -936,4 +982,32 @@ async fn trouble_is_one_line_when_it_starts_and_one_when_it_ends_and_no_level_sh
         assert!(!log.text().contains(secret), "{}", log.text());
     }
     assert!(log.text().contains("TRACE"), "nothing was listened to");
+}
+
+#[tokio::test]
+async fn a_store_that_breaks_later_is_told_once_and_the_token_in_memory_stands_in_for_it() {
+    let log = Log::default();
+    let _guard = log.start();
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("store.json");
+    let server = Server::start([Answer::token("a1", 3600)]).await;
+    let mut oauth = oauth(&server);
+    oauth.refresh_token = None;
+    oauth.token_store = Some(path.clone());
+    Store::create(&path, &Secret::new("kept"), None, 1.0).unwrap();
+    let whole = fs::read(&path).unwrap();
+    let source = source_of(&oauth).await;
+    for times in 1..3 {
+        for contents in ["broken".as_bytes(), "broken".as_bytes(), &whole] {
+            fs::write(&path, contents).unwrap();
+            let credentials = source.vault.read().unwrap();
+            assert_eq!(credentials.best.refresh_token.expose(), "kept");
+        }
+        let lines = log.lines();
+        assert_eq!(lines.len(), times, "{lines:#?}");
+        assert!(
+            lines[0].contains("cannot use the token store"),
+            "{lines:#?}"
+        );
+    }
 }
