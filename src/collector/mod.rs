@@ -561,6 +561,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_newly_assigned_is_collected_in_its_own_mode() {
+        let (collector, handle) = Collector::new(assignment("interval").await);
+        assert_eq!(handle.mode(), Mode::Interval);
+        tokio::spawn(collector.run(|_, _| std::future::ready(()), CancellationToken::new()));
+        for (mode, name) in [(Mode::Scrape, "scrape"), (Mode::Interval, "interval")] {
+            handle.assign(assignment(name).await).await;
+            assert_eq!(handle.mode(), mode);
+        }
+    }
+
+    #[tokio::test]
     async fn a_collector_that_waits_for_a_scrape_is_never_stuck() {
         let (collector, handle) = Collector::new(assignment("scrape").await);
         tokio::spawn(collector.run(|_, _| std::future::ready(()), CancellationToken::new()));
