@@ -509,6 +509,30 @@ mod tests {
     }
 
     #[test]
+    fn what_lies_below_a_location_is_asked_for_and_one_good_answer_will_do() {
+        let start = Instant::now();
+        let mut round = begin(&targets(&[], &["1"]), Ledger::default(), start);
+        let mut first = sent(&mut round, start);
+        let below = Found {
+            id: "2".to_owned(),
+            name: None,
+            path: vec![],
+            parent: None,
+            items: None,
+        };
+        let reply = Reply::Location(LocationReply {
+            children: vec![below],
+            ..LocationReply::default()
+        });
+        let attempt = first.remove("location 1").unwrap();
+        round.ended(attempt, Ok(reply), start, NOW);
+        assert_eq!(names(&sent(&mut round, start)), ["location 2"]);
+        let (ledger, problems) = round.close(start, NOW);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(ledger.summary.up);
+    }
+
+    #[test]
     fn listed_sensors_do_not_wait_for_a_location_that_hangs_for_ever() {
         let start = Instant::now();
         let mut round = begin(&targets(&["A"], &["1"]), Ledger::default(), start);
