@@ -58,7 +58,7 @@ fuzz: ## Fuzzes what reads from outside, FUZZ_SECONDS for each target; takes a n
 # What is counted outlives a kill, as tests end most exporters by one.
 coverage: tools ## Line coverage by unit and integration tests, without the simulator; takes cargo-llvm-cov
 	RUSTFLAGS='-C llvm-args=-runtime-counter-relocation' LLVM_PROFILE_FILE_NAME='%p-%c.profraw' \
-		$(CARGO) llvm-cov --locked --lib --bins --test it --no-fail-fast --summary-only \
+		$(CARGO) llvm-cov --locked --lib --test it --no-fail-fast --summary-only \
 		--ignore-filename-regex '(simulator|tests|benches)/'
 
 # Each mistake takes a build and the tests up to the first that fails: many hours for all, so name a part, as in

@@ -637,6 +637,45 @@ mod tests {
     }
 
     #[test]
+    fn only_a_sensor_that_was_read_by_itself_need_not_wait_for_locations() {
+        let mut ledger = Ledger::default();
+        let sensors = [listed("A"), listed("C")];
+        close_location(&mut ledger, &sensors, Some(&["A"]));
+        for id in ["A", "C", "never heard of"] {
+            assert!(!ledger.was_asked_directly(id), "{id}");
+        }
+        let mut direct = Direct::new();
+        direct.push(("C".into(), good(&mut ledger, "", 500.0)));
+        close(&mut ledger, &sensors[1..], direct);
+        assert!(ledger.was_asked_directly("C"));
+    }
+
+    #[test]
+    fn what_a_new_assignment_leaves_out_adds_to_what_was_left_out_before() {
+        let sensors = ["A", "B", "C", "D"].map(listed);
+        let mut targets = Targets {
+            sensors: listing(&sensors),
+            locations: [].into(),
+            slots: 1,
+            interval: Duration::from_secs(60),
+            max_series: 15,
+            reading_timestamps: false,
+        };
+        let mut ledger = Ledger::default();
+        let mut direct = Direct::new();
+        for id in ["A", "B", "C", "D"] {
+            direct.push((id.into(), good(&mut ledger, "", 500.0)));
+        }
+        close(&mut ledger, &sensors, direct);
+        ledger.reassign(&targets);
+        assert_eq!(ledger.summary.sensors_dropped, 1);
+        targets.max_series = 5;
+        ledger.reassign(&targets);
+        assert_eq!(ledger.summary.sensors_dropped, 3);
+        assert_eq!(ledger.summary.readings_dropped, 2);
+    }
+
+    #[test]
     fn what_makes_too_many_series_leaves_whole_the_listed_last_and_the_same_each_time() {
         let sensors = ["B", "C", "D"].map(listed);
         let mut targets = Targets {

@@ -509,11 +509,15 @@ mod tests {
 
     /// Of nothing, so that it needs nobody to ask.
     async fn assignment(mode: &str) -> Assignment {
-        let text = format!(
+        assigned(&format!(
             "oauth: {{client_id: a, client_secret: b, refresh_token: c}}\ncollect: {{mode: {mode}, interval: 100ms}}\n"
-        );
+        ))
+        .await
+    }
+
+    async fn assigned(text: &str) -> Assignment {
         let flags = Flags::default();
-        let loaded = config::load_text("a test", &text, &flags, std::iter::empty(), Purpose::Serve);
+        let loaded = config::load_text("a test", text, &flags, std::iter::empty(), Purpose::Serve);
         let config = loaded.unwrap().config;
         let stats = Arc::new(Stats::new(0.0));
         let http = http_client(&config.api, Proxies::None).unwrap();
@@ -582,6 +586,42 @@ mod tests {
             due.push(*lock(&handle.shared.due));
         }
         assert!(due.is_sorted_by(|a, b| a < b), "{due:?}");
+    }
+
+    #[tokio::test]
+    async fn what_is_newly_assigned_is_collected_in_its_own_mode() {
+        let (collector, handle) = Collector::new(assignment("interval").await);
+        assert_eq!(handle.mode(), Mode::Interval);
+        tokio::spawn(collector.run(|_, _| std::future::ready(()), CancellationToken::new()));
+        for (mode, name) in [(Mode::Scrape, "scrape"), (Mode::Interval, "interval")] {
+            handle.assign(assignment(name).await).await;
+            assert_eq!(handle.mode(), mode);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_new_assignment_does_not_wait_for_the_collection_under_way() {
+        // Takes requests and never answers.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let text = format!(
+            "oauth: {{client_id: a, client_secret: b, refresh_token: c, token_url: 'http://{address}/'}}\n\
+             api: {{url: 'http://{address}/', timeout: 10m}}\n\
+             collect: {{interval: 1h}}\n\
+             sensors: [A]\n"
+        );
+        let (collector, handle) = Collector::new(assigned(&text).await);
+        tokio::spawn(collector.run(|_, _| std::future::ready(()), CancellationToken::new()));
+        let (connection, _) = tokio::task::spawn_blocking(move || listener.accept())
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(!handle.has_ended_once());
+        let nothing = assignment("interval").await;
+        handle.assign(nothing).await;
+        handle.settled(Instant::now() + LONG).await;
+        assert!(handle.has_ended_once());
+        drop(connection);
     }
 
     #[tokio::test]

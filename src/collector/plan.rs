@@ -326,13 +326,14 @@ mod tests {
     #[test]
     fn what_times_out_leaves_half_of_the_slots_from_then_on() {
         let now = Instant::now();
-        let jobs = (0..6).map(|id| (sensor(id), None)).collect();
-        let mut plan = plan(4, jobs, now, Duration::ZERO);
-        for attempt in sent(&mut plan, now) {
-            assert!(plan.try_again(attempt, true, now, 0.0));
+        let jobs = (0..8).map(|id| (sensor(id), None)).collect();
+        let mut plan = plan(4, jobs, now, 8 * SECOND);
+        let half_way = now + 4 * SECOND;
+        for attempt in sent(&mut plan, half_way) {
+            assert!(plan.try_again(attempt, true, half_way, 0.0));
         }
-        let again = sent(&mut plan, now + SECOND);
-        assert_eq!(ids(&again), [sensor(4), sensor(5), sensor(0), sensor(1)]);
+        let again = sent(&mut plan, now + 8 * SECOND);
+        assert_eq!(ids(&again), [sensor(0), sensor(1), sensor(4), sensor(5)]);
     }
 
     #[test]

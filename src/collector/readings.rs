@@ -208,6 +208,8 @@ mod tests {
             shown(&settled),
             [("b", NOW + 3600.0, 1.0), ("temperatureC", NOW, -0.5)]
         );
+        let new_meter = ("energyInkWh", NOW, 0.0);
+        assert_eq!(shown(&settle(&[new_meter])), [new_meter]);
         let counts = Skip::ALL.map(|skip| settled.skipped.of(skip));
         assert_eq!(counts, [0, 1, 2, 1, 0]);
     }
@@ -222,9 +224,26 @@ mod tests {
             [("energyInkWh", 10.0, 500.0), ("temperatureC", 9.0, 19.0)]
         );
         assert_eq!(older.skipped.of(Skip::Older), 1);
-        let mut reset = settle(&[("energyInkWh", 11.0, 0.5)]);
-        reset.keep_counters_from(&held.readings);
-        assert_eq!(shown(&reset), [("energyInkWh", 11.0, 0.5)]);
+        // Of the same time the one told last.
+        for reading in [("energyInkWh", 11.0, 0.5), ("energyInkWh", 10.0, 501.0)] {
+            let mut settled = settle(&[reading]);
+            settled.keep_counters_from(&held.readings);
+            assert_eq!(shown(&settled), [reading]);
+            assert_eq!(settled.skipped.of(Skip::Older), 0);
+        }
+    }
+
+    #[test]
+    fn several_replies_of_a_collection_tell_of_a_sensor_together() {
+        let many: Vec<_> = (0..205).map(|number| format!("Extra{number}")).collect();
+        let many: Vec<_> = many.iter().map(|name| (&**name, NOW, 1.0)).collect();
+        let before = settle(&[("a", 1.0, 10.0), ("b", 3.0, 30.0), ("c", f64::NAN, 1.0)]);
+        let after = settle(&[("a", 2.0, 20.0), ("b", 2.0, 20.0), ("d", NOW, f64::NAN)]);
+        let both = after.merged_into(Some(before));
+        assert_eq!(shown(&both), [("a", 2.0, 20.0), ("b", 3.0, 30.0)]);
+        assert_eq!(both.skipped.of(Skip::NonFinite), 2);
+        let twice = settle(&many).merged_into(Some(settle(&many)));
+        assert_eq!((twice.readings.len(), twice.dropped), (200, 10));
     }
 
     #[test]
@@ -249,6 +268,6 @@ mod tests {
         assert!(Arc::ptr_eq(&kept, &names.share("a")));
         drop(names.share("b"));
         names.forget_unused();
-        assert_eq!(names.0.len(), 1);
+        assert_eq!(names.0.iter().collect::<Vec<_>>(), [&kept]);
     }
 }

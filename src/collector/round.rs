@@ -380,3 +380,213 @@ impl Round {
         self.unanswered = unanswered;
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use super::*;
+    use crate::api::{Found, Item};
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const NOW: UnixTime = 1_716_301_234.0;
+
+    fn targets(sensors: &[&str], locations: &[&str]) -> Arc<Targets> {
+        let listed = sensors.iter().map(|id| Sensor {
+            id: (*id).into(),
+            ..Sensor::default()
+        });
+        let locations = locations.iter().map(|id| Location {
+            id: (*id).to_owned(),
+            name: None,
+            recursive: true,
+        });
+        Arc::new(Targets {
+            sensors: listed.collect(),
+            locations: locations.collect(),
+            slots: 8,
+            interval: 60 * SECOND,
+            max_series: 1000,
+            reading_timestamps: false,
+        })
+    }
+
+    fn begin(targets: &Arc<Targets>, ledger: Ledger, start: Instant) -> Round {
+        let course = Course {
+            deadline: start + 54 * SECOND,
+            spread: Duration::ZERO,
+        };
+        let luck = fastrand::Rng::with_seed(7);
+        Round::begin(targets.clone(), ledger, start, course, luck)
+    }
+
+    /// All that is sent now, by name.
+    fn sent(round: &mut Round, now: Instant) -> BTreeMap<String, Attempt> {
+        std::iter::from_fn(|| match round.next(now) {
+            Step::Send(attempt) => Some((attempt.job.to_string(), attempt)),
+            _ => None,
+        })
+        .collect()
+    }
+
+    fn names(attempts: &BTreeMap<String, Attempt>) -> Vec<&str> {
+        attempts.keys().map(String::as_str).collect()
+    }
+
+    fn items() -> Vec<Item> {
+        vec![Item::Reading {
+            var_name: "CO2ppm".to_owned(),
+            time: NOW,
+            value: 500.0,
+        }]
+    }
+
+    fn of_sensor() -> Result<Reply, Failure> {
+        Ok(Reply::Sensor(SensorReply {
+            name: None,
+            items: items(),
+        }))
+    }
+
+    fn of_location(sensors: &[&str]) -> Result<Reply, Failure> {
+        let found = sensors.iter().map(|id| Found {
+            id: (*id).to_owned(),
+            name: None,
+            path: vec![],
+            parent: None,
+            items: Some(items()),
+        });
+        Ok(Reply::Location(LocationReply {
+            sensors: found.collect(),
+            ..LocationReply::default()
+        }))
+    }
+
+    #[test]
+    fn listed_sensors_that_no_location_can_cover_are_asked_for_at_once() {
+        let start = Instant::now();
+        let mut round = begin(&targets(&["A", "B"], &[]), Ledger::default(), start);
+        assert_eq!(round.progress(), (0, 2));
+        let sent = sent(&mut round, start);
+        assert_eq!(names(&sent), ["sensor A", "sensor B"]);
+        for attempt in sent.into_values() {
+            assert!(matches!(round.next(start), Step::Wait(_)));
+            round.ended(attempt, of_sensor(), start, NOW);
+        }
+        assert!(matches!(round.next(start), Step::Done));
+        assert_eq!(round.progress(), (2, 2));
+        let (ledger, problems) = round.close(start + SECOND, NOW);
+        assert!(problems.is_empty(), "{problems:?}");
+        let Summary {
+            up,
+            duration,
+            last_success,
+            ..
+        } = ledger.summary;
+        assert_eq!((up, duration, last_success), (true, SECOND, Some(NOW)));
+    }
+
+    #[test]
+    fn listed_sensors_wait_for_the_locations_that_may_cover_them() {
+        let start = Instant::now();
+        let targets = targets(&["A", "B"], &["1"]);
+        let mut round = begin(&targets, Ledger::default(), start);
+        let mut first = sent(&mut round, start);
+        assert_eq!(names(&first), ["location 1"]);
+        let attempt = first.remove("location 1").unwrap();
+        round.ended(attempt, of_location(&["A"]), start + SECOND, NOW);
+        let mut second = sent(&mut round, start + SECOND);
+        assert_eq!(names(&second), ["sensor B"]);
+        assert_eq!(round.progress(), (1, 2));
+        let attempt = second.remove("sensor B").unwrap();
+        round.ended(attempt, of_sensor(), start + SECOND, NOW);
+        assert!(matches!(round.next(start + SECOND), Step::Done));
+
+        // The next time it is known which one no location covers.
+        let (ledger, _) = round.close(start + SECOND, NOW);
+        let mut round = begin(&targets, ledger, start);
+        let next = sent(&mut round, start);
+        assert_eq!(names(&next), ["location 1", "sensor B"]);
+    }
+
+    #[test]
+    fn what_lies_below_a_location_is_asked_for_and_one_good_answer_will_do() {
+        let start = Instant::now();
+        let mut round = begin(&targets(&[], &["1"]), Ledger::default(), start);
+        let mut first = sent(&mut round, start);
+        let below = Found {
+            id: "2".to_owned(),
+            name: None,
+            path: vec![],
+            parent: None,
+            items: None,
+        };
+        let reply = Reply::Location(LocationReply {
+            children: vec![below],
+            ..LocationReply::default()
+        });
+        let attempt = first.remove("location 1").unwrap();
+        round.ended(attempt, Ok(reply), start, NOW);
+        assert_eq!(names(&sent(&mut round, start)), ["location 2"]);
+        let (ledger, problems) = round.close(start, NOW);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(ledger.summary.up);
+    }
+
+    #[test]
+    fn listed_sensors_do_not_wait_for_a_location_that_hangs_for_ever() {
+        let start = Instant::now();
+        let mut round = begin(&targets(&["A"], &["1"]), Ledger::default(), start);
+        assert_eq!(names(&sent(&mut round, start)), ["location 1"]);
+        let Step::Wait(until) = round.next(start + SECOND) else {
+            panic!("there is nothing to do yet");
+        };
+        assert_eq!(until, start + 36 * SECOND);
+        let mut late = sent(&mut round, until);
+        assert_eq!(names(&late), ["sensor A"]);
+        let attempt = late.remove("sensor A").unwrap();
+        round.ended(attempt, of_sensor(), until, NOW);
+        let end = start + 54 * SECOND;
+        assert!(matches!(round.next(until), Step::Wait(at) if at == end));
+        assert!(matches!(round.next(end), Step::Done));
+        let (ledger, problems) = round.close(end, NOW);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert_eq!(problems[0].of, "location 1");
+        assert_eq!(ledger.summary.locations_failed, 1);
+        assert!(ledger.summary.up, "a sensor was read");
+    }
+
+    #[test]
+    fn what_there_was_no_time_for_has_failed_and_goes_first_next_time() {
+        let start = Instant::now();
+        let targets = targets(&["A"], &["1"]);
+        let mut round = begin(&targets, Ledger::default(), start);
+        assert_eq!(names(&sent(&mut round, start)), ["location 1"]);
+        let (ledger, problems) = round.close(start + 54 * SECOND, NOW);
+        let mut failed: Vec<_> = problems.iter().map(|problem| &*problem.of).collect();
+        failed.sort_unstable();
+        assert_eq!(failed, ["location 1", "sensor A"]);
+        assert!(!ledger.summary.up);
+        assert_eq!(ledger.summary.sensors_failed, 1);
+        assert_eq!(
+            ledger.unanswered.into_iter().collect::<Vec<_>>(),
+            [
+                (Job::Location("1".into()), Unanswered::Hung),
+                (Job::Sensor("A".into()), Unanswered::Unsent),
+            ]
+        );
+    }
+
+    #[test]
+    fn who_asks_for_nothing_has_all_there_is() {
+        let start = Instant::now();
+        for (sensors, locations, up) in [
+            (&[][..], &[][..], true),
+            (&["A"], &[], false),
+            (&[], &["1"], false),
+        ] {
+            let round = begin(&targets(sensors, locations), Ledger::default(), start);
+            let (ledger, _) = round.close(start, NOW);
+            assert_eq!(ledger.summary.up, up, "{sensors:?} {locations:?}");
+        }
+    }
+}

@@ -106,7 +106,9 @@ mod tests {
         let start = Instant::now();
         let mut schedule = Schedule::new(Mode::Interval, MINUTE);
         assert_eq!(schedule.next_start(start), Some(start));
-        assert_eq!(schedule.started(start, 0.5).spread, Duration::ZERO);
+        let first = schedule.started(start, 0.5);
+        assert_eq!(first.spread, Duration::ZERO);
+        assert_eq!(first.deadline, start + Duration::from_secs(54));
         assert_eq!(
             schedule.next_start(start),
             Some(start + Duration::from_secs(63))
@@ -138,7 +140,9 @@ mod tests {
         let mut schedule = Schedule::new(Mode::Scrape, MINUTE);
         assert_eq!(schedule.next_start(start), None);
         assert!(schedule.is_due(start));
+        assert_eq!(schedule.fresh_until(), None);
         assert_eq!(schedule.started(start, 0.0).spread, Duration::ZERO);
+        assert_eq!(schedule.fresh_until(), Some(start + MINUTE));
         assert!(!schedule.is_due(start + MINUTE - Duration::from_nanos(1)));
         assert!(schedule.is_due(start + MINUTE));
         assert_eq!(schedule.started(start + MINUTE, 0.0).spread, Duration::ZERO);
