@@ -830,6 +830,36 @@ mod tests {
     }
 
     #[test]
+    fn locations_are_followed_down_to_a_limit() {
+        let world = |id: &str| {
+            let depth: usize = id.parse().ok()?;
+            let below = (depth + 1).to_string();
+            let below = (depth <= MAX_DEPTH + 1).then(|| child(&below, &below));
+            let here = sensor(&format!("S{depth}"), 1.0, &[], None);
+            Some(reply(id, vec![here], below.into_iter().collect()))
+        };
+        let (findings, ..) = walk(&[root("0", None, true)], Memory::default(), &world, |_| 0);
+        let found = |depth: usize| findings.contains_key(&*format!("S{depth}"));
+        assert!(found(MAX_DEPTH));
+        assert!(!found(MAX_DEPTH + 1));
+    }
+
+    #[test]
+    fn of_two_ways_to_a_location_the_longer_one_is_told() {
+        for children in [["2", "3"], ["3", "2"]] {
+            let world = |id: &str| {
+                Some(match id {
+                    "1" => reply("HQ", vec![], children.map(|id| child(id, id)).into()),
+                    "2" => reply("2", vec![], vec![child("3", "3")]),
+                    _ => reply("3", vec![sensor("A", 1.0, &[], None)], vec![]),
+                })
+            };
+            let (findings, ..) = walk(&[root("1", None, true)], Memory::default(), &world, |_| 0);
+            assert_eq!(paths(&findings), [("A", Some("HQ / 2 / 3"), Some("3"))]);
+        }
+    }
+
+    #[test]
     fn of_a_location_in_two_places_the_deeper_one_counts_then_the_first() {
         let nested = || Found {
             parent: Some("2".to_owned()),
