@@ -1,10 +1,11 @@
 # What people and CI run. Everything a target needs beyond Rust is installed by tests/install-tools.sh.
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-long bench format lint docs dependencies fuzz coverage mutants tools golden chart clean
+.PHONY: help demo test test-long bench soak format lint docs dependencies fuzz coverage mutants tools golden chart clean
 
 CARGO := cargo
 # Of each fuzzed target.
 FUZZ_SECONDS ?= 60
+SOAK_SECONDS ?= 1800
 # What cargo-mutants is told besides .cargo/mutants.toml.
 MUTANTS ?=
 export CARGO_TERM_COLOR ?= auto
@@ -26,6 +27,10 @@ bench: tools ## Measures scrapes, refreshes and collections beside others, ten m
 	$(CARGO) build --release --locked
 	$(CARGO) build --release --locked --manifest-path benches/peers/rust/Cargo.toml --target-dir target/peers
 	.tools/venv/bin/python benches/bench.py --write
+
+soak: tools ## Half an hour of random faults (SOAK_SECONDS): memory and descriptors must stay flat, no scrape may fail
+	$(CARGO) build --release --locked
+	.tools/venv/bin/python benches/soak.py --seconds $(SOAK_SECONDS)
 
 format: ## Checks formatting
 	$(CARGO) fmt --check

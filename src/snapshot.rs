@@ -264,8 +264,8 @@ impl SeriesLabels {
         &self.text[start..self.ends[sensor]]
     }
 
-    /// The length of the text of all.
-    pub fn len(&self) -> usize {
+    /// Bytes of the text of all.
+    pub fn size(&self) -> usize {
         self.text.len()
     }
 }

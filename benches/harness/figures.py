@@ -1,11 +1,15 @@
-"""The two drawings, as SVG, from the figures: lines over the number of sensors, both axes in powers of ten."""
+"""The drawings, as SVG, from the figures: lines over the number of sensors, both axes in powers of ten, and lines over
+time, both axes from zero."""
 
 import math
+from typing import NamedTuple
 
 WIDTH, HEIGHT = 720, 400
 LEFT, RIGHT, TOP, BOTTOM = 78, 150, 46, 46
 # Told apart by those who do not see colours alike (Okabe and Ito).
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7"]
+# More would touch each other.
+MOST_DOTS = 40
 FONT = 'font-family="system-ui, sans-serif"'
 
 
@@ -51,29 +55,63 @@ def seconds(value):
     return f"{value * 1e9:g} ns"
 
 
+def soak_chart(title, lines):
+    """Lines over minutes."""
+    across = even([x for points in lines.values() for x, _ in points])
+    up = even([y for points in lines.values() for _, y in points])
+    return drawing(title, lines, across, up, "minutes")
+
+
 def chart(title, lines, tick):
-    xs = [math.log10(x) for points in lines.values() for x, _ in points]
+    xs = [x for points in lines.values() for x, _ in points]
     ys = [math.log10(y) for points in lines.values() for _, y in points]
     low, high = math.floor(min(ys)), max(math.ceil(max(ys)), math.floor(min(ys)) + 1)
-    place_x = lambda x: LEFT + (math.log10(x) - min(xs)) / ((max(xs) - min(xs)) or 1) * (WIDTH - LEFT - RIGHT)
-    place_y = lambda y: HEIGHT - BOTTOM - (math.log10(y) - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
+    across = powers(math.log10(min(xs)), math.log10(max(xs)), lambda value: f"{value:,}")
+    return drawing(title, lines, across, powers(low, high, tick), "sensors")
+
+
+class Axis(NamedTuple):
+    """Which part of its length a value stands at, and what is written where."""
+
+    part: callable
+    ticks: list
+
+
+def powers(low, high, tick):
+    exponents = range(round(low), round(high) + 1)
+    part = lambda value: (math.log10(value) - low) / ((high - low) or 1)
+    return Axis(part, [(10.0**exponent, tick(10**exponent if exponent >= 0 else 10.0**exponent)) for exponent in exponents])
+
+
+def even(values):
+    most = max(values)
+    step = next(step for power in range(9) for step in (10**power, 2 * 10**power, 5 * 10**power) if most / step <= 7)
+    count = math.ceil(most / step) or 1
+    return Axis(lambda value: value / (count * step), [(step * at, f"{step * at:,}") for at in range(count + 1)])
+
+
+def drawing(title, lines, across, up, unit):
+    place_x = lambda x: LEFT + across.part(x) * (WIDTH - LEFT - RIGHT)
+    place_y = lambda y: HEIGHT - BOTTOM - up.part(y) * (HEIGHT - TOP - BOTTOM)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title}">',
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>',
         text(LEFT, 26, title, size=16, weight="600"),
     ]
-    for exponent in range(low, high + 1):
-        y = place_y(10.0**exponent)
+    for value, words in up.ticks:
+        y = place_y(value)
         parts.append(f'<path d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}" stroke="#ddd"/>')
-        parts.append(text(LEFT - 8, y + 4, tick(10.0**exponent), anchor="end"))
-    for exponent in range(round(min(xs)), round(max(xs)) + 1):
-        parts.append(text(place_x(10**exponent), HEIGHT - BOTTOM + 20, f"{10**exponent:,}", anchor="middle"))
-    parts.append(text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, "sensors", anchor="middle"))
+        parts.append(text(LEFT - 8, y + 4, words, anchor="end"))
+    for value, words in across.ticks:
+        parts.append(text(place_x(value), HEIGHT - BOTTOM + 20, words, anchor="middle"))
+    parts.append(text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, unit, anchor="middle"))
     ends = apart([place_y(points[-1][1]) for points in lines.values()])
     for (label, points), colour, end in zip(lines.items(), COLOURS, ends):
         path = "L".join(f"{place_x(x):.1f} {place_y(y):.1f}" for x, y in points)
-        parts.append(f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="2.5"/>')
-        parts += [f'<circle cx="{place_x(x):.1f}" cy="{place_y(y):.1f}" r="3.5" fill="{colour}"/>' for x, y in points]
+        few = len(points) <= MOST_DOTS
+        parts.append(f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="{2.5 if few else 1.2}"/>')
+        if few:
+            parts += [f'<circle cx="{place_x(x):.1f}" cy="{place_y(y):.1f}" r="3.5" fill="{colour}"/>' for x, y in points]
         for number, words in enumerate(label.split(", ")):
             parts.append(text(WIDTH - RIGHT + 10, end + 4 + 14 * number, words, fill=colour))
     return "\n".join(parts + ["</svg>"]) + "\n"

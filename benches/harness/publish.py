@@ -2,7 +2,8 @@
 
 from . import figures, report
 
-BEGIN, END = "<!-- written by `make bench`: begin -->", "<!-- end -->"
+BENCH, SOAK = "<!-- written by `make bench`: begin -->", "<!-- written by `benches/soak.py --write`: begin -->"
+END = "<!-- end -->"
 
 
 def write(root, results):
@@ -11,8 +12,12 @@ def write(root, results):
     drawings.mkdir(exist_ok=True)
     (drawings / "scrape.svg").write_text(figures.scrape_chart(results["scrapes"]))
     (drawings / "growth.svg").write_text(figures.growth_chart(results["growth"]))
+    put(root, BENCH, f"Taken on {results['machine']}.\n\n{report.text(results)}")
+
+
+def put(root, begin, text):
+    """In the place of what stands in BENCHMARKS.md after `begin`."""
     page = root / "BENCHMARKS.md"
-    before, _, rest = page.read_text().partition(BEGIN)
+    before, _, rest = page.read_text().partition(begin)
     _, _, after = rest.partition(END)
-    tables = f"Taken on {results['machine']}.\n\n{report.text(results)}"
-    page.write_text(f"{before}{BEGIN}\n\n{tables}\n\n{END}{after}")
+    page.write_text(f"{before}{begin}\n\n{text}\n\n{END}{after}")

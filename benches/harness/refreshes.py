@@ -95,16 +95,17 @@ def reload_and_wait(exporter, collect):
 
 
 class Scrapers:
-    """Two Prometheus servers and somebody with curl, again and again until the end, at a pace that leaves the CPU free."""
+    """Two Prometheus servers and somebody with curl, again and again until the end, at a pace that leaves the CPU free.
+    What else an answer has to be is for `check` to say."""
 
     PAUSE = 0.2
 
-    def __init__(self, port):
+    def __init__(self, port, kinds=(load.PROMETHEUS, load.PROMETHEUS, load.PLAIN), check=lambda answer: None):
         self.port = port
+        self.check = check
         self.stop = threading.Event()
         self.failures = []
         self.scrapes = 0
-        kinds = [load.PROMETHEUS, load.PROMETHEUS, load.PLAIN]
         self.threads = [threading.Thread(target=self.scrape, args=[headers]) for headers in kinds]
 
     def __enter__(self):
@@ -120,10 +121,10 @@ class Scrapers:
     def scrape(self, headers):
         while not self.stop.wait(self.PAUSE):
             try:
-                load.get(self.port, headers)
+                self.check(load.get(self.port, headers))
                 self.scrapes += 1
-            except (OSError, RuntimeError) as failure:
-                self.failures.append(str(failure))
+            except Exception as failure:  # whatever it is, it is no good answer
+                self.failures.append(repr(failure))
 
 
 def memory(bench, size, by_location, refreshes, tell):
@@ -165,7 +166,8 @@ def growth(bench, size, refreshes, tell):
     exporter = bench.exporter(simulator, corpus.LOCATIONS)
     took = exporter.own()["lightfi_collect_duration_seconds"]
     load.get(exporter.port, load.PROMETHEUS)
-    interval = max(0.2, 3 * took)
+    # What comes after the answers, and the scrapes, have the same CPU.
+    interval = max(0.2, 6 * took)
     reload_and_wait(exporter, {"interval": f"{interval * 1000:.0f}ms"})
     last = exporter.own()[LAST_SUCCESS]
     last = until_collected(exporter, last)[LAST_SUCCESS]

@@ -50,8 +50,14 @@ class Bench:
             server.end()
             self.running.remove(server)
 
-    def simulator(self, count, **options):
-        return self.started(Simulator(self, count, **options))
+    def simulator(self, count, latency="0", moments=1, apart=1):
+        recording = self.directory / f"recording-{count}-{moments}-{apart}.csv"
+        if not recording.exists():
+            corpus.write_recording(recording, count, moments, apart)
+        return self.cloud("--latency", latency, "--replay", recording)
+
+    def cloud(self, *options):
+        return self.started(Simulator(self, options))
 
     def exporter(self, simulator, where, cpu=MEASURED_CPU, wait=True, **sections):
         exporter = self.started(Exporter(self, simulator, where, cpu, **sections))
@@ -63,17 +69,14 @@ class Bench:
 class Simulator:
     """The simulated cloud, on the other CPU."""
 
-    def __init__(self, bench, count, latency="0", moments=1, apart=1):
-        recording = bench.directory / f"recording-{count}-{moments}-{apart}.csv"
-        if not recording.exists():
-            corpus.write_recording(recording, count, moments, apart)
-        arguments = [bench.simulator_program, "simulate", "--latency", latency, "--replay", recording]
+    def __init__(self, bench, options):
+        arguments = [bench.simulator_program, "simulate", *options]
         printed = bench.directory / "simulator.yaml"
         with open(printed, "wb") as stdout:
             self.process = Process(arguments, OTHER_CPU, bench.directory / "simulator.log", stdout)
         ready = lambda: printed.read_text().endswith("# ready\n") or not self.process.alive()
         wait_until(ready, "the simulated cloud's start")
-        # Its sensors report within the first second: from then on each has all of its readings.
+        # Recorded sensors report within the first second: from then on each has all of its readings.
         time.sleep(1.1)
         self.configuration = printed.read_text()
         if not self.process.alive():

@@ -644,8 +644,7 @@ mod tests {
         for id in ["A", "C", "never heard of"] {
             assert!(!ledger.was_asked_directly(id), "{id}");
         }
-        let mut direct = Direct::new();
-        direct.push(("C".into(), good(&mut ledger, "", 500.0)));
+        let direct = vec![("C".into(), good(&mut ledger, "", 500.0))];
         close(&mut ledger, &sensors[1..], direct);
         assert!(ledger.was_asked_directly("C"));
     }

@@ -430,13 +430,16 @@ impl Collector {
                 );
             }
         }
-        if failing.is_empty() && !self.failing.is_empty() {
-            info!(
-                sensors,
-                "collection is whole again: every request succeeded"
-            );
+        // Where nothing was asked, for want of a token, what failed before may still.
+        if problems.is_empty() || !failing.is_empty() {
+            if failing.is_empty() && !self.failing.is_empty() {
+                info!(
+                    sensors,
+                    "collection is whole again: every request succeeded"
+                );
+            }
+            self.failing = failing.into_keys().collect();
         }
-        self.failing = failing.into_keys().collect();
         let drops = sensors_dropped + readings_dropped > 0;
         if drops && !self.drops {
             warn!(
@@ -523,6 +526,27 @@ mod tests {
         let client = Client::new(&config.api, http, tokens.clone(), stats);
         let catalog = Catalog::new(&BTreeMap::new(), LONG, false);
         Assignment::new(&config, client, tokens, Arc::new(catalog))
+    }
+
+    #[tokio::test]
+    async fn without_a_token_what_failed_is_not_whole_again() {
+        let (mut collector, _) = Collector::new(assignment("interval").await);
+        let problem = |reason, no_token| Problem {
+            of: "sensor A".to_owned(),
+            reason,
+            what: String::new(),
+            no_token,
+        };
+        let failed = problem(Reason::ServerError, false);
+        let unasked = problem(Reason::Unauthorized, true);
+        for (problems, failing) in [
+            (vec![failed.clone(), unasked.clone()], 1),
+            (vec![unasked], 1),
+            (vec![], 0),
+        ] {
+            collector.log(&Snapshot::default(), &problems);
+            assert_eq!(collector.failing.len(), failing, "{problems:?}");
+        }
     }
 
     #[tokio::test]

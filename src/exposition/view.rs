@@ -364,7 +364,7 @@ impl View {
         /// Metadata, and the families of the collection.
         const ONCE: usize = 16 * 1024;
         let sensors = &self.snapshot.sensors;
-        let mean = self.snapshot.labels().len() / sensors.len().max(1);
+        let mean = self.snapshot.labels().size() / sensors.len().max(1);
         let line = |name: &str| name.len() + mean + BESIDE_NAME_AND_LABELS;
         let families = self.catalog.families().iter().zip(&self.families);
         let readings: usize = families
