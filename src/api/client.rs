@@ -75,7 +75,7 @@ impl Session {
     }
 
     /// Waits until the first request has shown what the server speaks. Before that, each one beside it would open a
-    /// connection of its own, which over TLS takes more memory than a hundred sensors do, and HTTP/2 has no use for.
+    /// connection of its own: over TLS, sixty of them take more memory than a thousand sensors, and HTTP/2 uses one.
     async fn enter(&self) -> Option<First<'_>> {
         let waited = timeout(ALONE, self.first.acquire()).await;
         match waited {
