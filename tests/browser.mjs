@@ -70,7 +70,8 @@ async function looksRight(name, scheme, place) {
   const what = `${name}, ${scheme}, ${place}`;
   const viewport = { width: WIDTHS[place], height: 900 };
   const { page, close } = await open(name, { viewport, colorScheme: scheme });
-  await page.screenshot({ path: path.join(pictures, `${name}-${scheme}-${place}.png`), fullPage: true });
+  // A busy machine draws slowly, which is nothing to complain of.
+  await page.screenshot({ path: path.join(pictures, `${name}-${scheme}-${place}.png`), fullPage: true, timeout: 120000 });
   const { violations } = await new AxeBuilder({ page }).withTags(WCAG).analyze();
   for (const { id, help, nodes } of violations) wrong.push(`${what}: ${id}: ${help}: ${nodes[0].html}`);
   const { wide, ran, smuggled } = await page.evaluate((smuggled) => ({
