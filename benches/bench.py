@@ -57,7 +57,7 @@ def measure_scrapes(bench, options):
         sizes,
         options.encodings.split(","),
         peers.split(","),
-        options.rounds or (3 if options.quick else 5),
+        options.rounds or (3 if options.quick else 4),
         options.seconds or (1 if options.quick else 2),
         tell,
     )
