@@ -553,6 +553,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn sensors_or_readings_left_out_are_told_of() {
+        let (mut collector, _) = Collector::new(assignment("interval").await);
+        for (sensors_dropped, readings_dropped) in [(0, 0), (1, 0), (0, 0), (0, 1), (2, 2), (0, 0)]
+        {
+            let mut snapshot = Snapshot::default();
+            snapshot.summary.sensors_dropped = sensors_dropped;
+            snapshot.summary.readings_dropped = readings_dropped;
+            collector.log(&snapshot, &[]);
+            let dropped = (sensors_dropped, readings_dropped);
+            assert_eq!(collector.drops, dropped != (0, 0), "{dropped:?}");
+        }
+    }
+
+    #[tokio::test]
     async fn a_collector_that_does_not_go_on_is_stuck_and_one_whose_task_is_gone_has_ended() {
         let (collector, handle) = Collector::new(assignment("interval").await);
         let (reached, mut publishing) = mpsc::channel(1);
