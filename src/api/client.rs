@@ -10,14 +10,14 @@ use std::{
 
 use reqwest::{
     Response, StatusCode,
-    header::{AUTHORIZATION, DATE, RETRY_AFTER},
+    header::{AUTHORIZATION, RETRY_AFTER},
 };
 use tokio::{sync::Semaphore, time::timeout};
 use url::Url;
 
 use super::{
     bounds,
-    gate::{Gate, Pass, retry_after},
+    gate::{Gate, Pass},
     model::{self, LocationReply, Malformed, SensorReply},
 };
 use crate::{
@@ -343,14 +343,7 @@ impl Client {
 
     /// Takes a pause from any answer that asks for one.
     fn heed(&self, response: &Response) {
-        let header = |name| {
-            response
-                .headers()
-                .get(name)
-                .and_then(|value| value.to_str().ok())
-        };
-        let asked = header(RETRY_AFTER)
-            .and_then(|value| retry_after(value, header(DATE), SystemTime::now()));
+        let asked = http::retry_after(response.headers(), SystemTime::now());
         let refused = response.status() == StatusCode::TOO_MANY_REQUESTS;
         let mut gate = self.gate();
         if refused || response.headers().contains_key(RETRY_AFTER) {

@@ -1,7 +1,7 @@
 //! When the next request may be sent: the rate limit and the pause that a 429 or a `Retry-After` asks for. Pure: takes
 //! `now`, does not wait.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 /// However long the API asks us to wait, one hour later it is asked again.
 const MAX_PAUSE: Duration = Duration::from_secs(3600);
@@ -83,25 +83,6 @@ impl Gate {
     }
 }
 
-/// `Retry-After`: seconds, or an HTTP date, which is read against the answer's own `Date` where there is one: the
-/// server's clock may be wrong, its difference is not. `None` for nonsense.
-pub(super) fn retry_after(value: &str, date: Option<&str>, now: SystemTime) -> Option<Duration> {
-    let value = value.trim();
-    if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
-        return Some(
-            value
-                .parse()
-                .map_or(MAX_PAUSE, Duration::from_secs)
-                .min(MAX_PAUSE),
-        );
-    }
-    let at = httpdate::parse_http_date(value).ok()?;
-    let from = date
-        .and_then(|date| httpdate::parse_http_date(date).ok())
-        .unwrap_or(now);
-    Some(at.duration_since(from).unwrap_or_default().min(MAX_PAUSE))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,32 +143,5 @@ mod tests {
         gate.answered();
         gate.pause(now, None, 1.0);
         assert_eq!(gate.paused(now), Some(now + SECOND * 3 / 2));
-    }
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date_by_the_servers_own_clock() {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
-        let hour_ahead = Some("Sun, 06 Nov 1994 09:49:37 GMT");
-        let cases = [
-            ("120", None, Some(120)),
-            (" 7 ", None, Some(7)),
-            ("0", None, Some(0)),
-            ("99999999999999999999999", None, Some(3600)),
-            ("Sun, 06 Nov 1994 08:50:07 GMT", None, Some(30)),
-            ("Sun, 06 Nov 1994 09:50:07 GMT", hour_ahead, Some(30)),
-            ("Sun, 06 Nov 1994 08:00:00 GMT", None, Some(0)),
-            ("Sat, 06 Nov 2094 08:00:00 GMT", None, Some(3600)),
-            ("soon", None, None),
-            ("-5", None, None),
-            ("1.5", None, None),
-            ("", None, None),
-        ];
-        for (value, date, seconds) in cases {
-            assert_eq!(
-                retry_after(value, date, now).map(|d| d.as_secs()),
-                seconds,
-                "{value}"
-            );
-        }
     }
 }

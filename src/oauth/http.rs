@@ -1,16 +1,30 @@
-//! The one HTTP client that token requests and API requests share, what its errors mean, and bodies with a limit.
+//! The one HTTP client that token requests and API requests share, what its errors mean, how long an answer asks to wait,
+//! and bodies with a limit.
 //!
-//! What is asked for and what an answer says belong to `request` here and to `api`; both call this, and only this knows
+//! What is asked for and what else an answer says belong to `request` here and to `api`; both call this, and only this knows
 //! how the client is set up.
 
-use std::{error::Error, fmt::Write as _, fs, path::PathBuf};
+use std::{
+    error::Error,
+    fmt::Write as _,
+    fs,
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
 
 use bytes::{Bytes, BytesMut};
-use reqwest::{Certificate, Client, ClientBuilder, Response, redirect};
+use reqwest::{
+    Certificate, Client, ClientBuilder, Response,
+    header::{DATE, HeaderMap, HeaderName, RETRY_AFTER},
+    redirect,
+};
 
 use crate::{config::Api, stats::Reason};
 
 const USER_AGENT: &str = concat!("lightfi-exporter/", env!("CARGO_PKG_VERSION"));
+
+/// Whoever asks us to wait longer is asked again after this.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
 /// Whether requests go through the proxies that the environment names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +120,23 @@ impl BodyError {
     }
 }
 
+/// `Retry-After`: seconds, or an HTTP date, which is read against the answer's own `Date` where there is one: the
+/// server's clock may be wrong, its difference is not. An hour at most; `None` where it is missing or nonsense.
+pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = |name: HeaderName| Some(headers.get(name)?.to_str().ok()?.trim());
+    let date = |name| httpdate::parse_http_date(text(name)?).ok();
+    let value = text(RETRY_AFTER)?;
+    let wait = if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        value.parse().map_or(Duration::MAX, Duration::from_secs)
+    } else {
+        let until = date(RETRY_AFTER)?;
+        until
+            .duration_since(date(DATE).unwrap_or(now))
+            .unwrap_or_default()
+    };
+    Some(wait.min(LONGEST_RETRY_AFTER))
+}
+
 /// What an error of the client means to an operator.
 pub fn reason_of(error: &reqwest::Error) -> Reason {
     if error.is_timeout() {
@@ -179,16 +210,9 @@ fn read_authorities(path: &PathBuf) -> Result<Vec<Certificate>, ClientError> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::{
-        io::{Read as _, Write as _},
-        time::Duration,
-    };
+    use std::io::{Read as _, Write as _};
 
-    use axum::{
-        Router,
-        http::{HeaderMap, StatusCode},
-        routing::get,
-    };
+    use axum::{Router, http::StatusCode, routing::get};
     use flate2::{Compression, write::GzEncoder};
 
     use super::*;
@@ -226,6 +250,36 @@ mod tests {
         .await;
         let client = http_client(&api(None), Proxies::None).unwrap();
         read_limited(client.get(url).send().await.unwrap(), limit).await
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date_by_the_servers_own_clock() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        let hour_ahead = Some("Sun, 06 Nov 1994 09:49:37 GMT");
+        let cases = [
+            ("120", None, Some(120)),
+            (" 7 ", None, Some(7)),
+            ("0", None, Some(0)),
+            ("99999999999999999999999", None, Some(3600)),
+            ("Sun, 06 Nov 1994 08:50:07 GMT", None, Some(30)),
+            ("Sun, 06 Nov 1994 09:50:07 GMT", hour_ahead, Some(30)),
+            ("Sun, 06 Nov 1994 08:50:07 GMT", Some("now"), Some(30)),
+            ("Sun, 06 Nov 1994 08:00:00 GMT", None, Some(0)),
+            ("Sat, 06 Nov 2094 08:00:00 GMT", None, Some(3600)),
+            ("soon", None, None),
+            ("-5", None, None),
+            ("1.5", None, None),
+            ("1e9", None, None),
+            ("", None, None),
+        ];
+        for (value, date, seconds) in cases {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, value.parse().unwrap());
+            headers.extend(date.map(|date| (DATE, date.parse().unwrap())));
+            let wait = retry_after(&headers, now);
+            assert_eq!(wait.map(|wait| wait.as_secs()), seconds, "{value}");
+        }
+        assert_eq!(retry_after(&HeaderMap::new(), now), None);
     }
 
     #[tokio::test]

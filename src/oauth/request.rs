@@ -7,14 +7,14 @@ use std::time::{Duration, SystemTime};
 
 use reqwest::{
     Client, Response,
-    header::{ACCEPT, AUTHORIZATION, DATE, HeaderMap, HeaderValue, RETRY_AFTER},
+    header::{ACCEPT, AUTHORIZATION, HeaderValue},
 };
 use serde_json::{Map, Value};
 use url::{Url, form_urlencoded};
 
 use super::{
     TokenError,
-    http::{describe, read_limited, reason_of},
+    http::{describe, read_limited, reason_of, retry_after},
     scrub::Scrubber,
     token::{bearer, lifetime, tolerant_number},
 };
@@ -31,9 +31,6 @@ const INVALID_GRANT: &str = "invalid_grant";
 
 /// The verdicts on a client.
 const INVALID_CLIENT: &[&str] = &["invalid_client", "unauthorized_client"];
-
-/// A server that asks for more is not obeyed longer than this.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
 /// Everything that goes into the form.
 pub(super) struct TokenRequest<'a> {
@@ -230,23 +227,6 @@ fn text<'a>(object: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
         .filter(|text| !text.is_empty())
 }
 
-/// `Retry-After` in seconds or as a date. A date is measured by the server's own clock where the answer tells it.
-fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    let wait = match text.parse() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => {
-            let until = httpdate::parse_http_date(text).ok()?;
-            let now = headers
-                .get(DATE)
-                .and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok())
-                .unwrap_or(now);
-            until.duration_since(now).ok()?
-        }
-    };
-    Some(wait.min(LONGEST_RETRY_AFTER))
-}
-
 fn form_encoded(secret: &Secret) -> String {
     form_urlencoded::byte_serialize(secret.expose().as_bytes()).collect()
 }
@@ -272,13 +252,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    fn headers(pairs: &[(reqwest::header::HeaderName, &str)]) -> HeaderMap {
-        pairs
-            .iter()
-            .map(|(name, value)| (name.clone(), HeaderValue::from_str(value).unwrap()))
-            .collect()
-    }
 
     fn error(status: u16, body: &Value) -> TokenError {
         understand(
@@ -336,33 +309,6 @@ mod tests {
         }
         let failing = error(503, &json!({"error": "invalid_grant"}));
         assert_eq!(failing.reason(), Reason::ServerError);
-    }
-
-    #[test]
-    fn retry_after_comes_in_seconds_or_as_a_date_and_is_bounded() {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
-        let wait = |value: &str| retry_after(&headers(&[(RETRY_AFTER, value)]), now);
-        assert_eq!(wait("120"), Some(Duration::from_secs(120)));
-        assert_eq!(
-            wait("Sun, 06 Nov 1994 08:50:37 GMT"),
-            Some(Duration::from_secs(60))
-        );
-        assert_eq!(wait("99999999"), Some(LONGEST_RETRY_AFTER));
-        for nonsense in ["", "soon", "-5", "1e9", "Sun, 06 Nov 1994 08:49:36 GMT"] {
-            assert_eq!(wait(nonsense), None, "{nonsense}");
-        }
-    }
-
-    #[test]
-    fn a_date_is_measured_by_the_servers_own_clock() {
-        let with_date = headers(&[
-            (RETRY_AFTER, "Sun, 06 Nov 1994 08:50:37 GMT"),
-            (DATE, "Sun, 06 Nov 1994 08:50:07 GMT"),
-        ]);
-        assert_eq!(
-            retry_after(&with_date, SystemTime::UNIX_EPOCH),
-            Some(Duration::from_secs(30))
-        );
     }
 
     proptest! {
