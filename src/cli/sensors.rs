@@ -84,7 +84,11 @@ pub(super) async fn run(
         Output::Json => serde_json::to_string_pretty(&entries)?,
         Output::Yaml => yaml(&snapshot)?,
     };
-    writeln!(io::stdout(), "{}", text.trim_end())?;
+    match writeln!(io::stdout(), "{}", text.trim_end()) {
+        // Whoever reads has seen enough, as `head` has.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        written => written?,
+    }
     match problems.as_slice() {
         [] => Ok(()),
         problems => {

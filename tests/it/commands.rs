@@ -140,6 +140,23 @@ async fn check_online_names_what_fails() {
 }
 
 #[tokio::test]
+async fn a_reader_that_has_seen_enough_of_the_sensors_is_no_failure() {
+    let cloud = floor().await;
+    let directory = TempDir::new().expect("a temporary directory");
+    let file = directory.path().join("lightfi-exporter.yaml");
+    std::fs::write(&file, cloud.config("")).expect("written");
+    let mut command = command();
+    command.arg("sensors").arg("--config.file").arg(&file);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the binary starts");
+    drop(child.stdout.take());
+    let output = tokio::task::spawn_blocking(move || child.wait_with_output());
+    let output = output.await.expect("no panic").expect("it ends");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
+}
+
+#[tokio::test]
 async fn sensors_are_listed_in_three_forms() {
     let cloud = floor().await;
     let (code, table, _) = run(&cloud.config(""), &["sensors"]).await;
