@@ -1,4 +1,4 @@
-# A static binary on a base without a shell. For both platforms, without emulation (BuildKit or Buildah):
+# A static binary on a base without a shell. For both platforms, without emulation:
 #   docker buildx build --platform linux/amd64,linux/arm64 --tag REGISTRY/lightfi-exporter:0.1.0 --push .
 # Read-only, without capabilities:
 #   docker run --rm --read-only --tmpfs /tmp --cap-drop ALL --publish 10420:10420 IMAGE demo
@@ -14,7 +14,7 @@ ARG TARGETARCH
 RUN case "$TARGETARCH" in \
         amd64) cpu=x86_64 package=gcc-x86-64-linux-gnu ;; \
         arm64) cpu=aarch64 package=gcc-aarch64-linux-gnu ;; \
-        *) echo "TARGETARCH is '$TARGETARCH': build for linux/amd64 or linux/arm64, with BuildKit or Buildah" >&2; exit 1 ;; \
+        *) echo "TARGETARCH is '$TARGETARCH': build for linux/amd64 or linux/arm64, with BuildKit" >&2; exit 1 ;; \
     esac \
     && if ! command -v "$cpu-linux-gnu-gcc"; then \
         apt-get update \
