@@ -11,6 +11,7 @@ import urllib.request
 
 from . import corpus, load
 from .machine import MEASURED_CPU, clean_environment, on
+from .servers import TlsFront
 
 LATENCY = "20ms"
 CONCURRENCY = 64
@@ -23,6 +24,7 @@ def measure(bench, size, rounds, tell):
         "slots": CONCURRENCY,
         "capacity": capacity(bench, size),
         "by_id": by_id(bench, size, rounds),
+        "over_http2": over_http2(bench, size, rounds),
         "by_location": by_location(bench, size, rounds),
     }
 
@@ -56,6 +58,20 @@ def by_id(bench, size, rounds):
         "cpu_per_request": statistics.median(cpus),
         "simulator_cpu_per_request": simulator_cpu,
     }
+
+
+def over_http2(bench, size, rounds):
+    """The same sensors, the cloud behind TLS and HTTP/2."""
+    simulator = bench.simulator(size, latency=LATENCY)
+    front = bench.started(TlsFront(bench, simulator))
+    walls, cpus = [], []
+    for _ in range(rounds):
+        took, cpu, requests = first_collection(bench, front, corpus.listed(size))
+        assert requests["sensor"] == size, requests
+        walls.append(took)
+        cpus.append(cpu / size)
+    bench.end(front, simulator)
+    return {"wall": statistics.median(walls), "cpu_per_request": statistics.median(cpus)}
 
 
 def by_location(bench, size, rounds):

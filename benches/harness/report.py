@@ -99,6 +99,7 @@ def memory_table(sizes):
 
 
 def collections_table(at):
+    http2 = at["over_http2"]
     by_id, by_location, many, capacity = at["by_id"], at["by_location"], at["many_objects"], at["capacity"]
     rows = [
         ["by id: wall clock", duration(by_id["wall"])],
@@ -108,6 +109,8 @@ def collections_table(at):
         ["by id: CPU of the simulated cloud per request", duration(by_id["simulator_cpu_per_request"])],
         ["what the simulated cloud can answer without latency, as wrk sees it", f"{number(capacity['rps'])}/s"],
         ["what this collection asked of it", f"{number(at['sensors'] / by_id['wall'])}/s"],
+        ["by id over TLS and HTTP/2: wall clock", duration(http2["wall"])],
+        ["by id over TLS and HTTP/2: CPU of the exporter per request", duration(http2["cpu_per_request"])],
         ["by location: wall clock", f"{duration(by_location['wall'])}, {by_location['requests']:.0f} requests"],
         ["by location: CPU of the exporter per sensor", duration(by_location["cpu_per_sensor"])],
         [f"`check` of {many['sensors']:,} sensor objects ({mebibytes(many['bytes'])} of YAML)",

@@ -600,7 +600,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_new_assignment_does_not_wait_for_the_collection_under_way() {
+    async fn neither_scrapes_nor_a_new_assignment_wait_for_the_collection_under_way() {
         // Takes requests and never answers.
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -610,17 +610,17 @@ mod tests {
              collect: {{interval: 1h}}\n\
              sensors: [A]\n"
         );
-        let (collector, handle) = Collector::new(assigned(&text).await);
+        let (collector, handle) = Collector::new(assignment("interval").await);
         tokio::spawn(collector.run(|_, _| std::future::ready(()), CancellationToken::new()));
+        handle.settled(Instant::now() + LONG).await;
+        assert!(handle.has_ended_once());
+        handle.assign(assigned(&text).await).await;
         let (connection, _) = tokio::task::spawn_blocking(move || listener.accept())
             .await
             .unwrap()
             .unwrap();
-        assert!(!handle.has_ended_once());
-        let nothing = assignment("interval").await;
-        handle.assign(nothing).await;
         handle.settled(Instant::now() + LONG).await;
-        assert!(handle.has_ended_once());
+        handle.assign(assignment("interval").await).await;
         drop(connection);
     }
 

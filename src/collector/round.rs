@@ -577,6 +577,30 @@ mod tests {
     }
 
     #[test]
+    fn what_timed_out_leaves_half_of_the_slots_to_the_others() {
+        let start = Instant::now();
+        let ids: Vec<_> = (0..16).map(|id| id.to_string()).collect();
+        let ids: Vec<_> = ids.iter().map(String::as_str).collect();
+        let course = Course {
+            deadline: start + 54 * SECOND,
+            spread: 16 * SECOND,
+        };
+        let luck = fastrand::Rng::with_seed(7);
+        let targets = targets(&ids, &[]);
+        let mut round = Round::begin(targets, Ledger::default(), start, course, luck);
+        let half_way = start + 8 * SECOND;
+        let first = sent(&mut round, half_way);
+        assert_eq!(first.len(), 8);
+        let names: BTreeSet<_> = first.keys().cloned().collect();
+        for attempt in first.into_values() {
+            round.ended(attempt, Err(Failure::out_of_time()), half_way, NOW);
+        }
+        let again = sent(&mut round, start + 17 * SECOND);
+        let repeated = again.keys().filter(|name| names.contains(*name));
+        assert_eq!((repeated.count(), again.len()), (4, 8));
+    }
+
+    #[test]
     fn who_asks_for_nothing_has_all_there_is() {
         let start = Instant::now();
         for (sensors, locations, up) in [

@@ -811,6 +811,77 @@ mod tests {
     }
 
     #[test]
+    fn without_recursion_only_the_base_locations_own_sensors_count() {
+        let roots = [root(BASE, None, false), root("9", None, true)];
+        let mut survey = Survey::new(roots.into(), Memory::default());
+        survey.begin();
+        assert!(survey.has_failed(BASE), "not answered yet");
+        let own = sensor("A", 1.0, &[], None);
+        let below = sensor("B", 1.0, &[], Some("2"));
+        let told = LocationReply {
+            id: Some("1".to_owned()),
+            ..reply("HQ", vec![own, below], vec![child("2", "Floor 2")])
+        };
+        let further = survey.base_answered(Some(told), NOW, &mut VarNames::default());
+        assert_eq!(further, ["1".into()]);
+        assert_eq!(survey.seen(), HashSet::from(["A"]));
+        assert!(!survey.has_failed(BASE));
+        assert!(!survey.has_failed("2"), "it is not asked for");
+    }
+
+    #[test]
+    fn locations_are_followed_down_to_a_limit() {
+        let world = |id: &str| {
+            let depth: usize = id.parse().ok()?;
+            let below = (depth + 1).to_string();
+            let below = (depth <= MAX_DEPTH + 1).then(|| child(&below, &below));
+            let here = sensor(&format!("S{depth}"), 1.0, &[], None);
+            Some(reply(id, vec![here], below.into_iter().collect()))
+        };
+        let (findings, ..) = walk(&[root("0", None, true)], Memory::default(), &world, |_| 0);
+        let found = |depth: usize| findings.contains_key(&*format!("S{depth}"));
+        assert!(found(MAX_DEPTH));
+        assert!(!found(MAX_DEPTH + 1));
+    }
+
+    #[test]
+    fn of_two_ways_to_a_location_the_longer_one_is_told() {
+        for children in [["2", "3"], ["3", "2"]] {
+            let world = |id: &str| {
+                Some(match id {
+                    "1" => reply("HQ", vec![], children.map(|id| child(id, id)).into()),
+                    "2" => reply("2", vec![], vec![child("3", "3")]),
+                    _ => reply("3", vec![sensor("A", 1.0, &[], None)], vec![]),
+                })
+            };
+            let (findings, ..) = walk(&[root("1", None, true)], Memory::default(), &world, |_| 0);
+            assert_eq!(paths(&findings), [("A", Some("HQ / 2 / 3"), Some("3"))]);
+        }
+    }
+
+    #[test]
+    fn of_a_location_in_two_places_the_deeper_one_counts_then_the_first() {
+        let nested = || Found {
+            parent: Some("2".to_owned()),
+            ..child("3", "Room")
+        };
+        for (children, path) in [
+            (vec![nested(), child("3", "Room")], "HQ / Floor / Room"),
+            (vec![child("3", "Room"), nested()], "HQ / Floor / Room"),
+            (vec![child("3", "East"), child("3", "West")], "HQ / East"),
+        ] {
+            let mut survey = Survey::new([root("1", None, true)].into(), Memory::default());
+            survey.begin();
+            let floor = [child("2", "Floor")];
+            let children = floor.into_iter().chain(children).collect();
+            let told = reply("HQ", vec![sensor("A", 1.0, &[], Some("3"))], children);
+            survey.answered("1", Some(told), NOW, &mut VarNames::default());
+            let (findings, _) = survey.conclude();
+            assert_eq!(paths(&findings), [("A", Some(path), Some("3"))]);
+        }
+    }
+
+    #[test]
     fn names_that_are_told_no_more_are_kept_and_a_childs_own_reply_may_tell_its_name() {
         let roots = [root("1", None, true)];
         let (_, memory, ..) = walk(&roots, Memory::default(), &building, |_| 0);

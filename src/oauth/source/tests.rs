@@ -1002,12 +1002,26 @@ async fn a_store_that_breaks_later_is_told_once_and_the_token_in_memory_stands_i
             fs::write(&path, contents).unwrap();
             let credentials = source.vault.read().unwrap();
             assert_eq!(credentials.best.refresh_token.expose(), "kept");
+            let lines = log.lines();
+            assert_eq!(lines.len(), times, "{lines:#?}");
+            assert!(
+                lines[0].contains("cannot use the token store"),
+                "{lines:#?}"
+            );
         }
-        let lines = log.lines();
-        assert_eq!(lines.len(), times, "{lines:#?}");
-        assert!(
-            lines[0].contains("cannot use the token store"),
-            "{lines:#?}"
-        );
     }
+}
+
+#[tokio::test]
+async fn shutdown_waits_for_nothing_where_no_request_is_under_way() {
+    let log = Log::default();
+    let _guard = log.start();
+    let server = Server::start([Answer::token("a1", 3600)]).await;
+    let source = source_of(&oauth(&server)).await;
+    source.token().await.unwrap();
+    let shutdown = CancellationToken::new();
+    shutdown.cancel();
+    source.run(shutdown).await;
+    let text = log.text();
+    assert!(!text.contains("without the answer"), "{text}");
 }
