@@ -80,7 +80,7 @@ def built_refresh():
 
 
 def measure_beside(bench, options):
-    return refreshes.scrape_beside(bench, 10000, 3 if options.quick else 5, 2 if options.quick else 3, tell)
+    return refreshes.scrape_beside(bench, 10000, 3, 2 if options.quick else 3, tell)
 
 
 def measure_memory(bench, options):
@@ -90,7 +90,7 @@ def measure_memory(bench, options):
 
 def measure_growth(bench, options):
     sizes = (10, 100, 1000, 10000) if options.quick else (10, 100, 1000, 10000, 100000)
-    return {size: refreshes.growth(bench, size, refreshes=8 if size <= 10000 else 3, tell=tell) for size in sizes}
+    return {size: refreshes.growth(bench, size, refreshes=6 if size <= 10000 else 3, tell=tell) for size in sizes}
 
 
 def measure_collections(bench, options):

@@ -590,8 +590,10 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_newly_assigned_is_collected_in_its_own_mode() {
-        let (collector, handle) = Collector::new(assignment("interval").await);
+        let (mut collector, handle) = Collector::new(assignment("interval").await);
         assert_eq!(handle.mode(), Mode::Interval);
+        let interval = Duration::from_millis(100);
+        assert_eq!(collector.before_the_first().summary.interval, interval);
         tokio::spawn(collector.run(|_, _| std::future::ready(()), CancellationToken::new()));
         for (mode, name) in [(Mode::Scrape, "scrape"), (Mode::Interval, "interval")] {
             handle.assign(assignment(name).await).await;

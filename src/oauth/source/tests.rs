@@ -366,6 +366,7 @@ async fn only_the_token_that_failed_is_rejected() {
     let server = Server::start([Answer::token("first", 3600), Answer::token("second", 3600)]).await;
     let source = source_of(&oauth(&server)).await;
     let first = source.token().await.unwrap();
+    assert_eq!(log.lines().len(), 1, "{}", log.text());
     source.reject(&first).await;
     let second = source.token().await.unwrap();
     assert_eq!(second.bearer(), "Bearer second");
