@@ -32,6 +32,7 @@ use std::{
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::{
     sync::{mpsc, oneshot},
+    task::yield_now,
     time::{sleep_until, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
@@ -375,6 +376,8 @@ impl Collector {
                     round.ended(attempt, result, Instant::now(), unix_now());
                     let (ended, known) = round.progress();
                     progress(ended, known);
+                    // Answers that came together would hold up the scrapes that came with them.
+                    yield_now().await;
                 }
                 () = sleep_until(wake.into()) => {}
                 Some(order) = self.orders.recv() => match order {

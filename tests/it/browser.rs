@@ -1,6 +1,6 @@
 //! The status page in a real browser: `tests/browser.mjs` says how.
 
-use std::{env, path::PathBuf, process::Command};
+use std::process::Command;
 
 use lightfi_exporter::simulator::{Listing, Options};
 
@@ -38,15 +38,6 @@ fn quoted(text: &str) -> String {
     serde_json::to_string(text).expect("text is JSON, and JSON is YAML")
 }
 
-/// Where pictures go: into `STATUS_PAGE_PICTURES` for who wants to look at them.
-fn pictures() -> (PathBuf, Option<tempfile::TempDir>) {
-    if let Some(directory) = env::var_os("STATUS_PAGE_PICTURES") {
-        return (directory.into(), None);
-    }
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    (directory.path().to_owned(), Some(directory))
-}
-
 // The cloud answers while the browser is waited for.
 #[tokio::test(flavor = "multi_thread")]
 async fn people_can_use_it_and_no_name_can_misuse_it() {
@@ -77,10 +68,8 @@ async fn people_can_use_it_and_no_name_can_misuse_it() {
     }
 
     let root = env!("CARGO_MANIFEST_DIR");
-    let (directory, _pictures) = pictures();
     let output = Command::new("node")
         .arg(format!("{root}/tests/browser.mjs"))
-        .arg(directory)
         .args([
             format!("demo={}/", demo.url),
             format!("hostile={}/", hostile.url),

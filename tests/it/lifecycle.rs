@@ -262,6 +262,30 @@ async fn it_listens_where_it_is_told() {
     assert_eq!(exporter.get("/readyz").await.status(), 200);
 }
 
+/// On a machine with one CPU a scrape would otherwise wait while the next snapshot is made.
+#[tokio::test]
+async fn the_threads_beside_the_one_that_serves_give_way_to_it() {
+    let exporter = Exporter::demo(&[]);
+    exporter.scrape().await;
+    let pid = exporter.pid();
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
+    let mut niceness: Vec<(bool, i32)> = threads
+        .map(|thread| {
+            let thread = thread.expect("a thread");
+            let stat = std::fs::read_to_string(thread.path().join("stat")).expect("it lives");
+            // proc_pid_stat(5): the 19th field, and the 3rd follows the name.
+            let (_, fields) = stat.rsplit_once(") ").expect("the name is in parentheses");
+            let nice = fields.split(' ').nth(16).expect("nice");
+            let serves = *thread.file_name() == *pid.to_string();
+            (serves, nice.parse().expect("a number"))
+        })
+        .collect();
+    niceness.sort_unstable();
+    niceness.dedup();
+    let (_, serving) = niceness[niceness.len() - 1];
+    assert_eq!(niceness, [(false, serving + 10), (true, serving)]);
+}
+
 #[tokio::test]
 async fn logs_are_json_where_asked_for() {
     let demo = Exporter::demo(&["--log.format=json", "--sensors=10"]);
