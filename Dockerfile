@@ -46,7 +46,7 @@ RUN find src -name '*.rs' -exec touch {} + \
     && cargo build --release --locked \
     && cp target/*/release/lightfi-exporter /lightfi-exporter \
     # A place for the token store that its user may write.
-    && install --directory --mode=0700 --owner=65532 --group=65532 /state
+    && install --directory --mode=0700 /state/lightfi-exporter
 
 # Certificate authorities, /etc/passwd, /tmp, and nothing to run.
 FROM gcr.io/distroless/static-debian12:nonroot
@@ -57,7 +57,7 @@ LABEL org.opencontainers.image.title="lightfi-exporter" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
-COPY --from=build --chown=65532:65532 /state /var/lib/lightfi-exporter
+COPY --from=build --chown=65532:65532 /state /var/lib
 COPY --from=build /lightfi-exporter /usr/local/bin/lightfi-exporter
 COPY LICENSE /usr/share/doc/lightfi-exporter/LICENSE
 # Bodies of megabytes go back to the system when a newer one takes their place: glibc would learn to keep memory of their
