@@ -443,7 +443,8 @@ impl Collector {
             }
             self.failing = failing.into_keys().collect();
         }
-        let drops = sensors_dropped + readings_dropped > 0;
+        // What a location that fails holds may be left out as before.
+        let drops = sensors_dropped + readings_dropped > 0 || self.drops && locations_failed > 0;
         if drops && !self.drops {
             warn!(
                 sensors_dropped,
@@ -555,14 +556,26 @@ mod tests {
     #[tokio::test]
     async fn sensors_or_readings_left_out_are_told_of() {
         let (mut collector, _) = Collector::new(assignment("interval").await);
-        for (sensors_dropped, readings_dropped) in [(0, 0), (1, 0), (0, 0), (0, 1), (2, 2), (0, 0)]
-        {
+        let collections = [
+            (0, 0, 1, false),
+            (1, 0, 0, true),
+            (0, 0, 0, false),
+            (0, 1, 0, true),
+            (0, 0, 1, true),
+            (0, 0, 0, false),
+            (2, 2, 2, true),
+            (0, 0, 0, false),
+        ];
+        for (sensors_dropped, readings_dropped, locations_failed, drops) in collections {
             let mut snapshot = Snapshot::default();
-            snapshot.summary.sensors_dropped = sensors_dropped;
-            snapshot.summary.readings_dropped = readings_dropped;
+            snapshot.summary = Summary {
+                sensors_dropped,
+                readings_dropped,
+                locations_failed,
+                ..Summary::default()
+            };
             collector.log(&snapshot, &[]);
-            let dropped = (sensors_dropped, readings_dropped);
-            assert_eq!(collector.drops, dropped != (0, 0), "{dropped:?}");
+            assert_eq!(collector.drops, drops, "{:?}", snapshot.summary);
         }
     }
 
