@@ -196,6 +196,7 @@ def plain():
         "# Rendered from deploy/helm by `make chart`. Point images to where you pushed the image, write your sensors or\n"
         "# locations into configmap.yaml, make the Secret `lightfi-exporter` with the keys client-id, client-secret and\n"
         "# refresh-token, then: kubectl apply -n NAMESPACE -k .\n"
+        "# A changed configmap.yaml is in use after: kubectl rollout restart -n NAMESPACE deployment/lightfi-exporter\n"
         + yaml.dump(kustomization, Dumper=Readable, sort_keys=False)
     )
     return {PLAIN / name: text for name, text in files.items()}
@@ -401,6 +402,8 @@ def check_alerts(chart):
         rule["expr"] = rule["expr"].strip()
     expect(rules({}) == plain_rules, "the chart's alerts are not those of deploy/prometheus/alerts.yml")
     entries = alerts()
+    silent = {"prometheusRule": {"enabled": True, "alerts": {name: None for name in entries}}}
+    expect("PrometheusRule" not in {document["kind"] for document in documents(render(chart, silent))}, "there are rules though each is taken out")
     off = rules({"alerts": {name: {"enabled": False} for name in list(entries)[1:]}})
     expect(set(off) == set(list(entries)[:1]), f"alerts that cannot be switched off: {sorted(off)[1:]}")
     turned = rules(
@@ -412,6 +415,8 @@ def check_alerts(chart):
             },
         }
     )
+    by_set = rules({"alerts": {"LightFiHumidityLow": {"threshold": "0.3"}}})["LightFiHumidityLow"]["expr"]
+    expect(by_set == "lightfi_humidity_ratio < 0.3", f"a threshold by --set, which is a text, gives {by_set}")
     for name, rule in copy.deepcopy(plain_rules).items():
         rule["for"], rule["labels"] = "7h", rule["labels"] | {"severity": "page", "team": "x"}
         if "threshold" in entries[name]:
@@ -448,12 +453,45 @@ def check_promises(chart):
     promised("tcpSocket" in container(webConfig=tls)["readinessProbe"], "probes need no client certificate")
     promised(not rendered("Pod", webConfig=tls), "no test without a client certificate")
 
+    tls["tls"]["clientCertificates"] = False
+    on = {"enabled": True}
+    elsewhere = {"serviceMonitor": {"enabled": True, "namespace": "monitoring"}, "webConfig": tls}
+    refused(chart, elsewhere, "serviceMonitor.tlsConfig")
+    certified = {"existingSecret": "web", "tls": {"enabled": True, "existingSecret": "tls", "clientCertificates": True}}
+    refused(chart, {"podMonitor": on, "webConfig": certified}, "podMonitor.tlsConfig")
+    public = endpoint(webConfig={"existingSecret": "web", "tls": on})
+    promised(public["tlsConfig"] == {"serverName": trusted["serverName"]}, "a scrape by TLS asks for the certificate's name")
+
+    refused(chart, {"commonLabels": {"app.kubernetes.io/name": "other"}}, "selectors look for")
+    refused(chart, {"credentials": {"existingSecret": "mine", "clientId": "a", "clientSecret": "b"}}, "existingSecret")
+    refused(chart, {"config": {"api": {"url": "https://user:pass-8d1@example.com"}}}, "url")
+    part_of = {"app.kubernetes.io/part-of": "platform"}
+    for document in documents(render(chart, {"commonLabels": part_of, "tests": on, "networkPolicy": on})):
+        promised(document["metadata"]["labels"].items() >= part_of.items(), "commonLabels win over the chart's labels")
+    promised(rendered("ConfigMap", config=None), "a configuration of nothing is one")
+    words = {"existingSecret": "1234", "keys": {"clientId": "null", "clientSecret": "true", "refreshToken": "0x10"}}
+    volumes = rendered("Deployment", credentials=words, priorityClassName="100")[0]["spec"]["template"]["spec"]["volumes"]
+    keys = [item["key"] for volume in volumes if volume["name"] == "credentials" for item in volume["secret"]["items"]]
+    promised(keys == ["null", "true", "0x10"], "a name that looks like a number is a name")
+    for document in documents(render(chart, {"tests": on}, "true", "2024")):
+        metadata = document["metadata"]
+        promised(metadata["namespace"] == "2024" and metadata["labels"]["app.kubernetes.io/instance"] == "true", "so are the release's")
+    try:
+        render(chart, {}, "1st")
+    except helm.HelmError as error:
+        promised("fullnameOverride" in str(error), f"a Service's name begins with a letter: {error}")
+    else:
+        promised(False, "a Service's name begins with a letter")
+
     policy = rendered("NetworkPolicy", networkPolicy={"enabled": True})[0]["spec"]
     ports = [(port["port"], port["protocol"]) for rule in policy["egress"] for port in rule["ports"]]
     promised(ports == [(53, "UDP"), (53, "TCP"), (443, "TCP")], "egress to DNS and 443 only")
     tests_pod = rendered("Pod")[0]["metadata"]["labels"]
     monitoring, tests = policy["ingress"][0]["from"]
     promised(monitoring == {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}, "ingress from monitoring")
+    other = {"enabled": True, "ingress": {"namespaceSelector": {"team": "observability"}}}
+    peer = rendered("NetworkPolicy", networkPolicy=other)[0]["spec"]["ingress"][0]["from"][0]
+    promised(peer["namespaceSelector"]["matchLabels"] == {"team": "observability"}, "ingress from whom the values name, not also monitoring")
     promised(tests["podSelector"]["matchLabels"].items() <= tests_pod.items(), "ingress from the pod of helm test")
     own = policy["podSelector"]["matchLabels"].items()
     promised(not own <= tests_pod.items(), "the test's pod is none of the service's")
@@ -473,6 +511,7 @@ def check_promises(chart):
         place = board["spec"]["configMapRef"]
         promised(place["key"] in maps[place["name"]]["data"], "each GrafanaDashboard finds its dashboard")
         promised(maps[place["name"]]["metadata"]["labels"]["grafana_dashboard"] == "1", "the sidecar finds each dashboard")
+        promised(board["spec"]["instanceSelector"] == {"matchLabels": {"dashboards": "grafana"}}, "a Grafana of the usual label shows it")
 
 
 MODELS = """

@@ -6,6 +6,8 @@ use lightfi_exporter::config::DEFAULT_PORT;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::exporter::command;
+
 const COMPOSE: &str = include_str!("../../deploy/compose/compose.yml");
 const SOURCE: &str = include_str!("../../grafana/provisioning/datasources/prometheus.yml");
 const PROVIDER: &str = include_str!("../../grafana/provisioning/dashboards/lightfi.yml");
@@ -134,6 +136,34 @@ fn the_unit_loads_every_credential_its_configuration_reads() {
         .expect("a state directory");
     let store = config["oauth"]["token_store"].as_str().expect("a path");
     assert!(store.starts_with(&format!("/var/lib/{state}/")), "{store}");
+}
+
+/// On a machine where the service never ran: neither its credentials nor its state directory are there.
+#[test]
+fn the_login_that_the_unit_asks_for_gets_as_far_as_the_address() {
+    let words = UNIT.lines().filter_map(|line| line.strip_prefix("#   "));
+    let mut words = words
+        .flat_map(str::split_whitespace)
+        .skip_while(|word| !word.starts_with("LIGHTFI_OAUTH__CLIENT_SECRET_FILE="))
+        .take_while(|word| *word != "systemctl")
+        .filter(|word| *word != "\\");
+    let folder = TempDir::new().expect("a temporary directory");
+    let here = |word: &str| word.replace("/etc/lightfi-exporter", &folder.path().to_string_lossy());
+    fs::write(folder.path().join("client-secret"), "secret").expect("it is written");
+    fs::write(folder.path().join("lightfi-exporter.yaml"), UNIT_CONFIG).expect("it is written");
+    let (key, value) = words
+        .next()
+        .and_then(|word| word.split_once('='))
+        .expect("where the secret is");
+    assert_eq!(words.next(), Some("lightfi-exporter"));
+    let output = command()
+        .env(key, here(value))
+        .args(words.map(here))
+        .output()
+        .expect("the binary starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("Paste that whole address here"), "{said}");
+    assert!(!folder.path().join("refresh-token").exists());
 }
 
 #[test]

@@ -17,19 +17,15 @@
 {{- end -}}
 
 {{- define "lightfi-exporter.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "lightfi-exporter.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "lightfi-exporter.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
-{{/* What every object carries beside its name. */}}
+{{/* What every object carries beside its name; the user's labels win. */}}
 {{- define "lightfi-exporter.commonLabels" -}}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/part-of: lightfi-exporter
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
-{{- with .Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- $own := dict "app.kubernetes.io/version" .Chart.AppVersion "app.kubernetes.io/part-of" "lightfi-exporter" "app.kubernetes.io/managed-by" .Release.Service -}}
+{{- $_ := set $own "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-") -}}
+{{- mergeOverwrite $own (default dict .Values.commonLabels) | toYaml -}}
 {{- end -}}
 
 {{- define "lightfi-exporter.labels" -}}
@@ -77,13 +73,19 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- if and .Values.webConfig.existingSecret .Values.webConfig.tls.enabled }}true{{ end -}}
 {{- end -}}
 
+{{/* Whether `helm test` has a pod: without the CA, or with client certificates, it could not speak to the exporter. */}}
+{{- define "lightfi-exporter.hasTest" -}}
+{{- $own := .Values.webConfig.tls -}}
+{{- if and .Values.tests.enabled (or (not (include "lightfi-exporter.tls" .)) (and $own.existingSecret $own.caKey (not $own.clientCertificates))) }}true{{ end -}}
+{{- end -}}
+
 {{- define "lightfi-exporter.webConfigFile" -}}
 /etc/lightfi-exporter/web/{{ .Values.webConfig.key }}
 {{- end -}}
 
 {{/* A demo reads no configuration. */}}
 {{- define "lightfi-exporter.telemetryPath" -}}
-{{- if .Values.demo }}/metrics{{ else }}{{ dig "web" "telemetry_path" "/metrics" .Values.config }}{{ end -}}
+{{- if .Values.demo }}/metrics{{ else }}{{ dig "web" "telemetry_path" "/metrics" (default dict .Values.config) }}{{ end -}}
 {{- end -}}
 
 {{/* What the exporter reads: the user's keys and the paths that the chart decides. */}}
@@ -96,7 +98,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- if .Values.webConfig.existingSecret -}}
 {{- $_ := set $set "web" (dict "config_file" (include "lightfi-exporter.webConfigFile" .)) -}}
 {{- end -}}
-{{- mergeOverwrite (deepCopy .Values.config) $set | toYaml -}}
+{{- mergeOverwrite (deepCopy (default dict .Values.config)) $set | toYaml -}}
 {{- end -}}
 
 {{/* A probe: the user's timing with the handler that fits the web configuration. Takes root, probe and path. */}}
@@ -117,8 +119,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- define "lightfi-exporter.endpoint" -}}
 {{- $tls := .monitor.tlsConfig -}}
 {{- $own := .root.Values.webConfig.tls -}}
-{{- if and (not $tls) (include "lightfi-exporter.tls" .root) $own.existingSecret $own.caKey -}}
-{{- $tls = dict "ca" (dict "secret" (dict "name" $own.existingSecret "key" $own.caKey)) "serverName" (include "lightfi-exporter.host" .root) -}}
+{{- if and (not $tls) (include "lightfi-exporter.tls" .root) -}}
+{{- /* Prometheus connects to the pod's address, which no certificate names. */ -}}
+{{- $tls = dict "serverName" (include "lightfi-exporter.host" .root) -}}
+{{- if and $own.existingSecret $own.caKey -}}
+{{- $_ := set $tls "ca" (dict "secret" (dict "name" $own.existingSecret "key" $own.caKey)) -}}
+{{- end -}}
 {{- end -}}
 - port: http
   path: {{ include "lightfi-exporter.telemetryPath" .root }}
@@ -139,7 +145,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
     # A restart is the same exporter with the same readings: no new series.
     - action: replace
       targetLabel: instance
-      replacement: {{ include "lightfi-exporter.fullname" .root }}
+      replacement: {{ include "lightfi-exporter.fullname" .root | quote }}
     - action: labeldrop
       regex: pod
     {{- end }}
@@ -161,5 +167,5 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{/* Of the test's pod; other than the exporter's, so that the service does not lead to it. */}}
 {{- define "lightfi-exporter.testLabels" -}}
 app.kubernetes.io/name: {{ include "lightfi-exporter.name" . }}-test
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
