@@ -44,6 +44,9 @@ pub struct Client {
     gate: Mutex<Gate>,
 }
 
+/// What a body says, without the secrets that the token source knows.
+type Decode<T> = fn(&[u8], &TokenSource) -> Result<T, Malformed>;
+
 /// The first request of a session has this long for itself.
 const ALONE: Duration = Duration::from_secs(1);
 
@@ -171,8 +174,9 @@ impl Client {
         url.query_pairs_mut()
             .append_pair("project", "latest")
             .append_pair("project", "value");
-        self.get(session, Route::Sensor, url, |body| {
-            model::sensor(body).map(bounds::sensor)
+        self.get(session, Route::Sensor, url, |body, tokens| {
+            let reply = model::sensor(body)?;
+            Ok(bounds::sensor(reply, |text| tokens.conceal(text)))
         })
         .await
     }
@@ -183,7 +187,7 @@ impl Client {
             session,
             Route::Location,
             self.url(&["locations", id, ""]),
-            |body| model::location(body).and_then(bounds::location),
+            |body, tokens| bounds::location(model::location(body)?, |text| tokens.conceal(text)),
         )
         .await
     }
@@ -194,7 +198,9 @@ impl Client {
             session,
             Route::BaseLocation,
             self.url(&["locations"]),
-            |body| model::base_location(body).and_then(bounds::location),
+            |body, tokens| {
+                bounds::location(model::base_location(body)?, |text| tokens.conceal(text))
+            },
         )
         .await
     }
@@ -209,7 +215,7 @@ impl Client {
                 session,
                 Route::Openapi,
                 self.url(&["openapi.json"]),
-                model::openapi,
+                |body, _| model::openapi(body),
             )
             .await?;
         Ok(ROUTES
@@ -232,7 +238,7 @@ impl Client {
         session: &Session,
         route: Route,
         url: Url,
-        decode: fn(&[u8]) -> Result<T, Malformed>,
+        decode: Decode<T>,
     ) -> Result<T, Failure> {
         // A place in the line is taken once there is a token: requests that waited for one would all leave together.
         self.tokens.token().await?;
@@ -296,7 +302,7 @@ impl Client {
         route: Route,
         url: Url,
         token: &AccessToken,
-        decode: fn(&[u8]) -> Result<T, Malformed>,
+        decode: Decode<T>,
     ) -> Result<T, Failure> {
         let count = Count {
             stats: &self.stats,
@@ -313,7 +319,7 @@ impl Client {
         &self,
         url: Url,
         token: &AccessToken,
-        decode: fn(&[u8]) -> Result<T, Malformed>,
+        decode: Decode<T>,
     ) -> Result<T, Failure> {
         let path = url.path().to_owned();
         let request = self.http.get(url).header(AUTHORIZATION, token.bearer());
@@ -334,9 +340,10 @@ impl Client {
         // The keys it names are the server's words.
         let what = |malformed| self.tokens.scrub(&format!("GET {path}: {malformed}"));
         let decoded = if body.len() > DECODED_AT_ONCE {
-            aside(move || decode(&body)).await
+            let tokens = self.tokens.clone();
+            aside(move || decode(&body, &tokens)).await
         } else {
-            decode(&body)
+            decode(&body, &self.tokens)
         };
         decoded.map_err(|malformed| Failure::new(Reason::Malformed, what(malformed)))
     }

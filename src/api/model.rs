@@ -4,7 +4,7 @@
 //! relies on the place of a thing: JSON is walked, and what looks like a sensor or a child location is one. Text is
 //! looked at where it stands in the body; no tree of values is built.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use serde::{
     Deserialize, Deserializer,
@@ -14,6 +14,12 @@ use serde_json::value::RawValue;
 
 /// Deeper nesting is no building's: deeper parts are not looked at.
 const MAX_DEPTH: usize = 32;
+/// Sensors and child locations in one reply: more would take many times its length in memory.
+const MAX_FOUND: usize = 100_000;
+/// So do entries of arrays and objects that are shorter than this on average; those of readings and sensors are not.
+const MIN_ENTRY_BYTES: usize = 10;
+/// That many may be.
+const SHORT_ENTRIES: usize = 100_000;
 /// How many top-level keys an error names. One that is longer is not shown at all: half a secret would not be recognised
 /// as one.
 const SHOWN_KEYS: usize = 12;
@@ -66,10 +72,8 @@ pub struct Found {
     pub id: String,
     /// The API's name.
     pub name: Option<String>,
-    /// Names of the child locations it stands under, from the top; its own name not included.
-    pub path: Vec<String>,
     /// Id of the child location it stands under; `None` directly in the reply's own location.
-    pub parent: Option<String>,
+    pub parent: Option<Arc<str>>,
     /// Of a sensor: elements of `data`, or `None` where `data` is not of the known shape.
     pub items: Option<Vec<Item>>,
 }
@@ -133,6 +137,11 @@ pub(super) fn location(body: &[u8]) -> Result<LocationReply, Malformed> {
         walk.reply.name = fields.name();
     }
     walk.visit(root, Place::Elsewhere, None, 0);
+    if walk.found() > MAX_FOUND {
+        return Err(Malformed(format!(
+            "more than {MAX_FOUND} sensors and child locations"
+        )));
+    }
     if walk.recognised || !walk.reply.sensors.is_empty() || !walk.reply.children.is_empty() {
         return Ok(walk.reply);
     }
@@ -193,6 +202,13 @@ fn own_object(root: &RawValue) -> Option<Fields<'_>> {
 }
 
 fn parse(body: &[u8]) -> Result<&RawValue, Malformed> {
+    let entries = body.iter().filter(|byte| **byte == b',').count();
+    if entries > SHORT_ENTRIES + body.len() / MIN_ENTRY_BYTES {
+        return Err(Malformed(format!(
+            "{entries} entries in {} bytes: too short to be readings",
+            body.len()
+        )));
+    }
     serde_json::from_slice(body).map_err(|error| {
         let what = if error.is_eof() {
             "the JSON ends early"
@@ -249,9 +265,19 @@ struct Walk {
 }
 
 impl Walk {
-    /// `inside` is the index of the child location we are in.
-    fn visit(&mut self, value: &RawValue, place: Place<'_>, inside: Option<usize>, depth: usize) {
-        if depth > MAX_DEPTH {
+    fn found(&self) -> usize {
+        self.reply.sensors.len() + self.reply.children.len()
+    }
+
+    /// `inside` is the id of the child location we are in.
+    fn visit(
+        &mut self,
+        value: &RawValue,
+        place: Place<'_>,
+        inside: Option<&Arc<str>>,
+        depth: usize,
+    ) {
+        if depth > MAX_DEPTH || self.found() > MAX_FOUND {
             return;
         }
         if let Some(elements) = elements(value) {
@@ -267,7 +293,7 @@ impl Walk {
         &mut self,
         fields: &Fields<'_>,
         place: Place<'_>,
-        inside: Option<usize>,
+        inside: Option<&Arc<str>>,
         depth: usize,
     ) {
         let in_sensors = matches!(place, Place::Sensors | Place::SensorUnder(_));
@@ -278,14 +304,12 @@ impl Walk {
         let data = fields.data();
         let is_sensor =
             data.has_readings() || (in_sensors && (fields.has_id() || place.key().is_some()));
-        let mut now_inside = inside;
+        let mut child: Option<Arc<str>> = None;
         if let (true, Some(id)) = (is_sensor, sensor_id) {
-            let (path, parent) = self.place_of(inside);
             self.reply.sensors.push(Found {
                 id,
                 name: fields.name(),
-                path,
-                parent,
+                parent: inside.cloned(),
                 items: data.items(),
             });
         } else if in_children {
@@ -297,19 +321,17 @@ impl Walk {
             };
             let id = fields.location_id().or_else(key);
             if let (Some(id), true) = (id, fields.may_be_named()) {
-                let (path, parent) = self.place_of(inside);
+                child = Some(id.as_str().into());
                 self.reply.children.push(Found {
                     id,
                     name: fields.name(),
-                    path,
-                    parent,
+                    parent: inside.cloned(),
                     items: None,
                 });
-                now_inside = Some(self.reply.children.len() - 1);
             }
         }
         // An object under `sensors` or `children` that is neither holds them by id.
-        let holds_by_id = !is_sensor && now_inside == inside && place.key().is_none();
+        let holds_by_id = !is_sensor && child.is_none() && place.key().is_none();
         let holds_only_objects = !is_sensor && fields.0.iter().all(|(_, raw)| is_object(raw));
         for (key, value) in &fields.0 {
             if is_sensor && key == "data" {
@@ -323,18 +345,8 @@ impl Walk {
             };
             let holds = matches!(value.get().as_bytes().first(), Some(b'[' | b'{' | b'n'));
             self.recognised |= holds && !matches!(Place::under(key), Place::Elsewhere);
-            self.visit(value, below, now_inside, depth + 1);
+            self.visit(value, below, child.as_ref().or(inside), depth + 1);
         }
-    }
-
-    /// Path and parent id of what stands in child `inside`.
-    fn place_of(&self, inside: Option<usize>) -> (Vec<String>, Option<String>) {
-        let Some(child) = inside.map(|index| &self.reply.children[index]) else {
-            return (Vec::new(), None);
-        };
-        let mut path = child.path.clone();
-        path.extend(child.name.clone().filter(|name| !name.is_empty()));
-        (path, Some(child.id.clone()))
     }
 }
 
@@ -474,9 +486,10 @@ fn is_object(value: &RawValue) -> bool {
     value.get().starts_with('{')
 }
 
-/// In a URL these two would name another route.
+/// In a URL nothing and these two would name another route; line feeds and the like are left out of one.
 fn is_asked_for(id: &str) -> bool {
-    !matches!(id, "." | "..")
+    let left_out = |c: char| matches!(c, '\t' | '\n' | '\r');
+    !matches!(&*id.replace(left_out, ""), "" | "." | "..")
 }
 
 fn item(element: &RawValue) -> Item {
@@ -550,8 +563,9 @@ impl<'de> Deserialize<'de> for Fields<'de> {
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut fields = Vec::new();
-                while let Some(Key(key)) = map.next_key()? {
-                    fields.push((key, map.next_value()?));
+                // A key that is no text, as half a surrogate pair is none, is nobody's key and keeps the others.
+                while let Some(key) = map.next_key::<&RawValue>()? {
+                    fields.push((key_text(key.get()), map.next_value()?));
                 }
                 Ok(Fields(fields))
             }
@@ -619,6 +633,14 @@ impl<'de> Deserialize<'de> for Number {
             }
         }
         deserializer.deserialize_any(NumberOrNull)
+    }
+}
+
+/// What the JSON text `key` says; the JSON itself where that is no text.
+fn key_text(key: &str) -> Cow<'_, str> {
+    match key.get(1..key.len() - 1) {
+        Some(inner) if !inner.contains('\\') => Cow::Borrowed(inner),
+        _ => serde_json::from_str(key).map_or(Cow::Borrowed(key), |Key(text)| text),
     }
 }
 
@@ -765,15 +787,15 @@ mod tests {
         let seen: Vec<_> = reply
             .sensors
             .iter()
-            .map(|s| (s.id.as_str(), s.path.join("/"), s.parent.as_deref()))
+            .map(|s| (s.id.as_str(), s.parent.as_deref()))
             .collect();
         assert_eq!(
             seen,
             [
-                ("AQ2-1", String::new(), None),
-                ("MS1-2", String::new(), None),
-                ("LF5-3", "Wing".to_owned(), Some("13")),
-                ("AMP-4", "Wing/Room".to_owned(), Some("14")),
+                ("AQ2-1", None),
+                ("MS1-2", None),
+                ("LF5-3", Some("13")),
+                ("AMP-4", Some("14")),
             ]
         );
         assert_eq!(
@@ -783,9 +805,9 @@ mod tests {
         let children: Vec<_> = reply
             .children
             .iter()
-            .map(|c| (c.id.as_str(), c.path.join("/")))
+            .map(|c| (c.id.as_str(), c.parent.as_deref()))
             .collect();
-        assert_eq!(children, [("13", String::new()), ("14", "Wing".to_owned())]);
+        assert_eq!(children, [("13", None), ("14", Some("13"))]);
     }
 
     #[test]
@@ -822,6 +844,44 @@ mod tests {
                 assert_eq!(reply.sensors.len(), 1, "{body}");
             }
         }
+    }
+
+    #[test]
+    fn a_key_that_is_no_text_takes_nothing_along() {
+        let data = r#""data":[{"var_name":"x","\ud800":0,"time":1,"value":1}]"#;
+        let body =
+            format!(r#"{{"\ud800":1,"sensors":[{{"\ud800":1,"id":"A",{data}}}],"e\u0061":[]}}"#);
+        let reply = location(body.as_bytes()).unwrap();
+        let items = reply.sensors[0].items.as_deref();
+        assert_eq!(items, Some([reading("x", 1.0, 1.0)].as_slice()));
+        let reply = sensor(format!(r#"{{"\ud800":1,{data}}}"#).as_bytes());
+        assert_eq!(reply.unwrap().items, [reading("x", 1.0, 1.0)]);
+    }
+
+    #[test]
+    fn what_would_take_many_times_its_length_is_refused() {
+        let of = |head: &str, entry: &str, count: usize, tail: &str| {
+            let entries = vec![entry; count].join(",");
+            format!("{head}{entries}{tail}").into_bytes()
+        };
+        for entry in ["0", "{}", "null"] {
+            let body = of(r#"{"data":["#, entry, 1_000_000, "]}");
+            assert!(
+                sensor(&body).unwrap_err().0.contains("too short"),
+                "{entry}"
+            );
+            let body = of(r#"{"sensors":["#, entry, 1_000_000, "]}");
+            assert!(
+                location(&body).unwrap_err().0.contains("too short"),
+                "{entry}"
+            );
+        }
+        let body = of(r#"{"data":["#, "0", 90_000, "]}");
+        assert_eq!(sensor(&body).unwrap().items.len(), 90_000);
+        let body = of(r#"{"sensors":["#, r#"{"id":"a"}"#, 100_001, "]}");
+        assert!(location(&body).unwrap_err().0.contains("more than 100000"));
+        let body = of(r#"{"sensors":["#, r#"{"id":"a"}"#, 100_000, "]}");
+        assert_eq!(location(&body).unwrap().sensors.len(), 100_000);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::{
 };
 
 use super::{
+    path,
     plan::{Job, Unanswered},
     readings::{Settled, VarNames},
     round::{Listed, Targets},
@@ -264,7 +265,8 @@ impl Held {
         if let Some(finding) = finding {
             replace_known(&mut self.name, finding.name);
             // The deepest place wins, also while it cannot be seen: its labels do not change for that.
-            if failed.is_empty() || depth(self.path.as_deref()) <= depth(finding.path.as_deref()) {
+            let depth = |path: &Option<Arc<str>>| path::depth(path.as_deref().unwrap_or_default());
+            if failed.is_empty() || depth(&self.path) <= depth(&finding.path) {
                 replace_known(&mut self.path, finding.path);
                 replace_known(&mut self.location_id, finding.location_id);
             }
@@ -325,13 +327,11 @@ impl Held {
     }
 }
 
-fn depth(path: Option<&str>) -> usize {
-    path.map_or(0, |path| path.split(" / ").count())
-}
-
 /// An empty text is none, and what was seen once stays until something else is.
-fn replace_known(known: &mut Option<Arc<str>>, seen: Option<String>) {
-    if let Some(seen) = seen.filter(|seen| !seen.is_empty() && known.as_deref() != Some(seen)) {
+fn replace_known(known: &mut Option<Arc<str>>, seen: Option<impl AsRef<str> + Into<Arc<str>>>) {
+    let news =
+        seen.filter(|seen| !seen.as_ref().is_empty() && known.as_deref() != Some(seen.as_ref()));
+    if let Some(seen) = news {
         *known = Some(seen.into());
     }
 }
@@ -438,7 +438,6 @@ mod tests {
                 .map(|id| Found {
                     id: (*id).to_owned(),
                     name: None,
-                    path: vec![],
                     parent: None,
                     items: Some(items(700.0)),
                 })
@@ -587,7 +586,6 @@ mod tests {
                 let sensor = || Found {
                     id: "A".to_owned(),
                     name: None,
-                    path: vec![],
                     parent: None,
                     items: Some(items(700.0)),
                 };

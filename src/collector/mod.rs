@@ -6,6 +6,7 @@
 //! only through [`Handle`].
 
 mod ledger;
+mod path;
 mod plan;
 mod readings;
 mod round;

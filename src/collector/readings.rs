@@ -19,7 +19,6 @@ pub(super) struct VarNames(HashSet<Arc<str>>);
 
 impl VarNames {
     fn share(&mut self, var_name: &str) -> Arc<str> {
-        let var_name = catalog::canonical(var_name);
         if let Some(shared) = self.0.get(var_name) {
             return shared.clone();
         }
@@ -47,9 +46,9 @@ impl Settled {
     /// Sorts out the items of one reply: what is no reading is counted, of several readings of one variable the newest
     /// stays.
     pub(super) fn from_items(items: Vec<Item>, now: UnixTime, names: &mut VarNames) -> Self {
-        let mut readings = Vec::with_capacity(items.len());
+        let mut kept = Vec::with_capacity(items.len());
         let mut skipped = Skipped::default();
-        for item in items {
+        for item in &items {
             match item {
                 Item::Null => skipped.count(Skip::Null),
                 Item::Malformed => skipped.count(Skip::Malformed),
@@ -57,36 +56,36 @@ impl Settled {
                     var_name,
                     time,
                     value,
-                } => match reason_to_skip(&var_name, time, value, now) {
-                    Some(skip) => skipped.count(skip),
-                    None => readings.push(Reading {
-                        var_name: names.share(&var_name),
-                        time,
-                        value,
-                    }),
-                },
+                } => {
+                    let var_name = catalog::canonical(var_name);
+                    match reason_to_skip(var_name, *time, *value, now) {
+                        Some(skip) => skipped.count(skip),
+                        None => kept.push((var_name, *time, *value)),
+                    }
+                }
             }
         }
-        Self::of(readings, skipped, 0)
-    }
-
-    /// Of several readings of one variable the newest, of too many variables those that stay.
-    fn of(mut readings: Vec<Reading>, skipped: Skipped, dropped: usize) -> Self {
-        keep_newest(&mut readings);
-        let excess = drop_excess(&mut readings);
+        let dropped = keep_newest_few(&mut kept, |(name, time, _)| (name, *time));
+        let readings = kept.into_iter().map(|(name, time, value)| Reading {
+            var_name: names.share(name),
+            time,
+            value,
+        });
         Self {
-            readings: readings.into(),
+            readings: readings.collect(),
             skipped,
-            dropped: dropped + excess,
+            dropped,
         }
     }
 
     /// Adds what another reply of the same collection tells of the same sensor.
     pub(super) fn merge(&mut self, other: Self) {
-        let readings = self.readings.iter().chain(&*other.readings);
+        let both = self.readings.iter().chain(&*other.readings);
+        let mut readings: Vec<_> = both.cloned().collect();
+        let excess = keep_newest_few(&mut readings, |reading| (&reading.var_name, reading.time));
+        self.readings = readings.into();
         self.skipped.add(&other.skipped);
-        let dropped = self.dropped + other.dropped;
-        *self = Self::of(readings.cloned().collect(), self.skipped, dropped);
+        self.dropped += other.dropped + excess;
     }
 
     /// Together with what other replies told before, if any did.
@@ -118,20 +117,20 @@ impl Settled {
     }
 }
 
-/// By name, and of one name the newest; of the same time the later in the reply.
-fn keep_newest(readings: &mut Vec<Reading>) {
+/// By name, and of one name the newest; of the same time the later in the reply. Of too many, the variables of the table
+/// stay, then those whose names come first. Yields how many do not. `of` tells name and time.
+fn keep_newest_few<T>(readings: &mut Vec<T>, of: impl Fn(&T) -> (&str, f64)) -> usize {
     readings.reverse();
-    readings.sort_by(|a, b| a.var_name.cmp(&b.var_name).then(b.time.total_cmp(&a.time)));
-    readings.dedup_by(|later, first| later.var_name == first.var_name);
-}
-
-/// The variables of the table stay, then those whose names come first. Yields how many do not.
-fn drop_excess(readings: &mut Vec<Reading>) -> usize {
+    readings.sort_by(|a, b| {
+        let ((a, at_a), (b, at_b)) = (of(a), of(b));
+        a.cmp(b).then(at_b.total_cmp(&at_a))
+    });
+    readings.dedup_by(|later, first| of(later).0 == of(first).0);
     let excess = readings.len().saturating_sub(MAX_VARIABLES);
     if excess > 0 {
-        readings.sort_by_key(|reading| !catalog::has_row(&reading.var_name));
+        readings.sort_by_key(|reading| !catalog::has_row(of(reading).0));
         readings.truncate(MAX_VARIABLES);
-        readings.sort_by(|a, b| a.var_name.cmp(&b.var_name));
+        readings.sort_by(|a, b| of(a).0.cmp(of(b).0));
     }
     excess
 }
@@ -141,7 +140,7 @@ fn reason_to_skip(var_name: &str, time: f64, value: f64, now: UnixTime) -> Optio
         Some(Skip::NonFinite)
     } else if time > now + MAX_AHEAD {
         Some(Skip::Future)
-    } else if value < 0.0 && catalog::is_counter(catalog::canonical(var_name)) {
+    } else if value < 0.0 && catalog::is_counter(var_name) {
         // A meter below zero is no meter reading, and Prometheus would take it for a reset.
         Some(Skip::Malformed)
     } else {

@@ -451,7 +451,6 @@ mod tests {
         let found = sensors.iter().map(|id| Found {
             id: (*id).to_owned(),
             name: None,
-            path: vec![],
             parent: None,
             items: Some(items()),
         });
@@ -516,7 +515,6 @@ mod tests {
         let below = Found {
             id: "2".to_owned(),
             name: None,
-            path: vec![],
             parent: None,
             items: None,
         };

@@ -8,7 +8,10 @@ use std::{
     sync::Arc,
 };
 
-use super::readings::{Settled, VarNames};
+use super::{
+    path,
+    readings::{Settled, VarNames},
+};
 use crate::{
     api::{Found, LocationReply},
     config,
@@ -22,17 +25,17 @@ const BASE: &str = "base";
 #[derive(Debug, Clone, Default)]
 pub(super) struct Outline {
     /// Never empty.
-    name: Option<String>,
+    name: Option<Arc<str>>,
     children: Vec<Child>,
 }
 
 #[derive(Debug, Clone)]
 struct Child {
     id: Arc<str>,
-    /// Names of the children it is nested in, none of them empty.
-    path: Vec<String>,
+    /// Of the children it is nested in.
+    path: Arc<str>,
     /// Never empty.
-    name: Option<String>,
+    name: Option<Arc<str>>,
 }
 
 /// What is known of locations between collections.
@@ -62,7 +65,7 @@ enum Answer {
 struct Sighting {
     id: Arc<str>,
     name: Option<String>,
-    path: Vec<String>,
+    path: Arc<str>,
     /// The child location it is nested in.
     parent: Option<Arc<str>>,
     settled: Option<Settled>,
@@ -74,7 +77,7 @@ pub(super) struct Finding {
     /// The API's name, by the best place that tells one.
     pub(super) name: Option<String>,
     /// The path of the best place that has one.
-    pub(super) path: Option<String>,
+    pub(super) path: Option<Arc<str>>,
     /// The best place's id.
     pub(super) location_id: Option<String>,
     /// The requests whose replies hold it, each once.
@@ -402,10 +405,9 @@ impl Survey {
         for (order, root) in self.roots.iter().enumerate() {
             for (source, way) in self.ways_from(root) {
                 for sighting in self.answer(&source).counted(root.recursive) {
-                    let path: Vec<String> =
-                        way.names.iter().chain(&sighting.path).cloned().collect();
+                    let path = path::join(&way.path, &sighting.path);
                     places.entry(sighting.id.clone()).or_default().push(Place {
-                        depth: depth(&path),
+                        depth: path::depth(&path),
                         path,
                         root: order,
                         location_id: sighting.parent.clone().or_else(|| way.location.clone()),
@@ -434,8 +436,9 @@ impl Survey {
         let told = sources
             .iter()
             .find_map(|source| self.outline(source)?.name.clone());
+        let named = root.name.as_deref().map(Arc::from);
         let start = Way {
-            names: root.name.clone().or(told).into_iter().collect(),
+            path: named.or(told).unwrap_or_default(),
             location,
             through: Vec::new(),
         };
@@ -455,13 +458,14 @@ impl Survey {
                 if is_loop || steps > MAX_DEPTH || known.is_some_and(|known| known >= steps) {
                     continue;
                 }
-                let mut below = way.clone();
                 // Its own reply may tell the name that its parent's does not.
-                let own = || self.outline(&child.id)?.name.as_ref();
-                let name = child.name.as_ref().or_else(own);
-                below.names.extend(child.path.iter().chain(name).cloned());
-                below.location = Some(child.id.clone());
-                below.through.push(source.clone());
+                let own = || self.outline(&child.id)?.name.clone();
+                let name = child.name.clone().or_else(own).unwrap_or_default();
+                let below = Way {
+                    path: path::join(&path::join(&way.path, &child.path), &name),
+                    location: Some(child.id.clone()),
+                    through: way.through.iter().chain([&source]).cloned().collect(),
+                };
                 ways.insert(child.id.clone(), below);
                 ahead.push(child.id.clone());
             }
@@ -473,7 +477,7 @@ impl Survey {
 /// How a location is reached.
 #[derive(Debug, Clone)]
 struct Way {
-    names: Vec<String>,
+    path: Arc<str>,
     location: Option<Arc<str>>,
     through: Vec<Arc<str>>,
 }
@@ -493,7 +497,7 @@ impl Finding {
             path: places
                 .iter()
                 .find(|place| !place.path.is_empty())
-                .map(|place| place.path.join(" / ")),
+                .map(|place| place.path.clone()),
             location_id: places
                 .first()
                 .and_then(|place| place.location_id.as_deref().map(str::to_owned)),
@@ -508,19 +512,12 @@ const MAX_DEPTH: usize = 32;
 
 /// One place of one sensor.
 struct Place {
-    path: Vec<String>,
+    path: Arc<str>,
     depth: usize,
     root: usize,
     location_id: Option<Arc<str>>,
     name: Option<String>,
     source: Arc<str>,
-}
-
-/// A configured name may itself be a path.
-fn depth(path: &[String]) -> usize {
-    path.iter()
-        .map(|name| name.matches(" / ").count() + 1)
-        .sum()
 }
 
 /// Numbers by value, before texts by letter.
@@ -548,14 +545,14 @@ impl Answer {
         now: UnixTime,
         names: &mut VarNames,
     ) -> Self {
-        let told = |name: Option<String>| name.filter(|name| !name.is_empty());
-        let known_names: HashMap<&str, &String> = known
+        let told = |name: Option<String>| name.filter(|name| !name.is_empty()).map(Arc::from);
+        let known_names: HashMap<&str, &Arc<str>> = known
             .into_iter()
             .flat_map(|known| &known.children)
             .filter_map(|child| Some((&*child.id, child.name.as_ref()?)))
             .collect();
         // By child: the path of what is nested in it. The reply's own paths lack the names that only we know.
-        let mut paths = HashMap::<String, Vec<String>>::new();
+        let mut paths = HashMap::<Arc<str>, Arc<str>>::new();
         let mut children = Vec::new();
         for Found {
             id, name, parent, ..
@@ -564,15 +561,16 @@ impl Answer {
             let path = parent.and_then(|parent| paths.get(&parent).cloned());
             let path = path.unwrap_or_default();
             let name = told(name).or_else(|| known_names.get(&*id).copied().cloned());
-            let inside: Vec<String> = path.iter().chain(&name).cloned().collect();
+            let inside = path::join(&path, &name.clone().unwrap_or_default());
+            let id: Arc<str> = id.into();
             children.push(Child {
-                id: id.as_str().into(),
+                id: id.clone(),
                 path,
                 name,
             });
             // A child that stands in two places is where its path is longer.
             let known = paths.entry(id).or_default();
-            if known.len() < inside.len() {
+            if path::depth(known) < path::depth(&inside) {
                 *known = inside;
             }
         }
@@ -594,7 +592,7 @@ impl Answer {
                     .as_ref()
                     .and_then(|parent| paths.get(parent).cloned())
                     .unwrap_or_default(),
-                parent: parent.map(Arc::from),
+                parent,
                 settled: items.map(|items| Settled::from_items(items, now, names)),
             },
         );
@@ -618,18 +616,16 @@ mod tests {
         }
     }
 
-    fn sensor(id: &str, value: f64, under: &[&str], parent: Option<&str>) -> Found {
+    fn sensor(id: &str, value: f64, parent: Option<&str>) -> Found {
         let reading = Item::Reading {
             var_name: "CO2ppm".to_owned(),
             time: NOW,
             value,
         };
-        let path = under.iter().map(|name| (*name).to_owned()).collect();
-        let parent = parent.map(str::to_owned);
+        let parent = parent.map(Arc::from);
         Found {
             id: id.to_owned(),
             name: Some(format!("name of {id}")),
-            path,
             parent,
             items: Some(vec![reading]),
         }
@@ -639,7 +635,6 @@ mod tests {
         Found {
             id: id.to_owned(),
             name: Some(name.to_owned()),
-            path: vec![],
             parent: None,
             items: None,
         }
@@ -695,18 +690,18 @@ mod tests {
         Some(match id {
             "1" => reply(
                 "HQ",
-                vec![sensor("A", 1.0, &[], None)],
+                vec![sensor("A", 1.0, None)],
                 vec![child("2", "Floor 2"), child("3", "Floor 3")],
             ),
-            "2" => reply("Floor 2", vec![sensor("B", 2.0, &[], None)], vec![]),
+            "2" => reply("Floor 2", vec![sensor("B", 2.0, None)], vec![]),
             "3" => reply(
                 "Floor 3",
-                vec![sensor("C", 3.0, &["Lab"], Some("9"))],
+                vec![sensor("C", 3.0, Some("9"))],
                 vec![child("9", "Lab")],
             ),
             "9" => reply(
                 "Lab",
-                vec![sensor("C", 3.0, &[], None)],
+                vec![sensor("C", 3.0, None)],
                 vec![child("3", "a loop")],
             ),
             _ => return None,
@@ -762,7 +757,7 @@ mod tests {
 
     #[test]
     fn the_deepest_path_wins_then_the_order_of_roots_then_the_smaller_id() {
-        let same = |_: &str| Some(reply("", vec![sensor("A", 1.0, &[], None)], vec![]));
+        let same = |_: &str| Some(reply("", vec![sensor("A", 1.0, None)], vec![]));
         let roots = [
             root("10", Some("First"), true),
             root("9", Some("Second / Deep"), true),
@@ -816,8 +811,8 @@ mod tests {
         let mut survey = Survey::new(roots.into(), Memory::default());
         survey.begin();
         assert!(survey.has_failed(BASE), "not answered yet");
-        let own = sensor("A", 1.0, &[], None);
-        let below = sensor("B", 1.0, &[], Some("2"));
+        let own = sensor("A", 1.0, None);
+        let below = sensor("B", 1.0, Some("2"));
         let told = LocationReply {
             id: Some("1".to_owned()),
             ..reply("HQ", vec![own, below], vec![child("2", "Floor 2")])
@@ -835,7 +830,7 @@ mod tests {
             let depth: usize = id.parse().ok()?;
             let below = (depth + 1).to_string();
             let below = (depth <= MAX_DEPTH + 1).then(|| child(&below, &below));
-            let here = sensor(&format!("S{depth}"), 1.0, &[], None);
+            let here = sensor(&format!("S{depth}"), 1.0, None);
             Some(reply(id, vec![here], below.into_iter().collect()))
         };
         let (findings, ..) = walk(&[root("0", None, true)], Memory::default(), &world, |_| 0);
@@ -851,7 +846,7 @@ mod tests {
                 Some(match id {
                     "1" => reply("HQ", vec![], children.map(|id| child(id, id)).into()),
                     "2" => reply("2", vec![], vec![child("3", "3")]),
-                    _ => reply("3", vec![sensor("A", 1.0, &[], None)], vec![]),
+                    _ => reply("3", vec![sensor("A", 1.0, None)], vec![]),
                 })
             };
             let (findings, ..) = walk(&[root("1", None, true)], Memory::default(), &world, |_| 0);
@@ -862,7 +857,7 @@ mod tests {
     #[test]
     fn of_a_location_in_two_places_the_deeper_one_counts_then_the_first() {
         let nested = || Found {
-            parent: Some("2".to_owned()),
+            parent: Some("2".into()),
             ..child("3", "Room")
         };
         for (children, path) in [
@@ -874,7 +869,7 @@ mod tests {
             survey.begin();
             let floor = [child("2", "Floor")];
             let children = floor.into_iter().chain(children).collect();
-            let told = reply("HQ", vec![sensor("A", 1.0, &[], Some("3"))], children);
+            let told = reply("HQ", vec![sensor("A", 1.0, Some("3"))], children);
             survey.answered("1", Some(told), NOW, &mut VarNames::default());
             let (findings, _) = survey.conclude();
             assert_eq!(paths(&findings), [("A", Some(path), Some("3"))]);
@@ -935,7 +930,7 @@ mod tests {
         let roots = [root("1", None, true)];
         let mut survey = Survey::new(roots.into(), Memory::default());
         let of_sensors = |count: usize| {
-            let sensors = (0..count).map(|id| sensor(&id.to_string(), 1.0, &[], None));
+            let sensors = (0..count).map(|id| sensor(&id.to_string(), 1.0, None));
             reply("", sensors.collect(), vec![])
         };
         // Each is a sensor and a reading.
@@ -973,7 +968,7 @@ mod tests {
         let tangle = |id: &str| {
             let others = all.iter().filter(|other| *other != id);
             let children = others.map(|id| child(id, "Place")).collect();
-            Some(reply("Place", vec![sensor(id, 1.0, &[], None)], children))
+            Some(reply("Place", vec![sensor(id, 1.0, None)], children))
         };
         let roots = [root("1", None, true)];
         let (findings, _, tally, _) = walk(&roots, Memory::default(), &tangle, |_| 0);

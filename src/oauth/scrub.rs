@@ -2,7 +2,10 @@
 //!
 //! `source` tells it every secret it sees; whoever shows a server's words passes them through.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{
+    Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use base64::{
     Engine,
@@ -25,19 +28,40 @@ const SHORTEST_BASE64: usize = 8;
 /// Nobody encodes the encoded so often without wanting to hide something.
 const DEEPEST: usize = 8;
 
+/// A shorter secret is looked for in errors, but not in names: it may stand in any.
+const SHORTEST_IN_NAMES: usize = 8;
+
 /// Stands in the place of a secret.
 const HIDDEN: &str = "<secret>";
 
 /// Every secret seen lately.
-#[derive(Default)]
 pub struct Scrubber {
     secrets: Mutex<Vec<Known>>,
+    /// Bytes of the shortest that is looked for in names.
+    shortest: AtomicUsize,
+}
+
+impl Default for Scrubber {
+    fn default() -> Self {
+        Self {
+            secrets: Mutex::default(),
+            shortest: AtomicUsize::new(usize::MAX),
+        }
+    }
 }
 
 struct Known {
     secret: Secret,
     /// As it stands in forms and in base64.
     encoded: Vec<Secret>,
+}
+
+impl Known {
+    /// All texts that give it away.
+    fn forms(&self) -> impl Iterator<Item = &str> {
+        let secrets = [&self.secret].into_iter().chain(&self.encoded);
+        secrets.map(Secret::expose)
+    }
 }
 
 impl Scrubber {
@@ -61,16 +85,38 @@ impl Scrubber {
         secrets.push(known);
         let surplus = secrets.len().saturating_sub(REMEMBERED);
         secrets.drain(..surplus);
+        let lengths = secrets.iter().flat_map(Known::forms).map(str::len);
+        let shortest = lengths.filter(|length| *length >= SHORTEST_IN_NAMES).min();
+        self.shortest
+            .store(shortest.unwrap_or(usize::MAX), Ordering::Relaxed);
+    }
+
+    /// A name, an id or the like as it is, unless a secret shows in it. Most are shorter than any secret.
+    pub fn conceal(&self, text: String) -> String {
+        if text.len() < self.shortest.load(Ordering::Relaxed) {
+            return text;
+        }
+        let scrubbed = self.scrub_of(&text, SHORTEST_IN_NAMES);
+        if scrubbed.contains(HIDDEN) {
+            scrubbed
+        } else {
+            text
+        }
     }
 
     /// `text` on one line, with every known secret replaced.
     pub fn scrub(&self, text: &str) -> String {
-        let mut text = self.hide(&printable(text));
+        self.scrub_of(text, 1)
+    }
+
+    /// The same with those of `shortest` bytes and more.
+    fn scrub_of(&self, text: &str, shortest: usize) -> String {
+        let mut text = self.hide(&printable(text), shortest);
         // There are more ways to write the same than forms have: where one hides a secret, what it says is shown, and that
         // may be read in these ways again.
         for _ in 0..DEEPEST {
             let hidden = readings(&text).into_iter().find_map(|reading| {
-                let hidden = self.hide(&reading);
+                let hidden = self.hide(&reading, shortest);
                 (hidden != reading).then_some(hidden)
             });
             let Some(hidden) = hidden else {
@@ -87,14 +133,11 @@ impl Scrubber {
         self.scrub(text).chars().take(SHOWN_CHARS).collect()
     }
 
-    fn hide(&self, text: &str) -> String {
+    fn hide(&self, text: &str, shortest: usize) -> String {
         let mut text = text.to_owned();
         let secrets = self.secrets();
-        let mut longest_first: Vec<&str> = secrets
-            .iter()
-            .flat_map(|known| [&known.secret].into_iter().chain(&known.encoded))
-            .map(Secret::expose)
-            .collect();
+        let forms = secrets.iter().flat_map(Known::forms);
+        let mut longest_first: Vec<&str> = forms.filter(|form| form.len() >= shortest).collect();
         // A secret may be part of another: the longer one must go while it is whole.
         longest_first.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         for secret in longest_first {
@@ -164,6 +207,25 @@ mod tests {
             scrubber.scrub("got s3cret/with+signs, s3cret%2Fwith%2Bsigns and s3\ncret"),
             "got <secret>, <secret> and <secret>"
         );
+    }
+
+    #[test]
+    fn a_name_stays_as_it_is_unless_a_secret_shows_in_it() {
+        let scrubber = Scrubber::default();
+        let conceal = |text: &str| scrubber.conceal(text.to_owned());
+        assert_eq!(conceal("any\nname"), "any\nname");
+        scrubber.learn(&Secret::new("short"));
+        scrubber.learn(&Secret::new("a+long/secret"));
+        for name in ["Boardroom", "a short\nand narrow corridor", "a long secret"] {
+            assert_eq!(conceal(name), name);
+        }
+        for name in [
+            "my a+long/secret",
+            "my a%2Blong%2Fsecret",
+            "my a+lo\nng/secret",
+        ] {
+            assert_eq!(conceal(name), "my <secret>");
+        }
     }
 
     #[test]

@@ -274,6 +274,11 @@ impl TokenSource {
         self.scrubber.scrub(text)
     }
 
+    /// A name, an id or the like that came from a server, as it is unless such a secret shows in it.
+    pub fn conceal(&self, text: String) -> String {
+        self.scrubber.conceal(text)
+    }
+
     /// Requests from here on go through `http`: for a reload that changes section `api` and leaves `oauth`.
     pub fn replace_client(&self, http: Client) {
         *self.http.lock().unwrap_or_else(PoisonError::into_inner) = http;

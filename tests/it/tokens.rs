@@ -336,6 +336,11 @@ async fn no_secret_is_ever_written() {
 
 /// A cloud of few words: a token endpoint that takes its time and rotates, and an API that repeats the bearer.
 async fn careless(latency: Duration) -> String {
+    careless_with(Router::new(), latency).await
+}
+
+/// The same, which tells some more.
+async fn careless_with(told: Router, latency: Duration) -> String {
     let token = move || async move {
         tokio::time::sleep(latency).await;
         Json(json!({"access_token": "access-s3cret", "refresh_token": "rotated-s3cret"}))
@@ -344,9 +349,7 @@ async fn careless(latency: Duration) -> String {
         let bearer = headers["authorization"].to_str().expect("a bearer is text");
         Json(Value::from_iter([(bearer, 1)]))
     };
-    let router = Router::new()
-        .route("/token", routing::post(token))
-        .fallback(echo);
+    let router = told.route("/token", routing::post(token)).fallback(echo);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
         .await
         .expect("loopback can be bound");
@@ -401,6 +404,43 @@ async fn a_bearer_that_the_api_repeats_is_not_shown() {
         "{output}"
     );
     assert!(!output.contains("s3cret"), "{output}");
+}
+
+#[tokio::test]
+async fn a_secret_that_the_api_names_things_by_is_not_shown() {
+    let sensor = json!({"name": "hello Bearer access-s3cret", "data": [
+        {"var_name": "access-s3cret", "time": 1716301234, "value": 1},
+        {"var_name": "client-s3cret", "time": 1716301234, "value": 1},
+    ]});
+    let location = json!({"name": "refresh-s3cret", "sensors": [
+        {"id": "X-access-s3cret", "name": "its client-s3cret", "data": [{"var_name": "a", "time": 1, "value": 1}]},
+        {"id": "Y-client-s3cret", "data": "none"},
+    ], "children": [{"id": "c access-s3cret", "name": "rotated-s3cret"}]});
+    let told = Router::new()
+        .route("/sensors/{id}", routing::get(Json(sensor)))
+        .route("/locations/L1/", routing::get(Json(location)));
+    let url = careless_with(told, Duration::ZERO).await;
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let config = careless_config(&url, &directory.path().join("store.json"));
+    let config = format!("{config}sensors: [A]\ncollect: {{stale_after: 10000d}}\n");
+    let exporter = Exporter::serve_with(&config, &["--log.level=trace"]);
+    let scrape = exporter
+        .scrape_until("a failed location", |scrape| {
+            scrape.value("lightfi_collect_locations_failed") == Some(1.0)
+        })
+        .await;
+    let page = exporter.get("/").await.text().await.expect("a page");
+    let seen = format!("{}{page}{}", scrape.body, exporter.output());
+    for concealed in [
+        "sensor=\"hello Bearer <secret>\"",
+        "var_name=\"<secret>\"",
+        "sensor_id=\"X-<secret>\"",
+        "location=\"<secret>\"",
+        "sensor Y-<secret>",
+    ] {
+        assert!(seen.contains(concealed), "{concealed}:\n{seen}");
+    }
+    assert!(!seen.contains("s3cret"), "{seen}");
 }
 
 #[test]

@@ -203,9 +203,13 @@ impl Model {
                     let counted = |found: &&Found| *recursive || found.parent.is_none();
                     for found in reply.sensors.iter().filter(counted) {
                         places.push(Place {
-                            path: path.iter().chain(&found.path).cloned().collect(),
+                            path: path
+                                .iter()
+                                .cloned()
+                                .chain(found.parent.as_deref().map(name))
+                                .collect(),
                             root: order,
-                            location: found.parent.clone().unwrap_or(location.clone()),
+                            location: found.parent.as_deref().unwrap_or(&location).to_owned(),
                             source: source.clone(),
                             found,
                             came,

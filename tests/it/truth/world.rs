@@ -1,6 +1,6 @@
 //! A cloud in virtual time: five sensors in a tree of locations, which answer, fail, hang and change their minds.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use lightfi_exporter::{
     api::{Failure, Found, Item, LocationReply, SensorReply},
@@ -138,7 +138,6 @@ impl World {
         let child = |id: &&str| Found {
             id: (*id).to_owned(),
             name: Some(location(id).name.to_owned()),
-            path: Vec::new(),
             parent: None,
             items: None,
         };
@@ -156,8 +155,7 @@ impl World {
             found.extend(inside.map(|(id, device)| Found {
                 id: (*id).to_owned(),
                 name: Some(device.name.clone()),
-                path: parent.iter().map(|_| place.name.to_owned()).collect(),
-                parent: parent.clone(),
+                parent: parent.as_deref().map(Arc::from),
                 items: good.then(|| items(device)),
             }));
         }
