@@ -4,7 +4,7 @@
 //! goes to the configured scheme, host and port only.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, OnceLock},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -17,7 +17,7 @@ use url::Url;
 
 use super::{
     bounds,
-    gate::{Gate, Pass},
+    gate::{Pace, Pass},
     model::{self, LocationReply, Malformed, SensorReply},
 };
 use crate::{
@@ -41,7 +41,7 @@ pub struct Client {
     max_response_bytes: usize,
     tokens: Arc<TokenSource>,
     stats: Arc<Stats>,
-    gate: Mutex<Gate>,
+    pace: Pace,
 }
 
 /// What a body says, without the secrets that the token source knows.
@@ -150,13 +150,16 @@ impl From<TokenError> for Failure {
 }
 
 impl Client {
-    /// `http` carries the time-out, the CA file and the redirect policy of `api`.
+    /// `http` carries the time-out, the CA file and the redirect policy of `api`; `pace` is kept from rate to rate.
     pub fn new(
         api: &config::Api,
         http: reqwest::Client,
         tokens: Arc<TokenSource>,
         stats: Arc<Stats>,
+        pace: Pace,
     ) -> Self {
+        pace.gate()
+            .set_rate(api.requests_per_second, Instant::now());
         Self {
             http,
             base: api.url.clone(),
@@ -164,7 +167,7 @@ impl Client {
             max_response_bytes: api.max_response_bytes,
             tokens,
             stats,
-            gate: Mutex::new(Gate::new(api.requests_per_second)),
+            pace,
         }
     }
 
@@ -261,12 +264,12 @@ impl Client {
     async fn admit(&self, session: &Session) -> Result<(), Failure> {
         loop {
             let now = Instant::now();
-            let pass = self.gate().ask(now);
+            let pass = self.pace.gate().ask(now);
             match pass {
                 Pass::Now => return Ok(()),
                 Pass::At(at) => {
                     tokio::time::sleep_until(at.into()).await;
-                    if self.gate().paused(Instant::now()).is_none() {
+                    if self.pace.gate().paused(Instant::now()).is_none() {
                         return Ok(());
                     }
                 }
@@ -352,7 +355,7 @@ impl Client {
     fn heed(&self, response: &Response) {
         let asked = http::retry_after(response.headers(), SystemTime::now());
         let refused = response.status() == StatusCode::TOO_MANY_REQUESTS;
-        let mut gate = self.gate();
+        let mut gate = self.pace.gate();
         if refused || response.headers().contains_key(RETRY_AFTER) {
             gate.pause(Instant::now(), asked, fastrand::f64());
         }
@@ -369,10 +372,6 @@ impl Client {
             ),
             reason => Failure::new(reason, error.to_string()),
         }
-    }
-
-    fn gate(&self) -> MutexGuard<'_, Gate> {
-        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,7 +1,10 @@
 //! When the next request may be sent: the rate limit and the pause that a 429 or a `Retry-After` asks for. Pure: takes
 //! `now`, does not wait.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
 /// However long the API asks us to wait, one hour later it is asked again.
 const MAX_PAUSE: Duration = Duration::from_secs(3600);
@@ -10,8 +13,18 @@ const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 /// Longest pause that nobody asked for.
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
 
-/// One API's gate, for as long as the process lives.
-#[derive(Debug)]
+/// One API's gate, for as long as the process lives, whatever reloads make of the clients.
+#[derive(Clone, Default)]
+pub struct Pace(Arc<Mutex<Gate>>);
+
+impl Pace {
+    pub(super) fn gate(&self) -> MutexGuard<'_, Gate> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One that nothing has gone through.
+#[derive(Debug, Default)]
 pub(super) struct Gate {
     spacing: Duration,
     next: Option<Instant>,
@@ -32,20 +45,21 @@ pub(super) enum Pass {
 }
 
 impl Gate {
-    /// 0 requests per second = no limit.
-    pub(super) fn new(requests_per_second: f64) -> Self {
+    /// From `now` on; 0 requests per second = no limit.
+    pub(super) fn set_rate(&mut self, requests_per_second: f64, now: Instant) {
         let spacing = if requests_per_second > 0.0 {
             1.0 / requests_per_second
         } else {
             0.0
         };
-        let spacing = Duration::try_from_secs_f64(spacing).unwrap_or(Duration::MAX);
-        Self {
-            spacing,
-            next: None,
-            paused_until: None,
-            strikes: 0,
-        }
+        self.spacing = Duration::try_from_secs_f64(spacing).unwrap_or(Duration::MAX);
+        // Those that stood in line have left it.
+        let soonest = self.after(now);
+        self.next = self.next.map(|next| next.min(soonest));
+    }
+
+    fn after(&self, at: Instant) -> Instant {
+        at.checked_add(self.spacing).unwrap_or(at + MAX_PAUSE)
     }
 
     /// Takes the next place in the line, unless there is a pause.
@@ -54,7 +68,7 @@ impl Gate {
             return Pass::Paused(until);
         }
         let at = self.next.map_or(now, |next| next.max(now));
-        self.next = Some(at.checked_add(self.spacing).unwrap_or(at + MAX_PAUSE));
+        self.next = Some(self.after(at));
         if at > now { Pass::At(at) } else { Pass::Now }
     }
 
@@ -87,12 +101,18 @@ impl Gate {
 mod tests {
     use super::*;
 
+    fn gate(requests_per_second: f64) -> Gate {
+        let mut gate = Gate::default();
+        gate.set_rate(requests_per_second, Instant::now());
+        gate
+    }
+
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
     fn requests_are_spaced_by_the_rate() {
         let start = Instant::now();
-        let mut gate = Gate::new(4.0);
+        let mut gate = gate(4.0);
         assert_eq!(gate.ask(start), Pass::Now);
         assert_eq!(gate.ask(start), Pass::At(start + SECOND / 4));
         assert_eq!(gate.ask(start), Pass::At(start + SECOND / 2));
@@ -102,14 +122,14 @@ mod tests {
     #[test]
     fn no_rate_is_no_limit() {
         let start = Instant::now();
-        let mut gate = Gate::new(0.0);
+        let mut gate = gate(0.0);
         assert!((0..1000).all(|_| gate.ask(start) == Pass::Now));
     }
 
     #[test]
     fn a_pause_holds_everyone_and_a_shorter_one_does_not_end_it() {
         let start = Instant::now();
-        let mut gate = Gate::new(0.0);
+        let mut gate = gate(0.0);
         gate.pause(start, Some(10 * SECOND), 0.0);
         gate.pause(start, Some(SECOND), 0.0);
         assert_eq!(
@@ -122,7 +142,7 @@ mod tests {
     #[test]
     fn nobody_pauses_us_for_more_than_an_hour() {
         let start = Instant::now();
-        let mut gate = Gate::new(0.0);
+        let mut gate = gate(0.0);
         gate.pause(start, Some(Duration::from_secs(u64::MAX)), 0.0);
         assert_eq!(gate.paused(start), Some(start + MAX_PAUSE));
     }
@@ -130,7 +150,7 @@ mod tests {
     #[test]
     fn refusals_without_a_time_back_off_further_each_until_an_answer_comes() {
         let start = Instant::now();
-        let mut gate = Gate::new(0.0);
+        let mut gate = gate(0.0);
         let mut pauses = Vec::new();
         let mut now = start;
         for _ in 0..8 {
@@ -143,5 +163,20 @@ mod tests {
         gate.answered();
         gate.pause(now, None, 1.0);
         assert_eq!(gate.paused(now), Some(now + SECOND * 3 / 2));
+    }
+
+    #[test]
+    fn another_rate_begins_at_once_and_ends_no_pause() {
+        let now = Instant::now();
+        let mut gate = gate(1.0);
+        assert_eq!(gate.ask(now), Pass::Now);
+        for place in 1..4 {
+            assert_eq!(gate.ask(now), Pass::At(now + SECOND * place));
+        }
+        gate.set_rate(4.0, now);
+        assert_eq!(gate.ask(now), Pass::At(now + SECOND / 4));
+        gate.pause(now, Some(60 * SECOND), 0.0);
+        gate.set_rate(0.0, now);
+        assert_eq!(gate.ask(now), Pass::Paused(now + 60 * SECOND));
     }
 }

@@ -10,6 +10,7 @@ mod gate;
 mod model;
 
 pub use client::{Client, Failure, Session};
+pub use gate::Pace;
 pub use model::{
     Found, Item, LocationReply, Malformed, SensorReply, base_location as decode_base_location,
     openapi as decode_openapi, sensor as decode_sensor,

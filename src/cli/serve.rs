@@ -14,7 +14,7 @@ use tracing::{error, info, warn};
 
 use super::Failure;
 use crate::{
-    api::Client,
+    api::{Client, Pace},
     aside::aside,
     catalog::Catalog,
     collector::{Assignment, Collector},
@@ -58,6 +58,7 @@ pub(super) async fn run(
 pub(super) struct Exporter {
     pub(super) config: Config,
     pub(super) tokens: Arc<TokenSource>,
+    pace: Pace,
     stats: Arc<Stats>,
     http: reqwest::Client,
     proxies: Proxies,
@@ -77,6 +78,7 @@ impl Exporter {
         Ok(Self {
             config,
             tokens,
+            pace: Pace::default(),
             stats,
             http,
             proxies,
@@ -90,6 +92,7 @@ impl Exporter {
             self.http.clone(),
             self.tokens.clone(),
             self.stats.clone(),
+            self.pace.clone(),
         )
     }
 
@@ -198,19 +201,19 @@ impl Exporter {
         Ok(listeners)
     }
 
-    /// The exporter of another configuration, with what outlives this one: counters, and the tokens unless they are to
-    /// come from elsewhere.
+    /// The exporter of another configuration, with what outlives this one: counters, the tokens unless they are to come
+    /// from elsewhere, and the pauses that the API asked for unless it is another.
     async fn successor(&self, config: Config) -> anyhow::Result<Self> {
         let http = http_client(&config.api, self.proxies)?;
-        let tokens = if config.oauth == self.config.oauth {
-            self.tokens.replace_client(http.clone());
-            self.tokens.clone()
-        } else {
-            TokenSource::new(&config.oauth, http.clone(), self.stats.clone()).await?
+        let tokens = self.tokens.successor(&config.oauth, http.clone()).await?;
+        let pace = match config.api.url == self.config.api.url {
+            true => self.pace.clone(),
+            false => Pace::default(),
         };
         Ok(Self {
             config,
             tokens,
+            pace,
             http,
             stats: self.stats.clone(),
             proxies: self.proxies,

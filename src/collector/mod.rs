@@ -503,6 +503,7 @@ fn unix_now() -> UnixTime {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use crate::{
+        api::Pace,
         config::{self, Flags, Purpose},
         oauth::http::{Proxies, http_client},
         stats::Stats,
@@ -528,7 +529,7 @@ mod tests {
         let http = http_client(&config.api, Proxies::None).unwrap();
         let tokens = TokenSource::new(&config.oauth, http.clone(), stats.clone());
         let tokens = tokens.await.unwrap();
-        let client = Client::new(&config.api, http, tokens.clone(), stats);
+        let client = Client::new(&config.api, http, tokens.clone(), stats, Pace::default());
         let catalog = Catalog::new(&BTreeMap::new(), LONG, false);
         Assignment::new(&config, client, tokens, Arc::new(catalog))
     }

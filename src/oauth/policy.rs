@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 /// From the end of one request to the start of the next, so that a server sees at most one a second.
-const SPACING: Duration = Duration::from_secs(1);
+pub(super) const SPACING: Duration = Duration::from_secs(1);
 
 /// Servers count in whole seconds, so a token may end this much before its lifetime has passed since it was received.
 const RESOLUTION: Duration = Duration::from_secs(1);
@@ -103,6 +103,11 @@ impl Policy {
             last_ended: None,
             trouble: Trouble::None,
         }
+    }
+
+    /// Tokens that come from here on are renewed so long before their end.
+    pub(super) fn set_margin(&mut self, margin: Duration) {
+        self.margin = margin;
     }
 
     /// Whether the token in hand is alive.

@@ -23,8 +23,8 @@ use crate::{
     stats::Reason,
 };
 
-/// A token reply has a few KiB; this is ample, and no knob.
-const MAX_REPLY_BYTES: usize = 1024 * 1024;
+/// A token reply has a few KiB; this is ample, and no knob. Tokens are remembered, so that a longer one would add up.
+const MAX_REPLY_BYTES: usize = 64 * 1024;
 
 /// The verdict on a refresh token.
 const INVALID_GRANT: &str = "invalid_grant";

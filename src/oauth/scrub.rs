@@ -17,7 +17,7 @@ use url::form_urlencoded;
 use crate::config::Secret;
 
 /// Enough for all secrets of one account and the last rotations of its tokens.
-const REMEMBERED: usize = 64;
+const REMEMBERED: usize = 32;
 
 /// As much of a server's words as helps.
 const SHOWN_CHARS: usize = 200;

@@ -5,7 +5,10 @@
 
 use std::{
     mem::Discriminant,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
@@ -20,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     AccessToken, TokenError,
     credentials::{Credentials, Fingerprint, Grant, Keeping, Vault},
-    policy::{Demand, Policy, Renewal, Setback},
+    policy::{Demand, Policy, Renewal, SPACING, Setback},
     request::{Exchanged, Reply, TokenRequest},
     scrub::Scrubber,
     store::StoreError,
@@ -51,7 +54,14 @@ pub struct TokenSource {
     /// Something in `state` has changed.
     moved: watch::Sender<()>,
     recoveries: watch::Sender<()>,
+    turns: Arc<Turns>,
+    /// Another source has taken its place, or the process ends: it asks no more.
+    retired: AtomicBool,
 }
+
+/// When the last request ended; held while one is under way. A source and those that reloads make of it share it, so that
+/// however often there is a reload, requests go out one at a time and one a second.
+type Turns = tokio::sync::Mutex<Option<Instant>>;
 
 struct State {
     policy: Policy,
@@ -115,6 +125,31 @@ impl TokenSource {
         http: Client,
         stats: Arc<Stats>,
     ) -> Result<Arc<Self>, StartError> {
+        Self::open(oauth, http, stats, Arc::default()).await
+    }
+
+    /// The source after a reload: this one, unless tokens are to come from elsewhere. Requests go through `http`.
+    pub async fn successor(
+        self: &Arc<Self>,
+        oauth: &Oauth,
+        http: Client,
+    ) -> Result<Arc<Self>, StartError> {
+        let mut but_for_the_margin = oauth.clone();
+        but_for_the_margin.expiry_margin = self.oauth.expiry_margin;
+        if but_for_the_margin != self.oauth {
+            return Self::open(oauth, http, self.stats.clone(), self.turns.clone()).await;
+        }
+        *self.http() = http;
+        self.state().policy.set_margin(oauth.expiry_margin);
+        Ok(self.clone())
+    }
+
+    async fn open(
+        oauth: &Oauth,
+        http: Client,
+        stats: Arc<Stats>,
+        turns: Arc<Turns>,
+    ) -> Result<Arc<Self>, StartError> {
         if oauth.refresh_token.is_none() && oauth.token_store.is_none() {
             return Err(StartError::NoRefreshToken);
         }
@@ -147,6 +182,8 @@ impl TokenSource {
             }),
             moved: watch::Sender::new(()),
             recoveries: watch::Sender::new(()),
+            turns,
+            retired: AtomicBool::new(false),
         });
         match &credentials {
             Ok(credentials) => {
@@ -235,6 +272,7 @@ impl TokenSource {
                 () = self.sleep_until(until.unwrap_or_default()), if until.is_some() => {}
             }
         }
+        self.retired.store(true, Ordering::Relaxed);
         let answered =
             async { while self.state().policy.in_flight() && moved.changed().await.is_ok() {} };
         if time::timeout(LAST_ANSWER, answered).await.is_err() {
@@ -279,17 +317,24 @@ impl TokenSource {
         self.scrubber.conceal(text)
     }
 
-    /// Requests from here on go through `http`: for a reload that changes section `api` and leaves `oauth`.
-    pub fn replace_client(&self, http: Client) {
-        *self.http.lock().unwrap_or_else(PoisonError::into_inner) = http;
-    }
-
     /// One request, from reading the credentials to the new state. `policy` has counted it as under way.
     async fn refresh(self: Arc<Self>) {
         let _under_way = UnderWay(&self);
+        let mut last_ended = self.turns.lock().await;
+        if let Some(ended) = *last_ended {
+            time::sleep_until((ended + SPACING).into()).await;
+        }
+        if self.retired.load(Ordering::Relaxed) {
+            self.state().policy.abandoned(self.now());
+            self.moved.send_replace(());
+            return;
+        }
         let vault = Arc::clone(&self.vault);
         match off_thread(move || vault.read()).await.flatten() {
-            Ok(credentials) => self.ask(&credentials).await,
+            Ok(credentials) => {
+                self.ask(&credentials).await;
+                *last_ended = Some(Instant::now());
+            }
             Err(error) => {
                 self.state().asked_with = None;
                 if matches!(error, TokenError::RefreshTokenMissing(_)) {

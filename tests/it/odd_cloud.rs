@@ -11,6 +11,7 @@ use std::{
 
 use axum::{
     Router,
+    http::{StatusCode, header::RETRY_AFTER},
     routing::{get, post},
 };
 use tokio::{net::TcpListener, time::Instant};
@@ -120,4 +121,31 @@ async fn a_first_request_that_hangs_does_not_hold_up_the_others() {
     let exporter = Exporter::serve(&config);
     let read = exporter.scrape().await.sum("lightfi_sensor_read_success");
     assert_eq!(read, 4.0);
+}
+
+#[tokio::test]
+async fn a_pause_that_the_api_asked_for_outlasts_reloads() {
+    let arrivals = Arc::new(AtomicUsize::new(0));
+    let seen = arrivals.clone();
+    let refuse = move || async move {
+        seen.fetch_add(1, Ordering::SeqCst);
+        (StatusCode::TOO_MANY_REQUESTS, [(RETRY_AFTER, "60")])
+    };
+    let routes = Router::new().route("/sensors/{id}", get(refuse));
+    let config = serve(routes, Duration::ZERO).await;
+    let exporter = Exporter::serve_with(
+        &format!("{config}sensors: [A, B, C]\n"),
+        &["--web.enable-lifecycle"],
+    );
+    exporter.scrape().await;
+    let before = arrivals.load(Ordering::SeqCst);
+    assert!(before > 0, "nothing was asked");
+    for _ in 0..5 {
+        let reload = reqwest::Client::new().post(format!("{}/-/reload", exporter.url));
+        let answer = reload.send().await.expect("it answers");
+        assert!(answer.status().is_success(), "{answer:?}");
+    }
+    // As long as a collection takes whose requests would all be sent.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(arrivals.load(Ordering::SeqCst), before);
 }

@@ -179,6 +179,8 @@ async fn credentials_and_modes_change_too() {
         "collect: {mode: scrape, interval: 1s}\nweb: {telemetry_path: /probe}\n",
     );
     assert_ne!(revoked.lines().nth(7), anew.lines().nth(7));
+    // One token request a second at most, whoever makes it.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     fs::write(&file, anew).expect("written");
     assert_eq!(post(&exporter).await.0, 200);
     assert_eq!(exporter.get("/metrics").await.status(), 404);

@@ -617,11 +617,56 @@ async fn two_refused_refresh_tokens_are_asked_with_once_each() {
 #[tokio::test]
 async fn requests_after_a_reload_go_through_its_client() {
     let late = Answer::token(SECRETS[2], 3600).after(Duration::from_millis(400));
-    let source = source_of(&oauth(&Server::start([late]).await)).await;
-    source.replace_client(client(Duration::from_secs(10)));
-    source.replace_client(client(Duration::from_millis(50)));
+    let oauth = oauth(&Server::start([late]).await);
+    let source = source_of(&oauth).await;
+    for timeout in [10_000, 50] {
+        let http = client(Duration::from_millis(timeout));
+        let next = source.successor(&oauth, http).await.unwrap();
+        assert!(Arc::ptr_eq(&next, &source));
+    }
     let error = source.token().await.unwrap_err();
     assert_eq!(error.reason(), Reason::Timeout);
+}
+
+#[tokio::test]
+async fn another_margin_keeps_the_token() {
+    let server = Server::start([Answer::token(SECRETS[2], 3600)]).await;
+    let mut oauth = oauth(&server);
+    let source = source_of(&oauth).await;
+    source.token().await.unwrap();
+    oauth.expiry_margin += Duration::from_secs(1);
+    let http = client(Duration::from_millis(500));
+    let next = source.successor(&oauth, http).await.unwrap();
+    assert_eq!(bearer(&next).await, format!("Bearer {}", SECRETS[2]));
+    assert_eq!(server.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn sources_of_many_reloads_ask_one_at_a_time_and_once_a_second() {
+    let slow = Answer::token("a", 3600).after(Duration::from_millis(300));
+    let server = Server::start([slow.clone(), slow]).await;
+    let mut oauth = oauth(&server);
+    let mut source = source_of(&oauth).await;
+    let mut callers = Vec::new();
+    let begun = Instant::now();
+    for reload in 0..50 {
+        let end = CancellationToken::new();
+        tokio::spawn(Arc::clone(&source).run(end.clone()));
+        let caller = source.clone();
+        callers.push(tokio::spawn(async move { bearer(&caller).await }));
+        time::sleep(Duration::from_millis(10)).await;
+        if reload < 49 {
+            end.cancel();
+            oauth.scope = format!("of reload {reload}");
+            let http = client(Duration::from_secs(5));
+            source = source.successor(&oauth, http).await.unwrap();
+        }
+    }
+    assert_eq!(bearer(&source).await, "Bearer a");
+    // The request that was under way, and that of the last.
+    assert_eq!(server.asked().len(), 2);
+    assert!(begun.elapsed() >= Duration::from_millis(300 + 1000 + 300));
+    callers.iter().for_each(|caller| caller.abort());
 }
 
 #[tokio::test]
