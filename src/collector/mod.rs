@@ -507,6 +507,7 @@ mod tests {
         config::{self, Flags, Purpose},
         oauth::http::{Proxies, http_client},
         stats::Stats,
+        telemetry::heard::Log,
     };
 
     use super::*;
@@ -545,30 +546,52 @@ mod tests {
         };
         let failed = problem(Reason::ServerError, false);
         let unasked = problem(Reason::Unauthorized, true);
-        for (problems, failing) in [
-            (vec![failed.clone(), unasked.clone()], 1),
-            (vec![unasked], 1),
-            (vec![], 0),
+        let said = |collector: &mut Collector, problems: &[Problem]| {
+            let log = Log::default();
+            let _guard = log.start();
+            collector.log(&Snapshot::default(), problems);
+            log.lines().join("")
+        };
+        for (problems, words) in [
+            (vec![], ""),
+            (vec![unasked.clone()], ""),
+            (
+                vec![failed.clone(), unasked.clone()],
+                "requests to the API fail",
+            ),
+            (vec![failed.clone()], ""),
+            (vec![unasked], ""),
+            (vec![], "collection is whole again"),
+            (vec![], ""),
+            (vec![failed], "requests to the API fail"),
         ] {
-            collector.log(&Snapshot::default(), &problems);
-            assert_eq!(collector.failing.len(), failing, "{problems:?}");
+            let line = said(&mut collector, &problems);
+            assert!(
+                line.contains(words) && line.is_empty() == words.is_empty(),
+                "{problems:?}: {line}"
+            );
         }
     }
 
     #[tokio::test]
     async fn sensors_or_readings_left_out_are_told_of() {
         let (mut collector, _) = Collector::new(assignment("interval").await);
+        let (begins, ends) = ("more than may be shown", "nothing is left out any more");
         let collections = [
-            (0, 0, 1, false),
-            (1, 0, 0, true),
-            (0, 0, 0, false),
-            (0, 1, 0, true),
-            (0, 0, 1, true),
-            (0, 0, 0, false),
-            (2, 2, 2, true),
-            (0, 0, 0, false),
+            (0, 0, 1, ""),
+            (1, 0, 0, begins),
+            (0, 0, 0, ends),
+            (0, 0, 0, ""),
+            (0, 1, 0, begins),
+            (0, 2, 0, ""),
+            (0, 0, 1, ""),
+            (0, 0, 0, ends),
+            (2, 2, 2, begins),
+            (0, 0, 0, ends),
         ];
-        for (sensors_dropped, readings_dropped, locations_failed, drops) in collections {
+        for (sensors_dropped, readings_dropped, locations_failed, words) in collections {
+            let log = Log::default();
+            let _guard = log.start();
             let mut snapshot = Snapshot::default();
             snapshot.summary = Summary {
                 sensors_dropped,
@@ -577,7 +600,9 @@ mod tests {
                 ..Summary::default()
             };
             collector.log(&snapshot, &[]);
-            assert_eq!(collector.drops, drops, "{:?}", snapshot.summary);
+            let line = log.lines().join("");
+            let expected = line.contains(words) && line.is_empty() == words.is_empty();
+            assert!(expected, "{:?}: {line}", snapshot.summary);
         }
     }
 

@@ -855,6 +855,30 @@ mod tests {
     }
 
     #[test]
+    fn what_is_remembered_below_the_base_location_is_reachable() {
+        let roots = [root(BASE, None, true)];
+        let (_, memory, ..) = walk(
+            &roots,
+            Memory::default(),
+            &|id| {
+                Some(match id {
+                    BASE => LocationReply {
+                        id: Some("1".to_owned()),
+                        ..reply("HQ", vec![], vec![])
+                    },
+                    "1" => reply("HQ", vec![], vec![child("2", "Floor 2")]),
+                    _ => reply("", vec![], vec![]),
+                })
+            },
+            |_| 0,
+        );
+        let reachable = Survey::of_memory(roots.into(), memory).reachable();
+        let mut reachable: Vec<_> = reachable.iter().map(|id| &**id).collect();
+        reachable.sort_unstable();
+        assert_eq!(reachable, ["1", "2", BASE]);
+    }
+
+    #[test]
     fn of_a_location_in_two_places_the_deeper_one_counts_then_the_first() {
         let nested = || Found {
             parent: Some("2".into()),
