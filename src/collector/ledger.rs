@@ -297,6 +297,8 @@ impl Held {
                 self.readings = settled.readings;
             }
         }
+        // It was not later than now. With a clock that was set back, what it is the age of would stay for as long.
+        self.last_success = self.last_success.map(|at| at.min(now));
         self.identify(listed);
     }
 
@@ -461,6 +463,21 @@ mod tests {
         sensors
             .map(|sensor| (&*sensor.identity.id, sensor.read, values(sensor)))
             .collect()
+    }
+
+    #[test]
+    fn no_read_was_later_than_a_clock_that_was_set_back() {
+        let mut ledger = Ledger::default();
+        let sensors = [listed("A")];
+        let read = good(&mut ledger, "", 1.0);
+        close(&mut ledger, &sensors, vec![("A".into(), read)]);
+        let survey = Survey::new([].into(), std::mem::take(&mut ledger.locations));
+        let failed = vec![("A".into(), None)];
+        ledger.close(&listing(&sensors), failed, survey, NOW - 86_400.0);
+        let [sensor] = &*ledger.snapshot().sensors else {
+            panic!("one sensor is known");
+        };
+        assert_eq!(sensor.last_success, Some(NOW - 86_400.0));
     }
 
     #[test]
