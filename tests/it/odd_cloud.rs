@@ -11,12 +11,13 @@ use std::{
 
 use axum::{
     Router,
+    extract::Path,
     http::{StatusCode, header::RETRY_AFTER},
     routing::{get, post},
 };
 use tokio::{net::TcpListener, time::Instant};
 
-use crate::exporter::Exporter;
+use crate::exporter::{Exporter, Scrape};
 
 const GOOD: &str = r#"{"data":[{"var_name":"CO2ppm","time":1716301234,"value":500}]}"#;
 
@@ -148,4 +149,55 @@ async fn a_pause_that_the_api_asked_for_outlasts_reloads() {
     // As long as a collection takes whose requests would all be sent.
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(arrivals.load(Ordering::SeqCst), before);
+}
+
+/// Each is far below `api.max_response_bytes` and would take hundreds of times its length, were it kept as it comes.
+#[tokio::test]
+async fn small_replies_that_swell_take_little_memory() {
+    let list = |entry: &dyn Fn(usize) -> String, count| {
+        let entries: Vec<_> = (0..count).map(entry).collect();
+        entries.join(",")
+    };
+    let sensor = |number: usize| format!(r#"{{"id":"S{number}","data":[]}}"#);
+    let long_name = format!(
+        r#"{{"children":[{{"id":"c","name":"{}","sensors":[{}]}}]}}"#,
+        "N".repeat(1 << 20),
+        list(&sensor, 4000)
+    );
+    // Twenty requests deep, each reply twelve names deep, and a thousand sensors at the bottom.
+    let deep = move |Path(id): Path<String>| async move {
+        let Ok(level) = id.trim_start_matches('d').parse::<usize>() else {
+            return r#"{"sensors":[]}"#.to_owned();
+        };
+        let inside = match level {
+            20.. => format!(r#""sensors":[{}]"#, list(&sensor, 1000)),
+            _ => format!(r#""children":[{{"id":"d{}","name":"x"}}]"#, level + 1),
+        };
+        let name = "D".repeat(128);
+        let nested = (0..12).fold(inside, |inside, at| {
+            format!(r#""children":[{{"id":"{id}-{at}","name":"{name}",{inside}}}]"#)
+        });
+        format!("{{{nested}}}")
+    };
+    let zeros = format!(r#"{{"data":[{}]}}"#, list(&|_| "0".to_owned(), 1_000_000));
+    let variable =
+        |number| format!(r#"{{"var_name":"variable-{number}","time":1716301234,"value":1}}"#);
+    let names = format!(r#"{{"data":[{}]}}"#, list(&variable, 50_000));
+    let routes = Router::new()
+        .route("/locations/1/", get(|| async { long_name }))
+        .route("/locations/{id}/", get(deep))
+        .route("/sensors/Z", get(|| async { zeros }))
+        .route("/sensors/V", get(|| async { names }));
+    let config = serve(routes, Duration::ZERO).await;
+    let config = config.replace("interval: 4s", "interval: 1m");
+    let exporter = Exporter::serve(&format!(
+        "{config}sensors: [Z, V]\nlocations: [{{id: 1}}, {{id: d0}}]\n"
+    ));
+    let all = |scrape: &Scrape| scrape.value("lightfi_collect_sensors") == Some(4002.0);
+    let scrape = exporter.scrape_until("all sensors", all).await;
+    assert_eq!(scrape.value("lightfi_collect_sensors_failed"), Some(1.0));
+    let longest = scrape.samples.keys().map(String::len).max();
+    assert!(longest < Some(600), "a series of {longest:?} bytes");
+    let memory = scrape.value("process_resident_memory_bytes");
+    assert!(memory < Some(150e6), "{memory:?} bytes");
 }
