@@ -25,6 +25,8 @@ pub mod cli;
 pub mod collector;
 pub mod config;
 pub mod exposition;
+#[cfg(test)]
+mod heard;
 pub mod oauth;
 pub mod publisher;
 pub mod shutdown;

@@ -505,9 +505,9 @@ mod tests {
     use crate::{
         api::Pace,
         config::{self, Flags, Purpose},
+        heard::Log,
         oauth::http::{Proxies, http_client},
         stats::Stats,
-        telemetry::heard::Log,
     };
 
     use super::*;

@@ -21,11 +21,11 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     config::{Api, ClientAuth, Credential},
+    heard::Log,
     oauth::{
         http::{Proxies, http_client},
         store::Store,
     },
-    telemetry::heard::Log,
 };
 
 const SECRETS: [&str; 3] = ["client-s3cret", "refresh-s3cret", "access-s3cret"];
