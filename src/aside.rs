@@ -8,6 +8,7 @@ use tokio::{sync::Semaphore, task::spawn_blocking};
 /// long, by a configuration whose file hangs.
 const PLACES: usize = 4;
 
+/// Of the process, as its threads are.
 static FREE: Semaphore = Semaphore::const_new(PLACES);
 
 /// Does `work` on another thread, once there is a place, and waits for it. If that panics, so does this. Work once begun

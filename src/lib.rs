@@ -6,7 +6,7 @@
 //! `config → oauth → api → snapshot (+ catalog) → collector → exposition → publisher → web → cli → main`
 //!
 //! Data flows along that line only, and so do imports: a module may use what stands before it. `catalog`, `stats`,
-//! [`aside`] and [`config::Secret`] are leaves that anyone may use. A test (`tests/it/architecture.rs`) holds this line.
+//! [`aside`] and [`config::Secret`] are leaves that anyone may use, as tests may `heard`. A test (`tests/it/architecture.rs`) holds this line.
 //!
 //! Absences that hold:
 //! - nothing before `web` knows that anything is served over HTTP;

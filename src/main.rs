@@ -10,8 +10,8 @@ use lightfi_exporter::cli::Cli;
 use listenfd::ListenFd;
 use tokio::runtime::Builder;
 
-/// How much less than the thread that serves the others are to run, where there is not a CPU for each.
-const NICENESS: i32 = 10;
+/// By how much the others are nicer than the thread that serves, where there is not a CPU for each.
+const NICER: i32 = 10;
 
 fn main() -> ExitCode {
     let cli = match Cli::parse(env::args_os()) {
@@ -46,8 +46,8 @@ fn main() -> ExitCode {
 }
 
 /// Lets the thread that serves go before the one that begins here: on a single CPU a scrape would otherwise wait while
-/// the next snapshot is made.
+/// the next snapshot is made. What else those threads do, passwords and files, waits with that.
 fn give_way() {
-    // Where this is not allowed, scrapes wait for some milliseconds more.
-    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS);
+    // On Linux this is of the calling thread. Where it is not allowed, scrapes wait for some milliseconds more.
+    let _ = rustix::process::nice(NICER);
 }

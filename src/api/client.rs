@@ -150,7 +150,8 @@ impl From<TokenError> for Failure {
 }
 
 impl Client {
-    /// `http` carries the time-out, the CA file and the redirect policy of `api`; `pace` is kept from rate to rate.
+    /// `http` carries the time-out, the CA file and the redirect policy of `api`; `pace` is that of the client before, where
+    /// there was one; from here on it has the rate of `api`.
     pub fn new(
         api: &config::Api,
         http: reqwest::Client,

@@ -13,7 +13,7 @@ const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 /// Longest pause that nobody asked for.
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
 
-/// One API's gate, for as long as the process lives, whatever reloads make of the clients.
+/// One API's gate, which outlasts the clients that reloads make for the same API.
 #[derive(Clone, Default)]
 pub struct Pace(Arc<Mutex<Gate>>);
 

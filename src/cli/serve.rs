@@ -303,6 +303,7 @@ impl Generations {
             warn!("{warning}");
         }
         if !Arc::ptr_eq(&next.tokens, &self.exporter.tokens) {
+            self.exporter.tokens.retire();
             self.renewing.end.cancel();
             self.renewing = Renewing::start(&next.tokens, &self.shutdown);
         }

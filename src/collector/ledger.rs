@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::{
-    path,
+    path::Path,
     plan::{Job, Unanswered},
     readings::{Settled, VarNames},
     round::{Listed, Targets},
@@ -46,7 +46,7 @@ struct Held {
     /// The API's name, last seen.
     name: Option<Arc<str>>,
     /// Where it was found last.
-    path: Option<Arc<str>>,
+    path: Option<Path>,
     location_id: Option<Arc<str>>,
     /// The location requests whose replies held it last, each once: one, mostly.
     sources: Vec<Arc<str>>,
@@ -265,9 +265,11 @@ impl Held {
         if let Some(finding) = finding {
             replace_known(&mut self.name, finding.name);
             // The deepest place wins, also while it cannot be seen: its labels do not change for that.
-            let depth = |path: &Option<Arc<str>>| path::depth(path.as_deref().unwrap_or_default());
+            let depth = |path: &Option<Path>| path.as_ref().map_or(0, |path| path.depth);
             if failed.is_empty() || depth(&self.path) <= depth(&finding.path) {
-                replace_known(&mut self.path, finding.path);
+                if finding.path.is_some() && finding.path != self.path {
+                    self.path = finding.path;
+                }
                 replace_known(&mut self.location_id, finding.location_id);
             }
             self.sources = finding.sources;
@@ -309,7 +311,7 @@ impl Held {
             .or(self.name.as_ref());
         let location = listed
             .and_then(|sensor| sensor.location.as_ref())
-            .or(self.path.as_ref());
+            .or(self.path.as_ref().map(|path| &path.text));
         let none = BTreeMap::new();
         let labels = listed.map_or(&none, |sensor| &sensor.labels);
         let known = &*self.identity;
@@ -330,14 +332,11 @@ impl Held {
 }
 
 /// An empty text is none, and what was seen once stays until something else is.
-fn replace_known(known: &mut Option<Arc<str>>, seen: Option<impl AsRef<str> + Into<Arc<str>>>) {
-    let news =
-        seen.filter(|seen| !seen.as_ref().is_empty() && known.as_deref() != Some(seen.as_ref()));
-    if let Some(seen) = news {
+fn replace_known(known: &mut Option<Arc<str>>, seen: Option<String>) {
+    if let Some(seen) = seen.filter(|seen| !seen.is_empty() && known.as_deref() != Some(seen)) {
         *known = Some(seen.into());
     }
 }
-
 /// Entries in the order of their ids, taken in that order: one way through all of them, without looking any up.
 struct ById<K, V, I: Iterator<Item = (K, V)>> {
     ahead: Peekable<I>,

@@ -1,9 +1,9 @@
 //! When to collect, whom to ask in which order, and what is then known: yields one snapshot per collection.
 //!
-//! The policies are pure and stand by themselves: [`schedule`] (when), [`plan`] (order, pace, retries), [`survey`] (what
-//! locations contain), [`readings`] and [`ledger`] (what is kept), and [`round`], which makes one collection of them. This
-//! file is the loop around them: it waits, asks `api`, and hands each snapshot to whoever publishes it. A scrape meets it
-//! only through [`Handle`].
+//! The policies are pure and stand by themselves: [`schedule`] (when), [`plan`] (order, pace, retries), [`survey`] and
+//! [`path`] (what locations contain, and where), [`readings`] and [`ledger`] (what is kept), and [`round`], which makes one
+//! collection of them. This file is the loop around them: it waits, asks `api`, and hands each snapshot to whoever publishes
+//! it. A scrape meets it only through [`Handle`].
 
 mod ledger;
 mod path;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    path,
+    path::Path,
     readings::{Settled, VarNames},
 };
 use crate::{
@@ -33,7 +33,7 @@ pub(super) struct Outline {
 struct Child {
     id: Arc<str>,
     /// Of the children it is nested in.
-    path: Arc<str>,
+    path: Path,
     /// Never empty.
     name: Option<Arc<str>>,
 }
@@ -65,7 +65,7 @@ enum Answer {
 struct Sighting {
     id: Arc<str>,
     name: Option<String>,
-    path: Arc<str>,
+    path: Path,
     /// The child location it is nested in.
     parent: Option<Arc<str>>,
     settled: Option<Settled>,
@@ -77,7 +77,7 @@ pub(super) struct Finding {
     /// The API's name, by the best place that tells one.
     pub(super) name: Option<String>,
     /// The path of the best place that has one.
-    pub(super) path: Option<Arc<str>>,
+    pub(super) path: Option<Path>,
     /// The best place's id.
     pub(super) location_id: Option<String>,
     /// The requests whose replies hold it, each once.
@@ -405,10 +405,8 @@ impl Survey {
         for (order, root) in self.roots.iter().enumerate() {
             for (source, way) in self.ways_from(root) {
                 for sighting in self.answer(&source).counted(root.recursive) {
-                    let path = path::join(&way.path, &sighting.path);
                     places.entry(sighting.id.clone()).or_default().push(Place {
-                        depth: path::depth(&path),
-                        path,
+                        path: way.path.join(&sighting.path),
                         root: order,
                         location_id: sighting.parent.clone().or_else(|| way.location.clone()),
                         name: sighting.name.clone().filter(|name| !name.is_empty()),
@@ -436,9 +434,8 @@ impl Survey {
         let told = sources
             .iter()
             .find_map(|source| self.outline(source)?.name.clone());
-        let named = root.name.as_deref().map(Arc::from);
         let start = Way {
-            path: named.or(told).unwrap_or_default(),
+            path: root.name.as_deref().or(told.as_deref()).into(),
             location,
             through: Vec::new(),
         };
@@ -460,9 +457,9 @@ impl Survey {
                 }
                 // Its own reply may tell the name that its parent's does not.
                 let own = || self.outline(&child.id)?.name.clone();
-                let name = child.name.clone().or_else(own).unwrap_or_default();
+                let name = child.name.clone().or_else(own);
                 let below = Way {
-                    path: path::join(&path::join(&way.path, &child.path), &name),
+                    path: way.path.join(&child.path).join(&name.as_deref().into()),
                     location: Some(child.id.clone()),
                     through: way.through.iter().chain([&source]).cloned().collect(),
                 };
@@ -477,7 +474,7 @@ impl Survey {
 /// How a location is reached.
 #[derive(Debug, Clone)]
 struct Way {
-    path: Arc<str>,
+    path: Path,
     location: Option<Arc<str>>,
     through: Vec<Arc<str>>,
 }
@@ -486,7 +483,7 @@ impl Finding {
     /// Deepest path first, then the order in `locations:`, then the smaller id.
     fn at_best_of(mut places: Vec<Place>) -> Self {
         places.sort_by(|a, b| {
-            let by_depth = b.depth.cmp(&a.depth).then(a.root.cmp(&b.root));
+            let by_depth = b.path.depth.cmp(&a.path.depth).then(a.root.cmp(&b.root));
             by_depth.then_with(|| by_number(&a.location_id, &b.location_id))
         });
         let mut sources: Vec<_> = places.iter().map(|place| place.source.clone()).collect();
@@ -496,7 +493,7 @@ impl Finding {
             name: places.iter().find_map(|place| place.name.clone()),
             path: places
                 .iter()
-                .find(|place| !place.path.is_empty())
+                .find(|place| place.path.depth > 0)
                 .map(|place| place.path.clone()),
             location_id: places
                 .first()
@@ -512,8 +509,7 @@ const MAX_DEPTH: usize = 32;
 
 /// One place of one sensor.
 struct Place {
-    path: Arc<str>,
-    depth: usize,
+    path: Path,
     root: usize,
     location_id: Option<Arc<str>>,
     name: Option<String>,
@@ -551,8 +547,8 @@ impl Answer {
             .flat_map(|known| &known.children)
             .filter_map(|child| Some((&*child.id, child.name.as_ref()?)))
             .collect();
-        // By child: the path of what is nested in it. The reply's own paths lack the names that only we know.
-        let mut paths = HashMap::<Arc<str>, Arc<str>>::new();
+        // By child: the path of what is nested in it, with names that only we know.
+        let mut paths = HashMap::<Arc<str>, Path>::new();
         let mut children = Vec::new();
         for Found {
             id, name, parent, ..
@@ -561,7 +557,7 @@ impl Answer {
             let path = parent.and_then(|parent| paths.get(&parent).cloned());
             let path = path.unwrap_or_default();
             let name = told(name).or_else(|| known_names.get(&*id).copied().cloned());
-            let inside = path::join(&path, &name.clone().unwrap_or_default());
+            let inside = path.join(&name.as_deref().into());
             let id: Arc<str> = id.into();
             children.push(Child {
                 id: id.clone(),
@@ -570,7 +566,7 @@ impl Answer {
             });
             // A child that stands in two places is where its path is longer.
             let known = paths.entry(id).or_default();
-            if path::depth(known) < path::depth(&inside) {
+            if known.depth < inside.depth {
                 *known = inside;
             }
         }
@@ -711,7 +707,13 @@ mod tests {
     fn paths(findings: &BTreeMap<Arc<str>, Finding>) -> Vec<(&str, Option<&str>, Option<&str>)> {
         let places = findings.iter();
         places
-            .map(|(id, found)| (&**id, found.path.as_deref(), found.location_id.as_deref()))
+            .map(|(id, found)| {
+                (
+                    &**id,
+                    found.path.as_ref().map(|path| &*path.text),
+                    found.location_id.as_deref(),
+                )
+            })
             .collect()
     }
 

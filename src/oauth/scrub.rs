@@ -137,7 +137,9 @@ impl Scrubber {
         let mut text = text.to_owned();
         let secrets = self.secrets();
         let forms = secrets.iter().flat_map(Known::forms);
-        let mut longest_first: Vec<&str> = forms.filter(|form| form.len() >= shortest).collect();
+        let mut longest_first: Vec<&str> = forms
+            .filter(|form| (shortest..=text.len()).contains(&form.len()))
+            .collect();
         // A secret may be part of another: the longer one must go while it is whole.
         longest_first.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         for secret in longest_first {

@@ -39,6 +39,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A request under way at shutdown may bring a rotated token, which is worth this wait; exit is due within 5 s.
 const LAST_ANSWER: Duration = Duration::from_secs(3);
 
+/// A request and what is read and written around it take less, unless a file hangs.
+const LONGEST_TURN: Duration = Duration::from_secs(30);
+
 /// Refused credentials remembered in one trouble: more than people try.
 const REFUSED_REMEMBERED: usize = 32;
 
@@ -272,12 +275,17 @@ impl TokenSource {
                 () = self.sleep_until(until.unwrap_or_default()), if until.is_some() => {}
             }
         }
-        self.retired.store(true, Ordering::Relaxed);
+        self.retire();
         let answered =
             async { while self.state().policy.in_flight() && moved.changed().await.is_ok() {} };
         if time::timeout(LAST_ANSWER, answered).await.is_err() {
             tracing::debug!("stopped without the answer to a token request");
         }
+    }
+
+    /// From here on it asks no more, whoever still waits for it.
+    pub fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
     }
 
     /// Changes when a token can be had again after one could not: a collection is worth while at once.
@@ -320,8 +328,9 @@ impl TokenSource {
     /// One request, from reading the credentials to the new state. `policy` has counted it as under way.
     async fn refresh(self: Arc<Self>) {
         let _under_way = UnderWay(&self);
-        let mut last_ended = self.turns.lock().await;
-        if let Some(ended) = *last_ended {
+        // Without it after that long: files of the source before may hang.
+        let mut turn = time::timeout(LONGEST_TURN, self.turns.lock()).await.ok();
+        if let Some(ended) = turn.as_ref().and_then(|last_ended| **last_ended) {
             time::sleep_until((ended + SPACING).into()).await;
         }
         if self.retired.load(Ordering::Relaxed) {
@@ -333,7 +342,9 @@ impl TokenSource {
         match off_thread(move || vault.read()).await.flatten() {
             Ok(credentials) => {
                 self.ask(&credentials).await;
-                *last_ended = Some(Instant::now());
+                if let Some(last_ended) = &mut turn {
+                    **last_ended = Some(Instant::now());
+                }
             }
             Err(error) => {
                 self.state().asked_with = None;

@@ -283,7 +283,8 @@ async fn the_threads_beside_the_one_that_serves_give_way_to_it() {
     niceness.sort_unstable();
     niceness.dedup();
     let (_, serving) = niceness[niceness.len() - 1];
-    assert_eq!(niceness, [(false, serving + 10), (true, serving)]);
+    // 19 is the nicest there is.
+    assert_eq!(niceness, [(false, 19.min(serving + 10)), (true, serving)]);
 }
 
 #[tokio::test]
