@@ -8,7 +8,7 @@ import time
 
 from . import corpus, load
 from .machine import MEASURED_CPU, on
-from .servers import TlsFront
+from .servers import Peer, TlsFront, answering
 
 # What a sensor's own request may take, of the interval.
 SECONDS_PER_SENSOR = 0.001
@@ -17,15 +17,27 @@ LONGEST_INTERVAL = 20.0
 LAST_SUCCESS = "lightfi_collect_last_success_timestamp_seconds"
 
 
-def without_network(program, size, times):
-    """CPU of decode, build, render and gzip of one format, inside a program that does nothing else."""
-    lines = subprocess.run(
-        [program, str(size), str(times)],
-        check=True, capture_output=True, text=True, preexec_fn=on(MEASURED_CPU),
-    ).stdout.splitlines()  # fmt: skip
-    rounds = [json.loads(line) for line in lines]
-    figures = {stage: statistics.median(at[stage] for at in rounds) for stage in rounds[0]}
-    return figures | {"all": statistics.median(sum(at.values()) for at in rounds), "rounds": len(rounds)}
+def without_network(bench, program, size, times, rounds=4):
+    """CPU of decode, build, render and gzip of one format, inside a program that does nothing else; and in turns with it,
+    where the scrapes have left its series, that of the ordinary Rust peer's scrapes."""
+    series = bench.series(size)
+    peer = bench.started(Peer(bench, "rust", series)) if series.exists() else None
+    refreshes, scrapes = [], []
+    for _ in range(rounds):
+        lines = subprocess.run(
+            [program, str(size), str(times)],
+            check=True, capture_output=True, text=True, preexec_fn=on(MEASURED_CPU),
+        ).stdout.splitlines()  # fmt: skip
+        refreshes += map(json.loads, lines)
+        if peer:
+            answering(peer)
+            scrapes.append(load.window(peer.port, load.PROMETHEUS, 1, peer.cpu_seconds, slow=True).server_cpu)
+    figures = {stage: statistics.median(at[stage] for at in refreshes) for stage in refreshes[0]}
+    figures |= {"all": statistics.median(sum(at.values()) for at in refreshes), "rounds": len(refreshes)}
+    if peer:
+        bench.end(peer)
+        figures["peer_scrape"] = statistics.median(scrapes)
+    return figures
 
 
 def until_collected(exporter, before, seconds=120):

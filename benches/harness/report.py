@@ -141,10 +141,9 @@ def targets(results):
     for size, encodings in scrapes.items():
         yield from scrape_targets(int(size), encodings)
     for size, at in results.get("refresh", {}).items():
-        peer = scrapes.get(size, {}).get("gz", {}).get("rust")
-        if peer and int(size) in REFRESH_OF_PEER:
+        if "peer_scrape" in at and int(size) in REFRESH_OF_PEER:
             what = f"CPU of a refresh ÷ one scrape of the Rust peer, {int(size):,} sensors"
-            yield Target(what, at["all"] / peer["server_cpu"], REFRESH_OF_PEER[int(size)])
+            yield Target(what, at["all"] / at["peer_scrape"], REFRESH_OF_PEER[int(size)])
     if at := results.get("beside"):
         what = f"p90 of a scrape beside refreshes ÷ without, {at['sensors']:,} sensors"
         yield Target(what, at["p90_beside"] / at["p90_still"], P90_BESIDE)

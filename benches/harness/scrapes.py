@@ -24,7 +24,7 @@ def measure_size(bench, size, encodings, names, rounds, seconds, tell):
     servers = [exporter]
     if "nginx" in names:
         servers.append(bench.started(FileServer(bench, bodies["identity"].wire, bodies["gz"].wire)))
-    series = bench.directory / f"series-{size}.jsonl"
+    series = bench.series(size)
     text = bodies["identity"].text()
     corpus.write_series(series, text)
     servers += [bench.started(Peer(bench, name, series)) for name in ("rust", "python") if name in names]

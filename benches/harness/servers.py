@@ -50,6 +50,10 @@ class Bench:
             server.end()
             self.running.remove(server)
 
+    def series(self, count):
+        """Where the ordinary peers find what to serve."""
+        return self.directory / f"series-{count}.jsonl"
+
     def simulator(self, count, latency="0", moments=1, apart=1):
         recording = self.directory / f"recording-{count}-{moments}-{apart}.csv"
         if not recording.exists():

@@ -374,11 +374,14 @@ impl Collector {
             };
             tokio::select! {
                 Some((attempt, result)) = in_flight.next() => {
+                    let is_large = !matches!(attempt.job, Job::Sensor(_));
                     round.ended(attempt, result, Instant::now(), unix_now());
                     let (ended, known) = round.progress();
                     progress(ended, known);
-                    // Answers that came together would hold up the scrapes that came with them.
-                    yield_now().await;
+                    // Such answers, where many come together, would hold up the scrapes that came with them.
+                    if is_large {
+                        yield_now().await;
+                    }
                 }
                 () = sleep_until(wake.into()) => {}
                 Some(order) = self.orders.recv() => match order {
