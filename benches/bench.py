@@ -75,7 +75,7 @@ def built_refresh():
         [*command, "--message-format", "json"], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
     )
     artifacts = (json.loads(line) for line in said.stdout.splitlines() if line.startswith("{"))
-    return next(made["executable"] for made in artifacts if made.get("executable"))
+    return next(made["executable"] for made in artifacts if made.get("target", {}).get("name") == "refresh")
 
 
 def measure_beside(bench, options):

@@ -276,6 +276,13 @@ mod tests {
     fn a_token_is_renewed_the_margin_before_its_end() {
         let mut policy = with_token(14_400.0);
         assert_eq!(policy.renewal(seconds(1.0)), Renewal::At(seconds(14_340.0)));
+        // Another margin holds from the next token on.
+        policy.set_margin(2 * MARGIN);
+        assert_eq!(policy.renewal(seconds(1.0)), Renewal::At(seconds(14_340.0)));
+        assert_eq!(policy.renewal(seconds(14_340.0)), Renewal::Start);
+        policy.succeeded(seconds(14_340.0), seconds(14_400.0));
+        let next = Renewal::At(seconds(14_340.0 + 14_400.0 - 120.0));
+        assert_eq!(policy.renewal(seconds(14_341.0)), next);
     }
 
     #[test]

@@ -221,6 +221,7 @@ mod tests {
         for name in ["Boardroom", "a short\nand narrow corridor", "a long secret"] {
             assert_eq!(conceal(name), name);
         }
+        assert_eq!(conceal("a+long/secret"), HIDDEN);
         for name in [
             "my a+long/secret",
             "my a%2Blong%2Fsecret",
