@@ -34,7 +34,7 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::{
     sync::{mpsc, oneshot},
     task::yield_now,
-    time::{sleep_until, timeout_at},
+    time::{sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -129,22 +129,22 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Waits for the collection that a scrape at this moment must wait for, if there is one, but not past `deadline`:
+    /// Waits for the collection that a scrape at this moment must wait for, if there is one, but no longer than `patience`:
     /// the first one, and in scrape mode the one that is due or under way.
-    pub async fn settled(&self, deadline: Instant) {
-        if !self.must_wait(Instant::now()) {
+    pub async fn settled(&self, patience: impl FnOnce() -> Duration) {
+        let must_wait = match self.mode() {
+            Mode::Interval => !self.has_ended_once(),
+            Mode::Scrape => self
+                .shared
+                .fresh_until()
+                .is_none_or(|until| Instant::now() >= until),
+        };
+        if !must_wait {
             return;
         }
         let (done, wait) = oneshot::channel();
         if self.orders.try_send(Order::Scrape(done)).is_ok() {
-            let _ = timeout_at(deadline.into(), wait).await;
-        }
-    }
-
-    fn must_wait(&self, now: Instant) -> bool {
-        match self.mode() {
-            Mode::Interval => !self.has_ended_once(),
-            Mode::Scrape => self.shared.fresh_until().is_none_or(|until| now >= until),
+            let _ = timeout(patience(), wait).await;
         }
     }
 
@@ -674,14 +674,14 @@ mod tests {
         );
         let (collector, handle) = Collector::new(assignment("interval").await);
         tokio::spawn(collector.run(|_, _| std::future::ready(()), CancellationToken::new()));
-        handle.settled(Instant::now() + LONG).await;
+        handle.settled(|| LONG).await;
         assert!(handle.has_ended_once());
         handle.assign(assigned(&text).await).await;
         let (connection, _) = tokio::task::spawn_blocking(move || listener.accept())
             .await
             .unwrap()
             .unwrap();
-        handle.settled(Instant::now() + LONG).await;
+        handle.settled(|| LONG).await;
         handle.assign(assignment("interval").await).await;
         drop(connection);
     }
@@ -690,7 +690,7 @@ mod tests {
     async fn a_collector_that_waits_for_a_scrape_is_never_stuck() {
         let (collector, handle) = Collector::new(assignment("scrape").await);
         tokio::spawn(collector.run(|_, _| std::future::ready(()), CancellationToken::new()));
-        handle.settled(Instant::now() + LONG).await;
+        handle.settled(|| LONG).await;
         tokio::task::yield_now().await;
         assert_eq!(handle.pulse(Instant::now() + 24 * LONG), Pulse::Alive);
     }

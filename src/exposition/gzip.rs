@@ -1,8 +1,10 @@
-//! One gzip member made of two pieces: a prefix deflated once, a tail deflated when it changes, joined per scrape for
-//! the price of a checksum's combination.
+//! One gzip member made of two pieces: a prefix deflated once, a tail deflated when it changes, joined by combining
+//! their checksums.
 //!
 //! A deflate stream is a row of blocks. The prefix's end on a byte's boundary (a sync flush) without being marked as
 //! the last; the tail's never point back into the prefix, so they can follow any.
+
+use std::sync::OnceLock;
 
 use bytes::Bytes;
 use crc32fast::Hasher;
@@ -67,7 +69,13 @@ impl Deflater {
 pub struct Tail {
     bytes: Bytes,
     checksum: Hasher,
+    /// Of the first prefix that it followed, and mostly the only one: with a snapshot, what the exporter says of itself
+    /// changes too. Checksums take as long to combine as the rest of a scrape's answer takes to put together.
+    joined: OnceLock<(Sum, Bytes)>,
 }
+
+/// Of a prefix: its checksum and length.
+type Sum = (u32, u64);
 
 impl Tail {
     /// Deflates `text`.
@@ -80,24 +88,41 @@ impl Tail {
         Self {
             bytes: exactly(bytes),
             checksum,
+            joined: OnceLock::new(),
         }
+    }
+
+    /// The end of the member that begins with `prefix`.
+    fn trailer(&self, prefix: &Prefix) -> Bytes {
+        let sum = (
+            prefix.checksum.clone().finalize(),
+            prefix.checksum.total_len(),
+        );
+        let (joined, trailer) = self.joined.get_or_init(|| (sum, self.combine(prefix)));
+        if *joined == sum {
+            trailer.clone()
+        } else {
+            self.combine(prefix)
+        }
+    }
+
+    fn combine(&self, prefix: &Prefix) -> Bytes {
+        let mut whole = prefix.checksum.clone();
+        whole.combine(&self.checksum);
+        // The format keeps the length modulo 2^32.
+        #[allow(clippy::cast_possible_truncation)]
+        let length = (prefix.checksum.total_len() + self.checksum.total_len()) as u32;
+        let [checksum, length] = [whole.finalize(), length].map(u32::to_le_bytes);
+        Bytes::from([checksum, length].concat())
     }
 }
 
 /// The body, to be sent piece by piece: one member that holds the prefix's text and then the tail's. Copies neither.
 pub fn join(prefix: &Prefix, tail: &Tail) -> [Bytes; 3] {
-    let mut whole = prefix.checksum.clone();
-    whole.combine(&tail.checksum);
-    // The format keeps the length modulo 2^32.
-    #[allow(clippy::cast_possible_truncation)]
-    let length = (prefix.checksum.total_len() + tail.checksum.total_len()) as u32;
-    let mut trailer = [0; 8];
-    trailer[..4].copy_from_slice(&whole.finalize().to_le_bytes());
-    trailer[4..].copy_from_slice(&length.to_le_bytes());
     [
         prefix.bytes.clone(),
         tail.bytes.clone(),
-        Bytes::copy_from_slice(&trailer),
+        tail.trailer(prefix),
     ]
 }
 
@@ -189,6 +214,15 @@ mod tests {
         for tail in ["one", "two"] {
             let body = join(&prefix, &Tail::new(tail.as_bytes())).concat();
             assert_eq!(decode(&body), (format!("same {tail}").into_bytes(), false));
+        }
+    }
+
+    #[test]
+    fn a_tail_ends_many_prefixes() {
+        let tail = Tail::new(b"end");
+        for prefix in ["one ", "two ", "one "] {
+            let body = join(&whole(prefix.as_bytes()), &tail).concat();
+            assert_eq!(decode(&body), (format!("{prefix}end").into_bytes(), false));
         }
     }
 

@@ -33,7 +33,7 @@ impl Format {
     pub const ALL: [Self; 2] = [Self::Text, Self::OpenMetrics];
 
     /// The header that goes with the body.
-    pub fn content_type(self) -> &'static str {
+    pub const fn content_type(self) -> &'static str {
         match self {
             Self::Text => "text/plain; version=0.0.4; charset=utf-8",
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",

@@ -3,6 +3,8 @@
 //! Never "not acceptable": a scraper that asks for what we do not speak gets the text format as it is. Headers come as
 //! bytes, each as often as it was sent; linear in their length.
 
+use std::iter;
+
 use super::{Encoding, Format};
 
 /// A media type that we send.
@@ -76,7 +78,10 @@ pub fn encoding<'a>(accept_encoding: impl IntoIterator<Item = &'a [u8]>) -> Enco
     for coding in codings {
         let mut parts = split(coding, b';');
         let name = parts.next().unwrap_or_default();
-        let Some(quality) = quality_of(parts) else {
+        let mut qualities = parts
+            .filter_map(parameter)
+            .filter(|(key, _)| key.eq_ignore_ascii_case(b"q"));
+        let Some(quality) = thousandths(qualities.next().map(|(_, value)| value)) else {
             continue;
         };
         let slot = if name.eq_ignore_ascii_case(b"gzip") || name.eq_ignore_ascii_case(b"x-gzip") {
@@ -145,15 +150,19 @@ impl<'a> MediaRange<'a> {
         let mut parts = split(range, b';');
         let name = parts.next()?;
         let slash = name.iter().position(|byte| *byte == b'/')?;
-        let (kind, subtype) = (&name[..slash], &name[slash + 1..]);
-        let version = split(range, b';')
-            .skip(1)
-            .find_map(|part| parameter(part, b"version"));
+        let (mut version, mut quality) = (None, None);
+        for (key, value) in parts.filter_map(parameter) {
+            if key.eq_ignore_ascii_case(b"version") {
+                version.get_or_insert(value);
+            } else if key.eq_ignore_ascii_case(b"q") {
+                quality.get_or_insert(value);
+            }
+        }
         Some(Self {
-            kind,
-            subtype,
+            kind: &name[..slash],
+            subtype: &name[slash + 1..],
             version,
-            quality: quality_of(parts)?,
+            quality: thousandths(quality)?,
         })
     }
 
@@ -181,9 +190,9 @@ impl<'a> MediaRange<'a> {
     }
 }
 
-/// In thousandths; 1000 where none is given, `None` where it cannot be read.
-fn quality_of<'a>(mut parameters: impl Iterator<Item = &'a [u8]>) -> Option<u16> {
-    let Some(text) = parameters.find_map(|part| parameter(part, b"q")) else {
+/// A quality; the highest where none is given, `None` where it cannot be read.
+fn thousandths(quality: Option<&[u8]>) -> Option<u16> {
+    let Some(text) = quality else {
         return Some(1000);
     };
     let quality: f64 = str::from_utf8(text).ok()?.parse().ok()?;
@@ -193,21 +202,43 @@ fn quality_of<'a>(mut parameters: impl Iterator<Item = &'a [u8]>) -> Option<u16>
         .then(|| (quality * 1000.0).round() as u16)
 }
 
-/// The value of `part` if it is the parameter of this name.
-fn parameter<'a>(part: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+/// The key of a parameter, and its value without quotes.
+fn parameter(part: &[u8]) -> Option<(&[u8], &[u8])> {
     let equals = part.iter().position(|byte| *byte == b'=')?;
     let (key, value) = (part[..equals].trim_ascii(), part[equals + 1..].trim_ascii());
     let unquoted = value
         .strip_prefix(b"\"")
         .and_then(|value| value.strip_suffix(b"\""));
-    key.eq_ignore_ascii_case(name)
-        .then_some(unquoted.unwrap_or(value))
+    Some((key, unquoted.unwrap_or(value)))
 }
 
 /// Splits at `separator` outside quotes; without the white space around the pieces.
 fn split(text: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(text);
+    iter::from_fn(move || {
+        let text = rest?;
+        let piece = match end_of_piece(text, separator) {
+            Some(end) => {
+                rest = Some(&text[end + 1..]);
+                &text[..end]
+            }
+            None => {
+                rest = None;
+                text
+            }
+        };
+        Some(piece.trim_ascii())
+    })
+}
+
+/// Where the first `separator` outside quotes is.
+fn end_of_piece(text: &[u8], separator: u8) -> Option<usize> {
+    // Scrapers quote nothing, and ask thousands of times.
+    let first = text
+        .iter()
+        .position(|byte| *byte == separator || *byte == b'"')?;
     let (mut quoted, mut escaped) = (false, false);
-    text.split(move |byte| {
+    let end = text[first..].iter().position(|byte| {
         if escaped {
             escaped = false;
             return false;
@@ -218,8 +249,8 @@ fn split(text: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
             byte => return *byte == separator && !quoted,
         }
         false
-    })
-    .map(<[u8]>::trim_ascii)
+    })?;
+    Some(first + end)
 }
 
 #[cfg(test)]

@@ -1,14 +1,11 @@
 //! `/metrics`: a scrape. Waits for the collector if it must, then joins what the publisher holds with the exporter's own
 //! families.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use super::{App, Context, chunks::Chunks};
 use crate::{
-    exposition::{Encoding, Filter, gzip, negotiate},
+    exposition::{Encoding, Filter, Format, gzip, negotiate},
     publisher::Prefix,
 };
 use axum::{
@@ -24,6 +21,12 @@ const SCRAPE_TIMEOUT: HeaderName = HeaderName::from_static("x-prometheus-scrape-
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 /// What is left of it for rendering and the way back.
 const TIMEOUT_MARGIN: Duration = Duration::from_millis(500);
+
+// Of an answer. To look at each of their bytes again takes longer than to put the answer together.
+static TEXT: HeaderValue = HeaderValue::from_static(Format::Text.content_type());
+static OPEN_METRICS: HeaderValue = HeaderValue::from_static(Format::OpenMetrics.content_type());
+static VARY: HeaderValue = HeaderValue::from_static("Accept, Accept-Encoding");
+static GZIP: HeaderValue = HeaderValue::from_static("gzip");
 
 /// Answers one scrape: 200 whatever the state of the API; 503 only where too many come at once.
 pub(super) async fn scrape(
@@ -51,11 +54,8 @@ pub(super) async fn answer(context: &Context, uri: &Uri, headers: &HeaderMap) ->
                 .into_response();
         }
     };
-    context
-        .app
-        .collector
-        .settled(Instant::now() + patience(headers))
-        .await;
+    let collector = &context.app.collector;
+    collector.settled(|| patience(headers)).await;
 
     let values = |name| headers.get_all(name).into_iter().map(HeaderValue::as_bytes);
     let format = negotiate::format(values(header::ACCEPT));
@@ -81,16 +81,14 @@ pub(super) async fn answer(context: &Context, uri: &Uri, headers: &HeaderMap) ->
     };
     let mut response = Response::new(Body::new(body));
     let answer = response.headers_mut();
-    answer.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static(format.content_type()),
-    );
-    answer.insert(
-        header::VARY,
-        HeaderValue::from_static("Accept, Accept-Encoding"),
-    );
+    let content_type = match format {
+        Format::Text => &TEXT,
+        Format::OpenMetrics => &OPEN_METRICS,
+    };
+    answer.insert(header::CONTENT_TYPE, content_type.clone());
+    answer.insert(header::VARY, VARY.clone());
     if encoding == Encoding::Gzip {
-        answer.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        answer.insert(header::CONTENT_ENCODING, GZIP.clone());
     }
     response
 }
@@ -116,7 +114,7 @@ fn patience(headers: &HeaderMap) -> Duration {
     timeout.saturating_sub(TIMEOUT_MARGIN).min(MAX_PATIENCE)
 }
 
-/// Nobody waits longer than an hour, and `Instant` cannot count to what some would tell.
+/// Nobody waits longer than an hour, whatever some would tell.
 const MAX_PATIENCE: Duration = Duration::from_secs(3600);
 
 #[cfg(test)]

@@ -46,6 +46,8 @@ const MAX_URL_BYTES: usize = 8 * 1024;
 /// All of a request's headers together.
 const MAX_HEADER_BYTES: usize = 64 * 1024;
 
+static NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
+
 const METHOD_NOT_ALLOWED: (StatusCode, &str) =
     (StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
 
@@ -103,7 +105,6 @@ impl App {
 pub struct Routes(Arc<ArcSwap<Entry>>);
 
 /// Where the requests under one configuration come in.
-#[derive(Clone)]
 struct Entry {
     site: Context,
     router: Router,
@@ -122,8 +123,8 @@ impl Routes {
 
     /// Who may ask comes first, then what is too long, then the routes.
     async fn answer(&self, request: Request<Incoming>) -> Response {
-        let entry = Entry::clone(&self.0.load());
-        let toolkit = entry.site.app.toolkit.clone();
+        let entry = self.0.load_full();
+        let toolkit = &entry.site.app.toolkit;
         toolkit
             .guard(request, |request| entry.answer(request))
             .await
@@ -151,7 +152,7 @@ impl Entry {
         Self { site, router }
     }
 
-    async fn answer(mut self, request: Request<Incoming>) -> Response {
+    async fn answer(&self, request: Request<Incoming>) -> Response {
         if let Some(refusal) = oversized(&request) {
             return refusal;
         }
@@ -162,12 +163,11 @@ impl Entry {
         let mut response = if is_scrape {
             metrics::answer(&self.site, request.uri(), request.headers()).await
         } else {
-            self.router.call(request).await.into_response()
+            self.router.clone().call(request).await.into_response()
         };
-        response.headers_mut().insert(
-            header::X_CONTENT_TYPE_OPTIONS,
-            HeaderValue::from_static("nosniff"),
-        );
+        response
+            .headers_mut()
+            .insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF.clone());
         response
     }
 }
