@@ -27,6 +27,8 @@ CHART = ROOT / "deploy/helm/lightfi-exporter"
 PLAIN = ROOT / "deploy/kubernetes"
 KUBERNETES = ["1.27", "1.30", "1.33"]
 # What the values may hand on to Kubernetes: the newest types, so that a new key is not taken for a typo.
+QUANTITY = "io.k8s.apimachinery.pkg.api.resource.Quantity"
+QUANTITY_PATTERN = "^[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$"
 KUBERNETES_TYPES = pathlib.Path(kubernetes_validate.__file__).parent / f"kubernetes-json-schema/v{kubernetes_validate.latest_version()}-local-strict"
 # The operators' own models of their objects, by group.
 OPERATORS = {
@@ -102,6 +104,8 @@ def schema_of_values(text):
         if name.startswith("io.k8s.") and name not in taken:
             taken[name] = bare(kubernetes[name])
             wanted |= references(taken[name])
+    # A text that is no quantity, such as 128MB, passes the type of Kubernetes, and not its server.
+    taken[QUANTITY] = {"type": ["string", "number"], "pattern": QUANTITY_PATTERN}
     schema["$defs"] = own | dict(sorted(taken.items()))
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
@@ -384,8 +388,12 @@ def check_schema(chart):
         ({"webConfig": {"tls": {"enabled": True}}}, "existingSecret"),
         ({"prometheusRule": {"alerts": {"LightFiCo2High": {"enabled": False}}}}, "LightFiCo2High"),
         ({"image": {"digest": "0123"}}, "digest"),
+        ({"resources": {"limits": {"memory": "128MB"}}}, "memory"),
+        ({"tokenStore": {"persistence": {"size": "1 Gi"}}}, "size"),
     ]:
         refused(chart, values, word)
+    for quantity in ["64Mi", "0.5", "100m", "1e9", "128000Ki", 1]:
+        render(chart, {"resources": {"limits": {"memory": quantity}}, "tokenStore": {"persistence": {"enabled": True, "size": quantity}}})
 
 
 def check_alerts(chart):
