@@ -37,6 +37,7 @@ format: ## Checks formatting
 
 lint: ## Clippy, warnings denied
 	$(CARGO) clippy --locked --all-targets -- --deny warnings
+	$(CARGO) clippy --locked --manifest-path fuzz/Cargo.toml --no-default-features --target-dir target -- --deny warnings
 
 docs: ## Builds the documentation, warnings denied
 	RUSTDOCFLAGS='--deny warnings' $(CARGO) doc --locked --no-deps --document-private-items

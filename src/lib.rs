@@ -5,8 +5,9 @@
 //!
 //! `config → oauth → api → snapshot (+ catalog) → collector → exposition → publisher → web → cli → main`
 //!
-//! Data flows along that line only, and so do imports: a module may use what stands before it. `catalog`, `stats`,
-//! [`aside`] and [`config::Secret`] are leaves that anyone may use, as tests may `heard`. A test (`tests/it/architecture.rs`) holds this line.
+//! Data flows along that line only, and so do imports: a module may use what stands before it. `catalog`, `clock`,
+//! `stats`, [`aside`] and [`config::Secret`] are leaves that anyone may use, as tests may `heard`. A test
+//! (`tests/it/architecture.rs`) holds this line.
 //!
 //! Absences that hold:
 //! - nothing before `web` knows that anything is served over HTTP;
@@ -22,6 +23,7 @@ pub mod api;
 pub mod aside;
 pub mod catalog;
 pub mod cli;
+pub mod clock;
 pub mod collector;
 pub mod config;
 pub mod exposition;

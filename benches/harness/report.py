@@ -130,7 +130,7 @@ def growth_table(sizes):
         size = int(size)
         rows.append([
             f"{size:,}", duration(at["refresh_cpu"]), duration(at["refresh_cpu"] / size), mebibytes(at["rss"]),
-            f"{at['rss'] / size / 1024:.3g} KiB", f"{at['wire'] / at['series']:.3g}", f"{at['plain'] / at['series']:.3g}",
+            f"{number(at['rss'] / size / 1024)} KiB", f"{at['wire'] / at['series']:.3g}", f"{at['plain'] / at['series']:.3g}",
         ])  # fmt: skip
     header = ["sensors", "CPU of a refresh", "a sensor", "RSS", "a sensor", "bytes a series, gz", "bytes a series, plain"]
     return table(header, rows)
@@ -153,7 +153,7 @@ def targets(results):
     growth = results.get("growth", {})
     if {"10000", "100000"} <= growth.keys():
         more = (growth["100000"]["rss"] - growth["10000"]["rss"]) / 90000
-        kibibytes = lambda value: f"{value / 1024:.3g} KiB"
+        kibibytes = lambda value: f"{number(value / 1024)} KiB"
         yield Target("RSS per sensor from 10,000 to 100,000", more, RSS_PER_SENSOR, unit=kibibytes)
     if at := results.get("collections"):
         by_id = at["by_id"]
@@ -187,14 +187,17 @@ def fraction(value):
 
 
 def number(value):
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    """Three digits, of what is larger all."""
+    return f"{value:,.0f}" if value >= 99.95 else f"{value:.3g}"
 
 
 def duration(seconds):
+    # What is rounded up to the next unit is told in it.
+    seconds = float(f"{seconds:.3g}")
     for unit, size in (("s", 1), ("ms", 1e-3)):
         if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds * 1e6:.3g} µs"
+            return f"{number(seconds / size)} {unit}"
+    return f"{number(seconds * 1e6)} µs"
 
 
 def mebibytes(size):

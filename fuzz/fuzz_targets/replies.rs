@@ -1,11 +1,13 @@
 //! Any bytes as an answer of the API: decoded or refused, in bounds, and no refusal shows a value.
 #![no_main]
 
+use std::collections::HashSet;
+
 use libfuzzer_sys::fuzz_target;
 use lightfi_exporter::api::{Item, Malformed, decode_base_location, decode_openapi, decode_sensor};
 
-/// No building has more floors within floors than the decoder looks into.
-const DEEPEST: usize = 32;
+/// As many sensors and child locations as a reply may hold.
+const MOST_FOUND: usize = 100_000;
 /// Twelve keys of forty characters, and the words around them.
 const LONGEST_REFUSAL: usize = 1000;
 
@@ -16,9 +18,17 @@ fuzz_target!(|body: &[u8]| {
     }
     match decode_base_location(body) {
         Ok(reply) => {
-            for found in reply.sensors.iter().chain(&reply.children) {
+            let found = || reply.sensors.iter().chain(&reply.children);
+            assert!(found().count() <= MOST_FOUND);
+            let children: HashSet<_> = reply.children.iter().map(|it| it.id.as_str()).collect();
+            for found in found() {
                 assert!(!found.id.is_empty());
-                assert!(found.path.len() <= DEEPEST);
+                assert!(
+                    found
+                        .parent
+                        .as_deref()
+                        .is_none_or(|id| children.contains(id))
+                );
                 check_items(found.items.as_deref().unwrap_or_default());
             }
         }

@@ -5,7 +5,7 @@
 use arbitrary::Arbitrary;
 use base64::{
     Engine,
-    engine::{GeneralPurpose, GeneralPurposeConfig, general_purpose::NO_PAD},
+    engine::{GeneralPurpose, general_purpose::NO_PAD},
 };
 use libfuzzer_sys::fuzz_target;
 use lightfi_exporter::{config::Secret, oauth::Scrubber};
@@ -129,7 +129,7 @@ fn alphabet(url_safe: bool) -> GeneralPurpose {
     } else {
         &base64::alphabet::STANDARD
     };
-    let lenient = GeneralPurposeConfig::from(NO_PAD).with_decode_allow_trailing_bits(true);
+    let lenient = NO_PAD.with_decode_allow_trailing_bits(true);
     GeneralPurpose::new(alphabet, lenient)
 }
 

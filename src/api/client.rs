@@ -249,13 +249,14 @@ impl Client {
         let _first = session.enter().await;
         self.admit(session).await?;
         let token = self.tokens.token().await?;
-        match self.send(route, url.clone(), &token, decode).await {
+        let end = session.deadline;
+        match self.send(route, end, url.clone(), &token, decode).await {
             Err(failure) if failure.reason == Reason::Unauthorized => {
                 let Some(fresh) = self.fresher_than(&token, session).await? else {
                     return Err(failure);
                 };
                 self.admit(session).await?;
-                self.send(route, url, &fresh, decode).await
+                self.send(route, end, url, &fresh, decode).await
             }
             result => result,
         }
@@ -304,6 +305,7 @@ impl Client {
     async fn send<T: Send + 'static>(
         &self,
         route: Route,
+        end: Instant,
         url: Url,
         token: &AccessToken,
         decode: Decode<T>,
@@ -312,10 +314,11 @@ impl Client {
             stats: &self.stats,
             route,
             sent: Instant::now(),
+            end,
             ended: false,
         };
         let result = self.exchange(url, token, decode).await;
-        count.end(result.as_ref().err().map(|failure| failure.reason));
+        count.ended(result.as_ref().err().map(|failure| failure.reason));
         result
     }
 
@@ -376,17 +379,23 @@ impl Client {
     }
 }
 
-/// Counts one request however it ends: one that is dropped at the end of a collection has timed out.
+/// Counts one request however it ends. One that is dropped at the end of its collection has timed out; one that is dropped
+/// before that was given up for a new configuration, which is no failure.
 struct Count<'a> {
     stats: &'a Stats,
     route: Route,
     sent: Instant,
+    end: Instant,
     ended: bool,
 }
 
 impl Count<'_> {
-    fn end(mut self, failure: Option<Reason>) {
+    fn ended(mut self, failure: Option<Reason>) {
         self.ended = true;
+        self.note(failure);
+    }
+
+    fn note(&self, failure: Option<Reason>) {
         self.stats
             .api_request(self.route, self.sent.elapsed(), failure);
     }
@@ -395,8 +404,8 @@ impl Count<'_> {
 impl Drop for Count<'_> {
     fn drop(&mut self) {
         if !self.ended {
-            self.stats
-                .api_request(self.route, self.sent.elapsed(), Some(Reason::Timeout));
+            let in_time = Instant::now() < self.end;
+            self.note((!in_time).then_some(Reason::Timeout));
         }
     }
 }

@@ -6,7 +6,7 @@ use std::{
     fmt::Display,
     io::{self, Write},
     path::Path,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use anstyle::{AnsiColor, Style};
@@ -17,6 +17,7 @@ use url::Url;
 use super::{Failure, listing, serve::Exporter};
 use crate::{
     api::{Client, Session},
+    clock::unix_now,
     collector::Collector,
     config::{self, Config, Purpose, duration},
     oauth::{TokenSource, http::Proxies},
@@ -173,13 +174,10 @@ async fn online(config: Config, mut report: Report) -> Result<(), Failure> {
 }
 
 fn lifetime(config: &Config, tokens: &TokenSource) -> String {
-    let now = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0.0, |since| since.as_secs_f64());
     let left = tokens
         .status()
         .access_token_expires_at
-        .map_or(0.0, |end| (end - now).max(0.0));
+        .map_or(0.0, |end| (end - unix_now()).max(0.0));
     let left = Duration::from_secs(left.round() as u64);
     let margin = config.oauth.expiry_margin.min(left / 2);
     let [left, margin] = [left, margin].map(duration::format);

@@ -3,7 +3,6 @@
 use std::{
     io::{self, Write},
     sync::Arc,
-    time::SystemTime,
 };
 
 use anyhow::Context;
@@ -16,6 +15,7 @@ use super::{
     serve::{Exporter, Load},
 };
 use crate::{
+    clock::unix_now,
     config::{self, Credential},
     oauth::{http::Proxies, store::Store},
     shutdown::Signals,
@@ -81,10 +81,7 @@ pub(super) async fn run(
         .config;
     let telemetry = Telemetry::install(config.log.level, config.log.format);
     if let Some(Credential::Inline(token)) = &config.oauth.refresh_token {
-        let now = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)?
-            .as_secs_f64();
-        Store::create(&store, token, Some(token), now)?;
+        Store::create(&store, token, Some(token), unix_now())?;
     }
 
     let signals = Signals::listen()?;

@@ -1,15 +1,13 @@
 //! How `check --online` and `sensors` show sensors to a person or a program.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
 use comfy_table::{Table, presets};
 use serde::Serialize;
 
 use crate::{
     catalog,
+    clock::unix_now,
     config::duration,
     snapshot::{Sensor, Snapshot, UnixTime},
 };
@@ -28,9 +26,7 @@ pub(super) struct Entry {
 
 /// The sensors of a snapshot, by id.
 pub(super) fn entries(snapshot: &Snapshot) -> Vec<Entry> {
-    let now = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0.0, |since| since.as_secs_f64());
+    let now = unix_now();
     snapshot
         .sensors
         .iter()

@@ -13,7 +13,7 @@ use std::{
     path::PathBuf,
     process::{Command, Stdio},
     thread,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use anyhow::anyhow;
@@ -22,6 +22,7 @@ use tracing::warn;
 
 use super::Failure;
 use crate::{
+    clock::unix_now,
     config::{self, duration},
     oauth::{
         deposit::{Deposit, DepositError, Form},
@@ -168,7 +169,7 @@ async fn finish(login: &Login, deposit: &Deposit, answer: Answer) -> Result<(), 
         false => Ok(()),
     };
     deposit
-        .keep(&refresh_token, SystemTime::now())
+        .keep(&refresh_token, unix_now())
         .map_err(Unfinished::Deposit)?;
     printed.map_err(Unfinished::Print)
 }

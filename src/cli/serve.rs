@@ -1,10 +1,7 @@
 //! `serve`: the composition root. Everything the exporter is made of is made here, top to bottom, and made anew by a
 //! reload.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
 use listenfd::ListenFd;
@@ -17,6 +14,7 @@ use crate::{
     api::{Client, Pace},
     aside::aside,
     catalog::Catalog,
+    clock::unix_now,
     collector::{Assignment, Collector},
     config::{self, Config, Errors, Loaded, Purpose},
     oauth::{
@@ -67,10 +65,7 @@ pub(super) struct Exporter {
 impl Exporter {
     /// Makes what needs no port: a configuration that cannot work fails here.
     pub(super) async fn new(config: Config, proxies: Proxies) -> Result<Self, Failure> {
-        let now = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)?
-            .as_secs_f64();
-        let stats = Arc::new(Stats::new(now));
+        let stats = Arc::new(Stats::new(unix_now()));
         let wrong = |error: anyhow::Error| Failure::Configuration(error);
         let http = http_client(&config.api, proxies).map_err(|error| wrong(error.into()))?;
         let tokens = TokenSource::new(&config.oauth, http.clone(), stats.clone()).await;
@@ -269,11 +264,8 @@ impl Generations {
             let stats = &self.exporter.stats;
             match &result {
                 Ok(()) => {
-                    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
                     stats.config_reload_successful.set(1.0);
-                    stats
-                        .config_reload_success_timestamp
-                        .set(now.map_or(0.0, |now| now.as_secs_f64()));
+                    stats.config_reload_success_timestamp.set(unix_now());
                     info!("configuration reloaded");
                 }
                 Err(error) => {

@@ -160,11 +160,16 @@ impl Ledger {
         pages.filter(|held| held.read == Some(false)).count()
     }
 
+    /// How many readings the sensors had more than one may have.
+    pub(super) fn excess(&self) -> usize {
+        self.sensors.iter().map(|held| held.dropped).sum()
+    }
+
     /// Lets go of the sensors that would make too many series: of those not listed first, and from the end by id, so that
     /// the same ones stay each time. Yields how many sensors and readings it has let go.
     pub(super) fn keep_within(&mut self, targets: &Targets) -> (usize, usize) {
         let series = |held: &Held| held.most_series(targets.reading_timestamps);
-        let mut dropped = (0, self.sensors.iter().map(|held| held.dropped).sum());
+        let mut dropped = (0, 0);
         let total: usize = self.sensors.iter().map(series).sum();
         let mut excess = total.saturating_sub(targets.max_series);
         if excess == 0 {
@@ -204,7 +209,7 @@ impl Ledger {
         });
         let (sensors, readings) = self.keep_within(targets);
         self.summary.sensors_dropped += sensors;
-        self.summary.readings_dropped = readings;
+        self.summary.readings_dropped += readings;
     }
 
     /// Everything that is known now.
@@ -685,7 +690,14 @@ mod tests {
         targets.max_series = 5;
         ledger.reassign(&targets);
         assert_eq!(ledger.summary.sensors_dropped, 3);
-        assert_eq!(ledger.summary.readings_dropped, 2);
+        assert_eq!(ledger.summary.readings_dropped, 3);
+        ledger.reassign(&targets);
+        let Summary {
+            sensors_dropped,
+            readings_dropped,
+            ..
+        } = ledger.summary;
+        assert_eq!((sensors_dropped, readings_dropped), (3, 3), "nothing new");
     }
 
     #[test]

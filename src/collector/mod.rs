@@ -27,7 +27,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
@@ -43,9 +43,10 @@ use crate::{
     api::{Client, Failure, Session},
     aside::aside,
     catalog::Catalog,
+    clock::unix_now,
     config::{Config, Mode},
     oauth::TokenSource,
-    snapshot::{Snapshot, Summary, UnixTime},
+    snapshot::{Snapshot, Summary},
     stats::Reason,
 };
 
@@ -385,7 +386,14 @@ impl Collector {
                 }
                 () = sleep_until(wake.into()) => {}
                 Some(order) = self.orders.recv() => match order {
-                    Order::Scrape(scrape) => waiting.push(scrape),
+                    Order::Scrape(scrape) => {
+                        if waiting.len() >= MAX_WAITING {
+                            waiting.retain(|scrape| !scrape.is_closed());
+                        }
+                        if waiting.len() < MAX_WAITING {
+                            waiting.push(scrape);
+                        }
+                    }
                     Order::Assign(assignment, done) => {
                         self.ledger = round.abandon();
                         return End::Interrupted(assignment, done);
@@ -495,16 +503,11 @@ async fn sleep_until_some(at: Option<Instant>) {
     }
 }
 
-fn unix_now() -> UnixTime {
-    // A clock before 1970 makes every reading one of the future, which is then said.
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0.0, |since| since.as_secs_f64())
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
     use crate::{
         api::Pace,
         config::{self, Flags, Purpose},
@@ -536,6 +539,19 @@ mod tests {
         let client = Client::new(&config.api, http, tokens.clone(), stats, Pace::default());
         let catalog = Catalog::new(&BTreeMap::new(), LONG, false);
         Assignment::new(&config, client, tokens, Arc::new(catalog))
+    }
+
+    /// What takes requests and never answers, and a configuration that asks it.
+    fn hanging() -> (std::net::TcpListener, String) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let text = format!(
+            "oauth: {{client_id: a, client_secret: b, refresh_token: c, token_url: 'http://{address}/'}}\n\
+             api: {{url: 'http://{address}/', timeout: 10m}}\n\
+             collect: {{interval: 1h}}\n\
+             sensors: [A]\n"
+        );
+        (listener, text)
     }
 
     #[tokio::test]
@@ -663,20 +679,12 @@ mod tests {
 
     #[tokio::test]
     async fn neither_scrapes_nor_a_new_assignment_wait_for_the_collection_under_way() {
-        // Takes requests and never answers.
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let text = format!(
-            "oauth: {{client_id: a, client_secret: b, refresh_token: c, token_url: 'http://{address}/'}}\n\
-             api: {{url: 'http://{address}/', timeout: 10m}}\n\
-             collect: {{interval: 1h}}\n\
-             sensors: [A]\n"
-        );
+        let (listener, hanging) = hanging();
         let (collector, handle) = Collector::new(assignment("interval").await);
         tokio::spawn(collector.run(|_, _| std::future::ready(()), CancellationToken::new()));
         handle.settled(|| LONG).await;
         assert!(handle.has_ended_once());
-        handle.assign(assigned(&text).await).await;
+        handle.assign(assigned(&hanging).await).await;
         let (connection, _) = tokio::task::spawn_blocking(move || listener.accept())
             .await
             .unwrap()
@@ -684,6 +692,33 @@ mod tests {
         handle.settled(|| LONG).await;
         handle.assign(assignment("interval").await).await;
         drop(connection);
+    }
+
+    #[tokio::test]
+    async fn only_so_many_scrapes_wait_and_those_that_have_gone_make_room() {
+        let (_listener, hanging) = hanging();
+        let (collector, handle) = Collector::new(assigned(&hanging).await);
+        tokio::spawn(collector.run(|_, _| std::future::ready(()), CancellationToken::new()));
+        let sent = Arc::new(AtomicUsize::new(0));
+        let scrape = || {
+            let (handle, sent) = (handle.clone(), sent.clone());
+            let patience = move || {
+                sent.fetch_add(1, Ordering::Relaxed);
+                LONG
+            };
+            tokio::spawn(async move { handle.settled(patience).await })
+        };
+        let waiting = [(); MAX_WAITING].map(|()| scrape());
+        while sent.load(Ordering::Relaxed) < MAX_WAITING || handle.orders.capacity() < MAX_WAITING {
+            tokio::task::yield_now().await;
+        }
+        handle.settled(|| LONG).await;
+        waiting.iter().for_each(tokio::task::JoinHandle::abort);
+        for gone in waiting {
+            assert!(gone.await.unwrap_err().is_cancelled());
+        }
+        let waits = timeout(Duration::from_millis(50), scrape()).await;
+        assert!(waits.is_err(), "there is room again");
     }
 
     #[tokio::test]

@@ -267,6 +267,7 @@ impl Round {
         let needs_none = targets.sensors.0.is_empty() && targets.locations.is_empty();
         let up = succeeded || needs_none;
         ledger.close(&targets.sensors, self.direct, self.survey, unix_now);
+        let excess = ledger.excess();
         let (sensors_dropped, readings_dropped) = ledger.keep_within(targets);
         ledger.unanswered = self.unanswered;
         ledger.summary = Summary {
@@ -276,7 +277,7 @@ impl Round {
             sensors_failed: ledger.unread(),
             locations_failed,
             sensors_dropped,
-            readings_dropped,
+            readings_dropped: excess + readings_dropped,
             interval: targets.interval,
         };
         (ledger, self.problems)

@@ -34,6 +34,8 @@ const OTHER_METRICS: &[&str] = &[
     "lightfi_collect_sensors",
     "lightfi_collect_sensors_failed",
     "lightfi_collect_locations_failed",
+    "lightfi_collect_sensors_dropped",
+    "lightfi_collect_readings_dropped",
     "lightfi_collect_interval_seconds",
     "lightfi_collect_readings_skipped",
     "lightfi_exporter_build_info",

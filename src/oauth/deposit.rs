@@ -6,7 +6,6 @@ use std::{
     fs,
     io::{self, Write},
     path::{Path, PathBuf},
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use super::{
@@ -111,16 +110,13 @@ impl Deposit {
         self.print
     }
 
-    /// Writes it where it was decided. `now` is the time of the login.
-    pub fn keep(&self, refresh_token: &Secret, now: SystemTime) -> Result<(), DepositError> {
+    /// Writes it where it was decided. `now` is the time of the login, in seconds since 1970.
+    pub fn keep(&self, refresh_token: &Secret, now: f64) -> Result<(), DepositError> {
         match &self.place {
             Some(Place::Store { path, configured }) => {
                 let seed = configured.as_ref().and_then(|credential| {
                     read_credential("oauth.refresh_token_file", credential).ok()
                 });
-                let now = now
-                    .duration_since(UNIX_EPOCH)
-                    .map_or(0.0, |since| since.as_secs_f64());
                 Store::create(path, refresh_token, seed.as_ref(), now)?;
             }
             Some(Place::File { path, .. }) => {

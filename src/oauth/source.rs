@@ -9,7 +9,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use reqwest::Client;
@@ -29,6 +29,7 @@ use super::{
     store::StoreError,
 };
 use crate::{
+    clock::unix_now,
     config::{Oauth, Secret},
     stats::{Reason, Stats},
 };
@@ -39,7 +40,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A request under way at shutdown may bring a rotated token, which is worth this wait; exit is due within 5 s.
 const LAST_ANSWER: Duration = Duration::from_secs(3);
 
-/// A request and what is read and written around it take less, unless a file hangs.
+/// A request and what is read and written around it take less, unless a file hangs, or a server under a longer
+/// `api.timeout`: the source after it waits no longer.
 const LONGEST_TURN: Duration = Duration::from_secs(30);
 
 /// Refused credentials remembered in one trouble: more than people try.
@@ -612,12 +614,6 @@ async fn off_thread<T: Send + 'static>(
             },
             retry_after: None,
         })
-}
-
-fn unix_now() -> f64 {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0.0, |since| since.as_secs_f64())
 }
 
 #[cfg(test)]

@@ -9,22 +9,20 @@
 
 mod tail;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
-    time::SystemTime,
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
 };
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use tokio::sync::{Mutex, OnceCell};
+use tokio::sync::{Mutex, OnceCell, OwnedMutexGuard};
 
 pub use self::tail::{Tail, Tails};
 use crate::{
     aside::aside,
     catalog::Catalog,
+    clock::unix_now,
     exposition::{Encoding, Filter, Format, Rendering, View, gzip},
     snapshot::{Snapshot, UnixTime},
 };
@@ -49,8 +47,8 @@ pub struct Publisher {
     current: Arc<ArcSwap<Published>>,
     /// For how many snapshots more each kind of body is made ahead.
     wanted: [AtomicU32; 4],
-    /// Held while bodies are made anew, so that it happens once.
-    renewing: Mutex<()>,
+    /// Held while bodies are made anew, so that it happens once, and one after the other.
+    renewing: Arc<Mutex<()>>,
 }
 
 /// One snapshot as it is at one moment, with its bodies.
@@ -78,15 +76,15 @@ impl Publisher {
         Self {
             current: Arc::new(ArcSwap::from_pointee(published)),
             wanted: Default::default(),
-            renewing: Mutex::new(()),
+            renewing: Arc::default(),
         }
     }
 
     /// Makes the bodies that are in demand, then swaps the snapshot in.
     pub async fn publish(&self, snapshot: Snapshot, catalog: Arc<Catalog>) {
-        let _renewing = self.renewing.lock().await;
+        let renewing = self.renewing.clone().lock_owned().await;
         let wanted = self.wanted.each_ref().map(take_one);
-        self.swap_in(Arc::new(snapshot), catalog, unix_now(), wanted)
+        self.swap_in(renewing, Arc::new(snapshot), catalog, unix_now(), wanted)
             .await;
     }
 
@@ -96,7 +94,7 @@ impl Publisher {
         if unix_now() <= current.view.valid_until {
             return current;
         }
-        let _renewing = self.renewing.lock().await;
+        let renewing = self.renewing.clone().lock_owned().await;
         let current = self.current.load_full();
         let now = unix_now();
         if now <= current.view.valid_until {
@@ -107,7 +105,7 @@ impl Publisher {
             .each_ref()
             .map(|left| left.load(Ordering::Relaxed) > 0);
         let (snapshot, catalog) = (current.view.snapshot(), current.view.catalog());
-        self.swap_in(snapshot.clone(), catalog.clone(), now, wanted)
+        self.swap_in(renewing, snapshot.clone(), catalog.clone(), now, wanted)
             .await;
         self.current.load_full()
     }
@@ -133,15 +131,20 @@ impl Publisher {
 
     async fn swap_in(
         &self,
+        renewing: OwnedMutexGuard<()>,
         snapshot: Arc<Snapshot>,
         catalog: Arc<Catalog>,
         now: UnixTime,
         wanted: [bool; 4],
     ) {
         let current = self.current.clone();
-        // The one before goes there too: it is as large.
-        aside(move || current.store(Arc::new(Published::new(snapshot, catalog, now, wanted))))
-            .await;
+        aside(move || {
+            // A scrape that has gone must not have its older snapshot shown over a newer one.
+            let _renewing = renewing;
+            // The one before ends here too: it is as large.
+            current.store(Arc::new(Published::new(snapshot, catalog, now, wanted)));
+        })
+        .await;
     }
 }
 
@@ -204,8 +207,65 @@ fn take_one(left: &AtomicU32) -> bool {
     .is_ok()
 }
 
-fn unix_now() -> UnixTime {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0.0, |since| since.as_secs_f64())
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::BTreeMap,
+        future::Future,
+        pin::pin,
+        task::{Context, Waker},
+        time::Duration,
+    };
+
+    use super::*;
+    use crate::snapshot::{Identity, Reading, Sensor, Skipped, Summary};
+
+    const LIMIT: Duration = Duration::from_secs(1000);
+
+    /// So many sensors with one reading of this age.
+    fn snapshot(sensors: usize, age: f64) -> Snapshot {
+        let time = unix_now() - age;
+        let sensor = |number| Sensor {
+            identity: Arc::new(Identity::new(
+                format!("AQ2-{number}").into(),
+                None,
+                None,
+                None,
+                BTreeMap::new(),
+            )),
+            readings: [Reading {
+                var_name: "CO2ppm".into(),
+                time,
+                value: 500.0,
+            }]
+            .into(),
+            skipped: Skipped::default(),
+            read: Some(true),
+            last_success: None,
+        };
+        Snapshot::new((0..sensors).map(sensor).collect(), Summary::default())
+    }
+
+    #[tokio::test]
+    async fn a_scrape_that_has_gone_shows_no_older_snapshot_over_a_newer_one() {
+        let catalog = Arc::new(Catalog::new(&BTreeMap::new(), LIMIT, false));
+        let almost_stale = LIMIT.as_secs_f64() - 1.0;
+        let large = snapshot(20_000, almost_stale);
+        let publisher = Publisher::new(large, catalog.clone());
+        let first = publisher.current().await;
+        publisher.prefix(&first, Format::Text, Encoding::Gzip).await;
+        assert!(first.view.valid_until.is_finite(), "all stale already");
+        while unix_now() <= first.view.valid_until {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        {
+            let mut scrape = pin!(publisher.current());
+            let mut idle = Context::from_waker(Waker::noop());
+            assert!(scrape.as_mut().poll(&mut idle).is_pending());
+        }
+        publisher.publish(snapshot(1, 0.0), catalog).await;
+        // Ample for what it had begun.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(publisher.current().await.view.snapshot().sensors.len(), 1);
+    }
 }

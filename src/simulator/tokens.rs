@@ -269,15 +269,12 @@ impl Tokens {
     /// Uses a refresh token: a new one where tokens rotate, and the number of this grant.
     fn refresh(&self, token: &str, now: f64) -> Result<(Option<String>, u64), Refused> {
         let mut refresh = self.lock_refresh();
+        refresh
+            .good
+            .retain(|_, end| end.is_none_or(|end| now < end));
         let end = refresh.good.get(token).copied().ok_or(Refused {
             error: "invalid_grant",
         })?;
-        if end.is_some_and(|end| now >= end) {
-            refresh.good.remove(token);
-            return Err(Refused {
-                error: "invalid_grant",
-            });
-        }
         refresh.granted += 1;
         let number = refresh.granted;
         if !self.policy.rotate {

@@ -8,7 +8,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -29,8 +29,8 @@ pub(super) struct Connection {
     started: Instant,
     /// When bytes last came or went, in milliseconds since `started`.
     moved: AtomicU64,
-    /// A request is being answered: the client waits for us, not we for the client.
-    answering: AtomicBool,
+    /// Requests that are being answered, of HTTP/2 several: the client waits for us, not we for the client.
+    answering: AtomicUsize,
     end: CancellationToken,
 }
 
@@ -49,7 +49,7 @@ impl Connections {
         let connection = Arc::new(Connection {
             started: self.started,
             moved: AtomicU64::new(0),
-            answering: AtomicBool::new(false),
+            answering: AtomicUsize::new(0),
             end: CancellationToken::new(),
         });
         connection.moves();
@@ -95,7 +95,7 @@ fn quietest(open: &[Arc<Connection>]) -> Option<usize> {
 impl Connection {
     /// From now until what is returned is dropped, a request is being answered.
     pub(super) fn answering(self: &Arc<Self>) -> Answering {
-        self.answering.store(true, Ordering::Relaxed);
+        self.answering.fetch_add(1, Ordering::Relaxed);
         Answering(self.clone())
     }
 
@@ -105,7 +105,7 @@ impl Connection {
     }
 
     fn answers(&self) -> bool {
-        self.answering.load(Ordering::Relaxed)
+        self.answering.load(Ordering::Relaxed) > 0
     }
 
     fn moves(&self) {
@@ -139,7 +139,7 @@ pub(super) struct Answering(Arc<Connection>);
 impl Drop for Answering {
     fn drop(&mut self) {
         self.0.moves();
-        self.0.answering.store(false, Ordering::Relaxed);
+        self.0.answering.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -252,6 +252,7 @@ mod tests {
         let connections = Arc::new(Connections::new(9));
         let (stalled, waiting) = (connections.enter(), connections.enter());
         let _answering = waiting.connection.answering();
+        drop(waiting.connection.answering());
         std::thread::sleep(TICK);
         let moving = connections.enter();
         connections.end_quiet(TICK);

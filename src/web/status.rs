@@ -1,14 +1,9 @@
 //! `/`: the status page, in words for who looks after the building. Server-rendered from what the publisher holds;
 //! nothing from elsewhere, no secret, and no script needed.
 
-use std::{
-    collections::BTreeSet,
-    sync::LazyLock,
-    time::{Duration, SystemTime},
-};
+use std::{collections::BTreeSet, sync::LazyLock, time::Duration};
 
 use askama::Template;
-use aws_lc_rs::digest::{SHA256, digest};
 use axum::{
     extract::{Query as QueryString, State, rejection::QueryRejection},
     http::{HeaderValue, StatusCode, header},
@@ -16,12 +11,14 @@ use axum::{
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
 use tokio::task::spawn_blocking;
 use url::form_urlencoded::Serializer;
 
 use super::Context;
 use crate::{
     catalog::{Status, is_measured},
+    clock::unix_now,
     exposition::{Shown, View},
     oauth,
     publisher::Published,
@@ -167,7 +164,7 @@ pub(super) async fn page(
 /// Nothing but the page's own style and script runs, and it talks to nobody but its own server. Images are for its empty
 /// icon, without which browsers ask for one.
 static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
-    let hash = |text: &str| BASE64_STANDARD.encode(digest(&SHA256, text.as_bytes()));
+    let hash = |text: &str| BASE64_STANDARD.encode(Sha256::digest(text));
     let policy = format!(
         "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'; connect-src 'self'; img-src data:; form-action 'self'; \
          base-uri 'none'; frame-ancestors 'none'",
@@ -444,12 +441,6 @@ fn told(seconds: f64) -> String {
         7_200..172_800 => format!("{}\u{a0}h", seconds / 3_600),
         _ => format!("{}\u{a0}days", seconds / 86_400),
     }
-}
-
-fn unix_now() -> UnixTime {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0.0, |since| since.as_secs_f64())
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ const LINE: [&str; 9] = [
     "web",
     "cli",
 ];
-const LEAVES: [&str; 4] = ["aside", "catalog", "heard", "stats"];
+const LEAVES: [&str; 5] = ["aside", "catalog", "clock", "heard", "stats"];
 /// Started by `cli` alone, and using none of them.
 const EDGES: [&str; 3] = ["telemetry", "shutdown", "simulator"];
 

@@ -8,6 +8,8 @@ use std::{
 
 use lightfi_exporter::config::{self, Flags, Loaded, Purpose};
 
+use crate::demo;
+
 fn load(path: &Path) -> Result<Loaded, config::Errors> {
     let flags = Flags {
         config_file: Some(path.to_owned()),
@@ -42,6 +44,29 @@ fn marked(path: &Path, mark: &str) -> Vec<String> {
         .filter_map(|line| line.strip_prefix(mark))
         .map(str::to_owned)
         .collect()
+}
+
+#[test]
+fn no_metric_of_ones_own_may_take_the_name_of_another() {
+    for family in demo::FAMILIES {
+        let Some(name) = family.strip_prefix("lightfi_") else {
+            continue;
+        };
+        let text = format!(
+            "oauth: {{client_id: a, client_secret: b, refresh_token: c}}\n\
+             sensors: [A]\n\
+             metrics: {{variables: {{Anything: {{name: {name}}}}}}}\n"
+        );
+        let loaded = config::load_text(
+            "a test",
+            &text,
+            &Flags::default(),
+            iter::empty(),
+            Purpose::Serve,
+        );
+        let errors = loaded.expect_err(family).to_string();
+        assert!(errors.contains(name), "{family}: {errors}");
+    }
 }
 
 #[test]

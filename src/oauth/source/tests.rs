@@ -555,7 +555,7 @@ async fn a_dead_endpoint_that_comes_back_is_noticed_and_told() {
     let status = source.status();
     assert_eq!(status.last_error, None);
     assert!(status.access_token_valid);
-    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
+    let now = unix_now();
     let lives_for = status.access_token_expires_at.unwrap() - now;
     assert!((lives_for - 3600.0).abs() < 5.0, "{lives_for}");
 }
@@ -664,8 +664,9 @@ async fn sources_of_many_reloads_ask_one_at_a_time_and_once_a_second() {
         }
     }
     assert_eq!(bearer(&source).await, "Bearer a");
-    // The request that was under way, and that of the last.
-    assert_eq!(server.asked().len(), 2);
+    // The request that was under way and that of the last, unless this machine takes seconds over the reloads.
+    let most = 1 + begun.elapsed().as_secs();
+    assert!((2..=most).contains(&(server.asked().len() as u64)));
     assert!(begun.elapsed() >= Duration::from_millis(300 + 1000 + 300));
     callers.iter().for_each(|caller| caller.abort());
 }

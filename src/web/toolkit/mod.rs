@@ -17,7 +17,7 @@ use std::{
     fmt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -37,6 +37,7 @@ use self::{
     users::{Login, Logins, Users, Verdict},
 };
 use crate::{
+    clock::unix_now,
     config::{Errors, problem::Problem},
     stats::Stats,
 };
@@ -222,11 +223,8 @@ impl Toolkit {
                     in_force = fingerprint;
                     failed = None;
                     told = None;
-                    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
                     stats.web_config_reload_successful.set(1.0);
-                    stats
-                        .web_config_reload_success_timestamp
-                        .set(now.map_or(0.0, |now| now.as_secs_f64()));
+                    stats.web_config_reload_success_timestamp.set(unix_now());
                     for warning in warnings {
                         warn!("{warning}");
                     }
