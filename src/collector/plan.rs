@@ -2,6 +2,7 @@
 //! `now`, does not wait.
 
 use std::{
+    cmp::Reverse,
     collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
@@ -23,13 +24,30 @@ pub enum Job {
     Sensor(Arc<str>),
 }
 
-/// How a job stood at the end of the last collection, if it had not been answered.
+/// How a job stood at the end of the last collection, if it had not been answered. It goes ahead of the others, but those
+/// that have hung never take more than half of the slots from those that have not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unanswered {
-    /// There was no time to send it: first in line.
-    Unsent,
-    /// Sent, and no answer came: next in line, but these never take more than half of the slots from the others.
-    Hung,
+pub(super) struct Unanswered {
+    /// When it was last sent, no answer came.
+    hung: bool,
+    /// In so many collections there has been no time to send it: so each has its turn.
+    passed_over: u32,
+}
+
+impl Unanswered {
+    /// It was sent, and no answer came.
+    pub(super) const HUNG: Self = Self {
+        hung: true,
+        passed_over: 0,
+    };
+
+    /// There was no time to send it, and it stood like this before.
+    pub(super) fn passed_over(before: Option<Self>) -> Self {
+        Self {
+            hung: before.is_some_and(|before| before.hung),
+            passed_over: before.map_or(0, |before| before.passed_over) + 1,
+        }
+    }
 }
 
 /// A job on its way.
@@ -39,6 +57,8 @@ pub struct Attempt {
     pub job: Job,
     number: u32,
     hung: bool,
+    /// How the job stood before this collection.
+    before: Option<Unanswered>,
 }
 
 impl Attempt {
@@ -108,25 +128,25 @@ impl Plan {
         spread: Duration,
         mut jitter: impl FnMut() -> f64,
     ) {
-        jobs.sort_by_key(|(_, unanswered)| match unanswered {
-            Some(Unanswered::Unsent) => 0,
-            Some(Unanswered::Hung) => 1,
-            None => 2,
+        jobs.sort_by_key(|(_, before)| {
+            let order = |it: Unanswered| (it.hung, Reverse(it.passed_over));
+            (before.is_none(), before.map(order))
         });
         let part = spread.as_secs_f64() / jobs.len().max(1) as f64;
-        for (index, (job, unanswered)) in jobs.into_iter().enumerate() {
+        for (index, (job, before)) in jobs.into_iter().enumerate() {
             let offset = if spread.is_zero() {
                 0.0
             } else {
                 part * (index as f64 + jitter())
             };
-            let hung = unanswered == Some(Unanswered::Hung);
+            let hung = before.is_some_and(|before| before.hung);
             self.enqueue(
                 start + Duration::from_secs_f64(offset),
                 Attempt {
                     job,
                     number: 1,
                     hung,
+                    before,
                 },
             );
         }
@@ -149,7 +169,7 @@ impl Plan {
             return Next::Nothing;
         }
         let first = |queue: &Queue| queue.first_key_value().map(|(key, _)| *key);
-        let hung_may_go = self.queue.is_empty() || self.hung_in_flight < (self.slots / 2).max(1);
+        let hung_may_go = self.queue.is_empty() || self.hung_in_flight < self.slots / 2;
         let hung = first(&self.hung_queue).filter(|_| hung_may_go);
         let (key, queue) = match (first(&self.queue), hung) {
             (Some(key), Some(hung)) if hung < key => (hung, &mut self.hung_queue),
@@ -215,19 +235,14 @@ impl Plan {
 
     /// What is still waiting to be sent, at the end: first attempts were never sent, others hang.
     pub(super) fn unsent(&self) -> impl Iterator<Item = (&Job, Unanswered)> {
-        self.queue
-            .values()
-            .chain(self.hung_queue.values())
-            .map(|attempt| {
-                (
-                    &attempt.job,
-                    if attempt.number == 1 {
-                        Unanswered::Unsent
-                    } else {
-                        Unanswered::Hung
-                    },
-                )
-            })
+        let attempts = self.queue.values().chain(self.hung_queue.values());
+        attempts.map(|attempt| {
+            let how = match attempt.number {
+                1 => Unanswered::passed_over(attempt.before),
+                _ => Unanswered::HUNG,
+            };
+            (&attempt.job, how)
+        })
     }
 }
 
@@ -308,8 +323,8 @@ mod tests {
     fn the_unanswered_go_first_and_those_that_hang_leave_half_of_the_slots() {
         let now = Instant::now();
         let mut jobs: Vec<_> = (0..4).map(|id| (sensor(id), None)).collect();
-        jobs.extend((10..14).map(|id| (sensor(id), Some(Unanswered::Hung))));
-        jobs.push((sensor(20), Some(Unanswered::Unsent)));
+        jobs.extend((10..14).map(|id| (sensor(id), Some(Unanswered::HUNG))));
+        jobs.push((sensor(20), Some(Unanswered::passed_over(None))));
         let mut plan = plan(4, jobs, now, Duration::ZERO);
         let first = sent(&mut plan, now);
         assert_eq!(ids(&first), [sensor(20), sensor(10), sensor(11), sensor(0)]);
@@ -401,16 +416,73 @@ mod tests {
         assert!(plan.try_again(attempt, true, start, 0.0));
         let unsent: BTreeMap<_, _> = plan
             .unsent()
-            .map(|(job, how)| (job.clone(), how as usize))
+            .map(|(job, how)| (job.clone(), how.hung))
             .collect();
-        let expected = [
-            (sensor(0), Unanswered::Hung as usize),
-            (sensor(1), Unanswered::Unsent as usize),
-        ];
+        let expected = [(sensor(0), true), (sensor(1), false)];
         assert_eq!(unsent, BTreeMap::from(expected));
     }
 
+    /// One collection in which these jobs hang to its end and the others answer at once: which are sent, and how they stand
+    /// after it.
+    fn collection(
+        slots: usize,
+        hangs: &[bool],
+        unanswered: &BTreeMap<Job, Unanswered>,
+        spread: Duration,
+    ) -> (Vec<Job>, BTreeMap<Job, Unanswered>) {
+        let start = Instant::now();
+        let jobs = (0..hangs.len()).map(sensor);
+        let jobs = jobs.map(|job| (job.clone(), unanswered.get(&job).copied()));
+        let mut plan = plan(slots, jobs.collect(), start, spread);
+        let (mut now, mut sent, mut out) = (start, Vec::new(), Vec::new());
+        loop {
+            match plan.next(now) {
+                Next::Send(attempt) => {
+                    sent.push(attempt.job.clone());
+                    let Job::Sensor(id) = &attempt.job else {
+                        panic!()
+                    };
+                    if hangs[id.parse::<usize>().unwrap()] {
+                        out.push(attempt.job);
+                    } else {
+                        plan.ended(&attempt);
+                    }
+                }
+                Next::Wait(at) => now = at,
+                Next::Nothing => break,
+            }
+        }
+        let unsent = plan.unsent().map(|(job, how)| (job.clone(), how));
+        let hung = out.into_iter().map(|job| (job, Unanswered::HUNG));
+        (sent, unsent.chain(hung).collect())
+    }
+
     proptest! {
+        /// However many hang until the end: soon all others are sent each time, and each that hangs has its turn.
+        #[test]
+        fn what_hangs_holds_up_no_other_for_long_and_is_asked_again(
+            slots in 1_usize..9,
+            hangs in proptest::collection::vec(any::<bool>(), 1..40),
+            spread in 0_u32..50,
+        ) {
+            let hanging = hangs.iter().filter(|hangs| **hangs).count();
+            let mut unanswered = BTreeMap::new();
+            // Each of these finds a slot's worth that hangs.
+            for _ in 0..=hanging.div_ceil(slots) {
+                unanswered = collection(slots, &hangs, &unanswered, spread * SECOND).1;
+            }
+            let mut asked = std::collections::BTreeSet::new();
+            for _ in 0..=hanging.div_ceil((slots / 2).max(1)) {
+                let (sent, after) = collection(slots, &hangs, &unanswered, spread * SECOND);
+                for (id, hangs) in hangs.iter().enumerate() {
+                    prop_assert!(*hangs || sent.contains(&sensor(id)), "{id} is held up");
+                }
+                asked.extend(sent);
+                unanswered = after;
+            }
+            prop_assert_eq!(asked.len(), hangs.len());
+        }
+
         /// Whatever hangs, fails and answers, in virtual time: every job is sent, none more than three times, never more
         /// than the slots at once.
         #[test]
@@ -423,7 +495,7 @@ mod tests {
             let mut turn = 0;
             let mut jitter = || { turn += 1; jitters[turn % jitters.len()] };
             let mut plan = Plan::new(slots, start + 3600 * SECOND);
-            let standing = |fate: &u8| (*fate == 3).then_some(Unanswered::Hung);
+            let standing = |fate: &u8| (*fate == 3).then_some(Unanswered::HUNG);
             plan.add(fates.iter().enumerate().map(|(id, fate)| (sensor(id), standing(fate))).collect(), start, 30 * SECOND, &mut jitter);
             let mut sends = BTreeMap::<Job, u32>::new();
             let mut in_flight: Vec<(Instant, Attempt)> = Vec::new();

@@ -360,16 +360,22 @@ impl Round {
             .map(|(job, how)| (job.clone(), how))
             .collect();
         let hung = take(&mut self.out);
-        unanswered.extend(hung.into_iter().map(|job| (job, Unanswered::Hung)));
-        let unsent = self.survey.give_up().into_iter().map(Job::Location);
-        unanswered.extend(unsent.map(|job| (job, Unanswered::Unsent)));
+        unanswered.extend(hung.into_iter().map(|job| (job, Unanswered::HUNG)));
+        // What stood in no line yet stands as it did before.
+        let before = take(&mut self.unanswered);
+        let unsent = |job: Job| {
+            let how = Unanswered::passed_over(before.get(&job).copied());
+            (job, how)
+        };
+        let never_asked = self.survey.give_up().into_iter().map(Job::Location);
+        unanswered.extend(never_asked.map(unsent));
         // Also those whose location turned out not to cover them when it was too late to ask.
         if !self.targets.locations.is_empty() {
             let answered: HashSet<&str> = self.direct.iter().map(|(id, _)| &**id).collect();
             let not_covered = self.not_covered();
             let not_asked = not_covered.filter(|id| !answered.contains(&**id));
-            for job in not_asked.map(Job::Sensor) {
-                unanswered.entry(job).or_insert(Unanswered::Unsent);
+            for (job, how) in not_asked.map(Job::Sensor).map(unsent) {
+                unanswered.entry(job).or_insert(how);
             }
         }
         for job in unanswered.keys() {
@@ -569,8 +575,8 @@ mod tests {
         assert_eq!(
             ledger.unanswered.into_iter().collect::<Vec<_>>(),
             [
-                (Job::Location("1".into()), Unanswered::Hung),
-                (Job::Sensor("A".into()), Unanswered::Unsent),
+                (Job::Location("1".into()), Unanswered::HUNG),
+                (Job::Sensor("A".into()), Unanswered::passed_over(None)),
             ]
         );
     }
