@@ -313,9 +313,14 @@ impl Stats {
         stats
     }
 
-    /// One HTTP request to the API has ended: its whole answer came, or `failure`.
-    pub fn api_request(&self, route: Route, took: Duration, failure: Option<Reason>) {
+    /// One HTTP request to the API is being sent.
+    pub fn api_request_sent(&self, route: Route) {
         self.api_requests.with_label_values(&[route.as_str()]).inc();
+        self.version.changed();
+    }
+
+    /// It has ended: its whole answer came, or `failure`.
+    pub fn api_request_ended(&self, route: Route, took: Duration, failure: Option<Reason>) {
         self.duration_of(route).observe(took.as_secs_f64());
         if let Some(reason) = failure {
             self.api_request_failures

@@ -42,23 +42,23 @@ pub struct Client {
     tokens: Arc<TokenSource>,
     stats: Arc<Stats>,
     pace: Pace,
+    /// Over TLS its only permit is the first request's; closed once the others may go.
+    first: Semaphore,
 }
 
 /// What a body says, without the secrets that the token source knows.
 type Decode<T> = fn(&[u8], &TokenSource) -> Result<T, Malformed>;
 
-/// The first request of a session has this long for itself.
+/// The first request has this long for itself, but no more than a quarter of its collection.
 const ALONE: Duration = Duration::from_secs(1);
 
-/// What the requests of one collection share: its end, the one refresh it may force, and that one goes first.
+/// What the requests of one collection share: its end, and the one refresh it may force.
 pub struct Session {
     deadline: Instant,
     forced: OnceLock<Arc<AccessToken>>,
-    /// Its only permit is the first request's; closed once the others may go.
-    first: Semaphore,
 }
 
-/// The first request of a session: the others go when it ends.
+/// The first request of a client: the others go when it ends.
 struct First<'a>(&'a Semaphore);
 
 impl Drop for First<'_> {
@@ -73,25 +73,6 @@ impl Session {
         Self {
             deadline,
             forced: OnceLock::new(),
-            first: Semaphore::new(1),
-        }
-    }
-
-    /// Waits until the first request has shown what the server speaks. Before that, each one beside it would open a
-    /// connection of its own: over TLS, sixty of them take more memory than a thousand sensors, and HTTP/2 uses one.
-    async fn enter(&self) -> Option<First<'_>> {
-        let waited = timeout(ALONE, self.first.acquire()).await;
-        match waited {
-            Ok(Ok(permit)) => {
-                permit.forget();
-                Some(First(&self.first))
-            }
-            Ok(Err(_closed)) => None,
-            // It hangs, which is its own matter.
-            Err(_elapsed) => {
-                self.first.close();
-                None
-            }
         }
     }
 }
@@ -161,6 +142,11 @@ impl Client {
     ) -> Self {
         pace.gate()
             .set_rate(api.requests_per_second, Instant::now());
+        let first = Semaphore::new(1);
+        if api.url.scheme() == "http" {
+            // Each request at a time takes a connection of its own anyway, and a cheap one.
+            first.close();
+        }
         Self {
             http,
             base: api.url.clone(),
@@ -169,6 +155,7 @@ impl Client {
             tokens,
             stats,
             pace,
+            first,
         }
     }
 
@@ -246,7 +233,7 @@ impl Client {
     ) -> Result<T, Failure> {
         // A place in the line is taken once there is a token: requests that waited for one would all leave together.
         self.tokens.token().await?;
-        let _first = session.enter().await;
+        let _first = self.enter(session).await;
         self.admit(session).await?;
         let token = self.tokens.token().await?;
         let end = session.deadline;
@@ -259,6 +246,24 @@ impl Client {
                 self.send(route, end, url, &fresh, decode).await
             }
             result => result,
+        }
+    }
+
+    /// Waits until the first request has shown what the server speaks: before that, each one beside it would shake hands
+    /// for a connection of its own. Sixty of them take more memory than a thousand sensors, and HTTP/2 uses one.
+    async fn enter(&self, session: &Session) -> Option<First<'_>> {
+        let left = session.deadline.saturating_duration_since(Instant::now());
+        match timeout(ALONE.min(left / 4), self.first.acquire()).await {
+            Ok(Ok(permit)) => {
+                permit.forget();
+                Some(First(&self.first))
+            }
+            Ok(Err(_closed)) => None,
+            // It hangs, which is its own matter.
+            Err(_elapsed) => {
+                self.first.close();
+                None
+            }
         }
     }
 
@@ -310,6 +315,7 @@ impl Client {
         token: &AccessToken,
         decode: Decode<T>,
     ) -> Result<T, Failure> {
+        self.stats.api_request_sent(route);
         let count = Count {
             stats: &self.stats,
             route,
@@ -397,7 +403,7 @@ impl Count<'_> {
 
     fn note(&self, failure: Option<Reason>) {
         self.stats
-            .api_request(self.route, self.sent.elapsed(), failure);
+            .api_request_ended(self.route, self.sent.elapsed(), failure);
     }
 }
 

@@ -58,8 +58,9 @@ pub(super) async fn run(
         && !Path::new(config::DEFAULT_FILE).exists()
         && !environment
             .iter()
-            .any(|(name, _)| name.starts_with("LIGHTFI_"));
+            .any(|(name, _)| name.starts_with("LIGHTFI_OAUTH__"));
     if let Some(file) = &flags.web_config_file
+        && !file.as_os_str().is_empty()
         && nothing_else
     {
         web_configuration(file, &mut report)?;

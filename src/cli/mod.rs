@@ -10,7 +10,10 @@ mod simulate;
 
 use std::{ffi::OsString, fmt, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{
+    Args, Parser, Subcommand,
+    builder::{OsStringValueParser, TypedValueParser as _},
+};
 use listenfd::ListenFd;
 
 use crate::config;
@@ -27,7 +30,7 @@ const VERSION: &str = concat!(
 
 /// Prometheus exporter for the LightFi sensor cloud.
 #[derive(Debug, Parser)]
-#[command(name = "lightfi-exporter", version = VERSION)]
+#[command(name = "lightfi-exporter", version = VERSION, propagate_version = true)]
 pub struct Cli {
     #[command(flatten)]
     flags: Flags,
@@ -87,7 +90,7 @@ struct Flags {
     #[arg(long = "web.systemd-socket")]
     systemd_socket: bool,
     /// TLS and users, in the format of the Prometheus exporters
-    #[arg(long = "web.config.file", value_name = "FILE")]
+    #[arg(long = "web.config.file", value_name = "FILE", value_parser = OsStringValueParser::new().map(PathBuf::from))]
     web_config_file: Option<PathBuf>,
     /// Scrapes at once, 0 for no limit (default: 40)
     #[arg(long = "web.max-requests", value_name = "N")]

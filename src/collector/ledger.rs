@@ -269,9 +269,20 @@ impl Held {
         let mut settled: Option<Settled> = None;
         if let Some(finding) = finding {
             replace_known(&mut self.name, finding.name);
-            // The deepest place wins, also while it cannot be seen: its labels do not change for that.
+            // The best place wins, also while it cannot be seen: its labels do not change for that.
             let depth = |path: &Option<Path>| path.as_ref().map_or(0, |path| path.depth);
-            if failed.is_empty() || depth(&self.path) <= depth(&finding.path) {
+            let known_there = finding
+                .sources
+                .iter()
+                .all(|source| self.sources.contains(source));
+            let may_be_second =
+                known_there && self.location_id.as_deref() != finding.location_id.as_deref();
+            let is_better = match depth(&finding.path).cmp(&depth(&self.path)) {
+                Ordering::Greater => true,
+                Ordering::Equal => !may_be_second,
+                Ordering::Less => false,
+            };
+            if failed.is_empty() || is_better {
                 if finding.path.is_some() && finding.path != self.path {
                     self.path = finding.path;
                 }
@@ -631,6 +642,9 @@ mod tests {
         }
         assert_eq!(turn([yes, no, no]).0, "HQ");
         assert_eq!(turn([fails, no, yes]).0, "Annexe", "it has moved");
+        assert_eq!(turn([yes, no, yes]).0, "HQ", "the first of two");
+        assert_eq!(turn([fails, no, yes]).0, "HQ", "and still so");
+        assert_eq!(turn([no, no, yes]).0, "Annexe");
     }
 
     #[test]

@@ -243,6 +243,10 @@ mod tests {
         assert_eq!(both.skipped.of(Skip::NonFinite), 2);
         let twice = settle(&many).merged_into(Some(settle(&many)));
         assert_eq!((twice.readings.len(), twice.dropped), (200, 10));
+        let others: Vec<_> = (0..210).map(|number| format!("Other{number}")).collect();
+        let others: Vec<_> = others.iter().map(|name| (&**name, NOW, 1.0)).collect();
+        let three = settle(&others).merged_into(Some(twice));
+        assert_eq!((three.readings.len(), three.dropped), (200, 10 + 10 + 200));
     }
 
     #[test]

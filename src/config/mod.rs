@@ -19,6 +19,7 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io::{self, Read as _},
+    iter,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -170,22 +171,29 @@ fn warnings_of(config: &Config) -> Vec<String> {
     if requests == 0 {
         warnings.push("nothing to collect: list ids under `sensors` or `locations`".to_owned());
     }
-    let interval = config.collect.interval;
-    let effective = config.effective_interval();
-    if effective > interval {
-        let effective = effective.as_secs_f64().ceil();
+    let interval = config.effective_interval();
+    // Rounded up to what a person reads.
+    let effective = (interval.as_secs_f64() * 10.0).ceil() / 10.0;
+    if interval > config.collect.interval {
         warnings.push(format!(
             "{requests} requests do not fit into collect.interval ({}) at api.requests_per_second {}: the interval \
              stretches to {effective}s; raise the rate or the interval, or list locations instead of sensors",
-            duration::format(interval),
+            duration::format(config.collect.interval),
             config.api.requests_per_second,
         ));
-        let stale_after = config.collect.stale_after;
-        if !stale_after.is_zero() && stale_after.as_secs_f64() < effective {
+    }
+    let variables = config.metrics.variables.iter();
+    let limits = variables.filter_map(|(variable, own)| {
+        let key = format!("metrics.variables.{variable}.stale_after");
+        Some((key, own.stale_after?))
+    });
+    let general = ("collect.stale_after".to_owned(), config.collect.stale_after);
+    for (key, limit) in iter::once(general).chain(limits) {
+        if !limit.is_zero() && limit < interval {
             warnings.push(format!(
-                "collect.stale_after ({}) is shorter than the interval of {effective}s: readings will be stale before \
-                 the next collection",
-                duration::format(stale_after),
+                "{key} ({}) is shorter than the interval of {effective}s: readings will be stale before the next \
+                 collection; raise it, or set it to 0 for never",
+                duration::format(limit),
             ));
         }
     }

@@ -33,8 +33,6 @@ const LONGEST_INTERVAL: Duration = Duration::from_secs(7 * 86_400);
 const SHORTEST_EXPIRY_MARGIN: Duration = Duration::from_secs(10);
 /// More connections than this to one host are a typing error.
 const MOST_CONCURRENCY: usize = 1024;
-/// No sensor's reply fits less.
-const LEAST_RESPONSE_BYTES: usize = 1024;
 
 /// Routes of the server that are always there; the telemetry path must differ.
 const ROUTES: &[&str] = &[
@@ -69,8 +67,7 @@ pub(super) fn read(mut layers: Layers, purpose: Purpose) -> Result<(Config, Vec<
     let locations = reader.list(&root.key("locations"), Reader::location);
     reader.refuse_twice(&root.key("sensors"), &sensors, |sensor| &sensor.id);
     reader.refuse_twice(&root.key("locations"), &locations, |location| &location.id);
-    let interval = collect.as_ref().map(|collect| collect.interval);
-    let metrics = reader.metrics(&root.key("metrics"), interval);
+    let metrics = reader.metrics(&root.key("metrics"));
     let web = reader.web(&root.key("web"));
     let log = reader.log(&root.key("log"));
     let Reader {
@@ -141,11 +138,6 @@ impl<'a> At<'a> {
         name
     }
 
-    /// The text as it was written, of a value that may be shown.
-    fn text(&self) -> &'a str {
-        self.value.and_then(Value::as_str).unwrap_or_default()
-    }
-
     /// Values of `oauth` are never shown, wherever they stand and whatever they are.
     fn is_secret(&self) -> bool {
         matches!(self.path.first(), Some(Step::Key(key)) if key == "oauth")
@@ -195,9 +187,9 @@ impl Reader<'_> {
         });
         let max_response_bytes = self.parsed(&at.key("max_response_bytes"), |text| {
             whole_number(text).and_then(|bytes| {
-                (bytes >= LEAST_RESPONSE_BYTES)
+                (bytes > 0)
                     .then_some(bytes)
-                    .ok_or(format!("must be at least {LEAST_RESPONSE_BYTES}"))
+                    .ok_or("must be at least 1".to_owned())
             })
         });
         let ca_file = self.path(&at.key("ca_file"));
@@ -332,7 +324,7 @@ impl Reader<'_> {
                     )
                 })
         });
-        let stale_after = self.stale_after(&at.key("stale_after"), interval);
+        let stale_after = self.duration(&at.key("stale_after"), |_| Ok(()));
         let max_series = self.parsed(&at.key("max_series"), |text| {
             whole_number(text).and_then(|series| {
                 (series > 0)
@@ -346,32 +338,6 @@ impl Reader<'_> {
             stale_after: stale_after?,
             max_series: max_series?,
         })
-    }
-
-    /// An age limit, 0 for none.
-    fn stale_after(&mut self, at: &At<'_>, interval: Option<Duration>) -> Option<Duration> {
-        let limit = self.duration(at, |_| Ok(()))?;
-        match interval {
-            Some(interval) if !limit.is_zero() && limit < interval => {
-                let name = at.name();
-                let interval_at = At {
-                    path: Vec::new(),
-                    value: Some(&self.layers.merged),
-                }
-                .key("collect")
-                .key("interval");
-                let message = format!(
-                    "{name} ({}) is shorter than {} ({}): readings would be stale before the next collection; raise \
-                     {name}, or set it to 0 for never",
-                    at.text(),
-                    interval_at.name(),
-                    interval_at.text(),
-                );
-                self.refuse(at, message);
-                None
-            }
-            _ => Some(limit),
-        }
     }
 
     /// The good items of a list, with where they stand.
@@ -520,20 +486,16 @@ impl Reader<'_> {
         good
     }
 
-    fn metrics(&mut self, at: &At<'_>, interval: Option<Duration>) -> Option<Metrics> {
+    fn metrics(&mut self, at: &At<'_>) -> Option<Metrics> {
         let reading_timestamps = self.boolean(&at.key("reading_timestamps"));
-        let variables = self.variables(&at.key("variables"), interval);
+        let variables = self.variables(&at.key("variables"));
         Some(Metrics {
             reading_timestamps: reading_timestamps?,
             variables: variables?,
         })
     }
 
-    fn variables(
-        &mut self,
-        at: &At<'_>,
-        interval: Option<Duration>,
-    ) -> Option<BTreeMap<String, Override>> {
+    fn variables(&mut self, at: &At<'_>) -> Option<BTreeMap<String, Override>> {
         let mut variables = BTreeMap::new();
         let Some(Value::Dict(_, entries)) = at.value else {
             return match at.value {
@@ -560,7 +522,7 @@ impl Reader<'_> {
             if entry.value.is_none() {
                 continue;
             }
-            let Some(over) = self.variable(&entry, var_name, interval) else {
+            let Some(over) = self.variable(&entry, var_name) else {
                 good = false;
                 continue;
             };
@@ -580,12 +542,7 @@ impl Reader<'_> {
         good.then_some(variables)
     }
 
-    fn variable(
-        &mut self,
-        at: &At<'_>,
-        var_name: &str,
-        interval: Option<Duration>,
-    ) -> Option<Override> {
+    fn variable(&mut self, at: &At<'_>, var_name: &str) -> Option<Override> {
         if !self.object(at, VARIABLE_KEYS, "an object with keys such as name") {
             return None;
         }
@@ -642,7 +599,7 @@ impl Reader<'_> {
             })
         });
         let stale_after = self.optional(&at.key("stale_after"), |reader, at| {
-            reader.stale_after(at, interval)
+            reader.duration(at, |_| Ok(()))
         });
         Some(Override {
             name: name?,

@@ -216,8 +216,9 @@ mod tests {
         let scrubber = Scrubber::default();
         let conceal = |text: &str| scrubber.conceal(text.to_owned());
         assert_eq!(conceal("any\nname"), "any\nname");
-        scrubber.learn(&Secret::new("short"));
         scrubber.learn(&Secret::new("a+long/secret"));
+        assert_eq!(conceal("a+long/secret"), HIDDEN, "known alone");
+        scrubber.learn(&Secret::new("short"));
         for name in ["Boardroom", "a short\nand narrow corridor", "a long secret"] {
             assert_eq!(conceal(name), name);
         }

@@ -102,9 +102,10 @@ fn mixed(text: &mut String, building: &Building) {
     }
     let others = |parent: usize| building.locations[parent].children.iter().skip(1);
     let locations: Vec<_> = site.into_iter().flat_map(others).chain(others(0)).collect();
-    if !locations.is_empty() {
-        text.push_str("locations:\n");
-    }
+    text.push_str(match locations.is_empty() {
+        true => "locations: []\n",
+        false => "locations:\n",
+    });
     for index in locations {
         let location = &building.locations[*index];
         let _ = writeln!(
@@ -219,8 +220,8 @@ mod tests {
         // Less than a building: sensors only.
         let (config, sensors) = listed(7, Listing::Mixed);
         assert_eq!(
-            (ids(&config["sensors"]), config.get("locations")),
-            (sensors, None)
+            (ids(&config["sensors"]), &config["locations"]),
+            (sensors, &json!([]))
         );
     }
 }

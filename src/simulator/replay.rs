@@ -35,16 +35,16 @@ struct Variable {
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
     /// The file cannot be read.
-    #[error("replay file {path}: {source}")]
+    #[error("replay file {path}: {why}")]
     Unreadable {
         /// Which file.
         path: String,
         /// Why.
-        source: io::Error,
+        why: io::Error,
     },
     /// It is no CSV.
     #[error("replay: {0}")]
-    Csv(#[from] csv::Error),
+    Csv(csv::Error),
     /// The header lacks a column.
     #[error("replay line 1: no column {0:?}; the columns are time,sensor_id,var_name,value")]
     NoColumn(&'static str),
@@ -72,12 +72,18 @@ const COLUMNS: [&str; 4] = ["time", "sensor_id", "var_name", "value"];
 /// May be there too.
 const LOCATION: &str = "location";
 
+impl From<csv::Error> for ReplayError {
+    fn from(error: csv::Error) -> Self {
+        Self::Csv(error)
+    }
+}
+
 impl Replay {
     /// Reads a file.
     pub fn open(path: &Path, speed: f64) -> Result<Self, ReplayError> {
-        let file = File::open(path).map_err(|source| ReplayError::Unreadable {
+        let file = File::open(path).map_err(|why| ReplayError::Unreadable {
             path: path.display().to_string(),
-            source,
+            why,
         })?;
         Self::read(file, speed)
     }

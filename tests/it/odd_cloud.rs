@@ -15,9 +15,17 @@ use axum::{
     http::{StatusCode, header::RETRY_AFTER},
     routing::{get, post},
 };
-use tokio::{net::TcpListener, time::Instant};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    time::Instant,
+};
+use tokio_rustls::TlsAcceptor;
 
-use crate::exporter::{Exporter, Scrape};
+use crate::{
+    exporter::{Exporter, Scrape},
+    tls::Pki,
+};
 
 const GOOD: &str = r#"{"data":[{"var_name":"CO2ppm","time":1716301234,"value":500}]}"#;
 
@@ -80,7 +88,7 @@ async fn a_location_that_hangs_does_not_hold_up_the_listed_sensors() {
     assert_eq!(scrape.value("lightfi_collect_locations_failed"), Some(1.0));
 }
 
-/// Serves sensors, the first request with what `first` answers; gives a configuration of five, and the requests so far.
+/// Serves sensors, the first request with what `first` answers; gives a configuration, and the requests so far.
 async fn with_a_first<F: Future<Output = ()> + Send + 'static>(
     first: impl Fn(Arc<AtomicUsize>) -> F + Clone + Send + Sync + 'static,
 ) -> (String, Arc<AtomicUsize>) {
@@ -94,34 +102,93 @@ async fn with_a_first<F: Future<Output = ()> + Send + 'static>(
     };
     let routes = Router::new().route("/sensors/{id}", get(sensor));
     let config = serve(routes, Duration::ZERO).await;
-    (format!("{config}sensors: [A, B, C, D, E]\n"), arrivals)
+    (config, arrivals)
+}
+
+/// The same cloud behind TLS: what comes is deciphered and handed on.
+async fn behind_tls(config: &str, pki: &Pki) -> String {
+    let (before, url) = config
+        .rsplit_once("http://")
+        .expect("the URL of the API comes last");
+    let cloud = url.trim().to_owned();
+    let listener = TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("loopback can be bound");
+    let port = listener.local_addr().expect("it is bound").port();
+    let acceptor = TlsAcceptor::from(pki.serving());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (acceptor, cloud) = (acceptor.clone(), cloud.clone());
+            tokio::spawn(async move {
+                let mut client = acceptor.accept(stream).await?;
+                let mut server = TcpStream::connect(cloud).await?;
+                copy_bidirectional(&mut client, &mut server).await
+            });
+        }
+    });
+    let authority = pki.path("ca.crt");
+    format!(
+        "{before}https://localhost:{port}\n  ca_file: {}\n",
+        authority.display()
+    )
 }
 
 #[tokio::test]
-async fn the_first_request_goes_alone_until_it_is_answered() {
-    let beside = Arc::new(AtomicUsize::new(usize::MAX));
-    let noted = beside.clone();
-    let (config, arrivals) = with_a_first(move |seen| {
-        let noted = noted.clone();
-        async move {
-            tokio::time::sleep(Duration::from_millis(300)).await;
-            noted.store(seen.load(Ordering::SeqCst) - 1, Ordering::SeqCst);
+async fn the_first_request_goes_alone_over_tls_until_it_is_answered_and_else_with_the_others() {
+    for (tls, beside) in [(true, 0), (false, 4)] {
+        let noted = Arc::new(AtomicUsize::new(usize::MAX));
+        let note = noted.clone();
+        let (mut config, arrivals) = with_a_first(move |seen| {
+            let note = note.clone();
+            async move {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                note.store(seen.load(Ordering::SeqCst) - 1, Ordering::SeqCst);
+            }
+        })
+        .await;
+        let pki = Pki::new();
+        if tls {
+            config = behind_tls(&config, &pki).await;
         }
-    })
-    .await;
-    let exporter = Exporter::serve(&config);
-    let read = exporter.scrape().await.sum("lightfi_sensor_read_success");
-    assert_eq!(read, 5.0);
-    assert_eq!(beside.load(Ordering::SeqCst), 0);
-    assert_eq!(arrivals.load(Ordering::SeqCst), 5);
+        let exporter = Exporter::serve(&format!("{config}sensors: [A, B, C, D, E]\n"));
+        let read = exporter.scrape().await.sum("lightfi_sensor_read_success");
+        assert_eq!(read, 5.0);
+        assert_eq!(noted.load(Ordering::SeqCst), beside);
+        assert_eq!(arrivals.load(Ordering::SeqCst), 5);
+    }
 }
 
 #[tokio::test]
 async fn a_first_request_that_hangs_does_not_hold_up_the_others() {
     let (config, _) = with_a_first(|_| std::future::pending()).await;
-    let exporter = Exporter::serve(&config);
-    let read = exporter.scrape().await.sum("lightfi_sensor_read_success");
-    assert_eq!(read, 4.0);
+    let pki = Pki::new();
+    for config in [behind_tls(&config, &pki).await, config] {
+        let exporter = Exporter::serve(&format!("{config}sensors: [A, B, C, D, E]\n"));
+        let read = exporter.scrape().await.sum("lightfi_sensor_read_success");
+        assert!(read >= 4.0, "{read} of 5");
+    }
+}
+
+#[tokio::test]
+async fn one_that_hangs_holds_up_no_other_in_short_collections() {
+    let sensor = |Path(id): Path<String>| async move {
+        if id == "A" {
+            std::future::pending::<()>().await;
+        }
+        GOOD
+    };
+    let routes = Router::new().route("/sensors/{id}", get(sensor));
+    let config = serve(routes, Duration::ZERO).await;
+    let pki = Pki::new();
+    for config in [behind_tls(&config, &pki).await, config] {
+        let config = config.replace("interval: 4s", "interval: 1s");
+        let exporter = Exporter::serve(&format!("{config}sensors: [A, B, C]\n"));
+        for _ in 0..4 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let scrape = exporter.scrape().await;
+            assert_eq!(scrape.sum("lightfi_sensor_read_success"), 2.0);
+        }
+    }
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use rcgen::{
     SanType,
 };
 use rustls::{
-    CipherSuite, ClientConfig, NamedGroup, RootCertStore,
+    CipherSuite, ClientConfig, NamedGroup, RootCertStore, ServerConfig,
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
     version::{TLS12, TLS13},
@@ -67,6 +67,19 @@ impl Pki {
         let authority = authority(name);
         self.write(&format!("{name}.crt"), &authority.pem());
         self.write(&format!("{name}.key"), &authority.key().serialize_pem());
+    }
+
+    /// What a server of these certificates takes, HTTP/1.1.
+    pub fn serving(&self) -> Arc<ServerConfig> {
+        let read = |name: &str| self.path(name);
+        let certificate = CertificateDer::from_pem_file(read("server.crt")).unwrap();
+        let key = PrivateKeyDer::from_pem_file(read("server.key")).unwrap();
+        let config = ServerConfig::builder_with_provider(aws_lc_rs::default_provider().into())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key);
+        Arc::new(config.unwrap())
     }
 
     /// The exporter under a web configuration of these `tls_server_config` keys and `more`.

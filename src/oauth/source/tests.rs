@@ -930,6 +930,7 @@ async fn no_secret_shows_in_errors_status_or_debug() {
     let token = source.token().await.unwrap();
     assert!(!format!("{token:?} {:?}", token.bearer()).contains(SECRETS[2]));
     assert_eq!(source.scrub(SECRETS[2]), "<secret>");
+    assert_eq!(source.conceal(format!("of {}", SECRETS[2])), "of <secret>");
 }
 
 #[tokio::test]
