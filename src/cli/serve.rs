@@ -287,10 +287,23 @@ impl Generations {
         // A configuration of a hundred thousand sensors takes its time, in which scrapes go on.
         let load = self.load.clone();
         let Loaded { config, warnings } = aside(move || load()).await?;
-        let next = self.exporter.successor(config).await?;
+        let mut next = self.exporter.successor(config).await?;
+        // Last of what may fail: from here on everything is in force.
+        let (toolkit, file) = (
+            self.app.toolkit.clone(),
+            next.config.web.config_file.clone(),
+        );
+        let followed = aside(move || toolkit.follow(file.as_deref())).await?;
+        if followed.is_some() {
+            let stats = &self.exporter.stats;
+            stats.web_config_reload_successful.set(1.0);
+            stats.web_config_reload_success_timestamp.set(unix_now());
+        }
+        let kept = next.config.keep_what_takes_a_restart(&self.exporter.config);
         for warning in warnings
             .into_iter()
-            .chain(self.exporter.config.not_reloadable(&next.config))
+            .chain(followed.into_iter().flatten())
+            .chain(kept)
         {
             warn!("{warning}");
         }

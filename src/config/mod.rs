@@ -230,25 +230,22 @@ impl Config {
             )
     }
 
-    /// What of `next` takes a restart, one sentence each.
-    pub fn not_reloadable(&self, next: &Self) -> Vec<String> {
-        let changed = [
-            (
-                "web.listen_address",
-                self.web.listen_address != next.web.listen_address,
-            ),
-            (
-                "web.config_file",
-                self.web.config_file != next.web.config_file,
-            ),
-            ("log.format", self.log.format != next.log.format),
-        ];
-        let changed = changed.into_iter().filter(|(_, changed)| *changed);
-        changed
-            .map(|(key, _)| {
-                format!("{key} has changed: that takes a restart, the old one stays in force")
-            })
-            .collect()
+    /// Keeps of the configuration before what only a restart changes; a sentence for each that differs.
+    pub fn keep_what_takes_a_restart(&mut self, before: &Self) -> Vec<String> {
+        let mut kept = Vec::new();
+        if self.web.listen_address != before.web.listen_address {
+            self.web
+                .listen_address
+                .clone_from(&before.web.listen_address);
+            kept.push("web.listen_address");
+        }
+        if self.log.format != before.log.format {
+            self.log.format = before.log.format;
+            kept.push("log.format");
+        }
+        let sentence =
+            |key| format!("{key} has changed: that takes a restart, the old one stays in force");
+        kept.into_iter().map(sentence).collect()
     }
 
     /// Requests that are known before the first reply: child locations come on top.

@@ -309,3 +309,69 @@ async fn a_thousand_scrapes_go_through_while_it_changes_twenty_times() {
     );
     assert_eq!(scrape.value("lightfi_collect_interval_seconds"), Some(2.0));
 }
+
+#[tokio::test]
+async fn another_web_configuration_counts_from_a_reload_on_and_a_bad_one_is_refused() {
+    let (cloud, exporter, file, ids) = start().await;
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .build()
+        .expect("a client");
+    let ask = |post: bool, path: &str, user: &str| {
+        let url = format!("{}{path}", exporter.url);
+        let request = if post {
+            client.post(url)
+        } else {
+            client.get(url)
+        };
+        request.basic_auth(user, Some("secret")).send()
+    };
+    let status = async |user: &str| {
+        let answer = ask(false, "/metrics", user).await.expect("it answers");
+        answer.status().as_u16()
+    };
+    let reload = async |web: &str, user: &str| {
+        fs::write(&file, config(&cloud, &ids, web)).expect("it can be written");
+        let answer = ask(true, "/-/reload", user).await.expect("it answers");
+        let status = answer.status().as_u16();
+        (status, answer.text().await.expect("a whole body"))
+    };
+    let users = |name: &str, user: &str| {
+        let hash = bcrypt::hash("secret", 4).expect("it can be hashed");
+        let path = exporter.file(name);
+        fs::write(&path, format!("basic_auth_users: {{{user}: \"{hash}\"}}\n"))
+            .expect("it can be written");
+        format!("web: {{config_file: \"{}\"}}\n", path.display())
+    };
+
+    assert_eq!(status("nobody").await, 200);
+    let of_alice = users("alice.yml", "alice");
+    assert_eq!(reload(&of_alice, "nobody").await.0, 200);
+    assert_eq!((status("nobody").await, status("alice").await), (401, 200));
+
+    let bad = exporter.file("bad.yml");
+    fs::write(&bad, "foo: 1\n").expect("it can be written");
+    let (refused, why) = reload(&of_alice.replace("alice.yml", "bad.yml"), "alice").await;
+    assert_eq!(refused, 500);
+    assert!(why.contains("foo"), "{why}");
+    assert_eq!((status("nobody").await, status("alice").await), (401, 200));
+    let shown = ask(false, "/config", "alice").await.expect("it answers");
+    let shown = shown.text().await.expect("a whole body");
+    assert!(shown.contains("alice.yml"), "{shown}");
+
+    assert_eq!(reload(&users("bob.yml", "bob"), "alice").await.0, 200);
+    assert_eq!((status("alice").await, status("bob").await), (401, 200));
+    users("alice.yml", "bob");
+    users("bob.yml", "carol");
+    let start = std::time::Instant::now();
+    while status("carol").await != 200 {
+        assert!(
+            start.elapsed() < Duration::from_secs(5),
+            "{}",
+            exporter.output()
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(reload("", "carol").await.0, 200);
+    assert_eq!(status("nobody").await, 200);
+}

@@ -18,7 +18,7 @@ use crate::config::{
 };
 
 /// What the file says, checked as far as that goes without other files.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Settings {
     /// `None` = plain HTTP.
     pub(super) tls: Option<Tls>,

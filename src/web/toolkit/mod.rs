@@ -51,16 +51,21 @@ const OPEN_PATHS: [&str; 4] = ["/-/healthy", "/healthz", "/-/ready", "/readyz"];
 
 /// The web configuration in force.
 pub struct Toolkit {
-    /// `None`: neither TLS nor users, for good.
-    path: Option<PathBuf>,
+    followed: tokio::sync::Mutex<Followed>,
     live: ArcSwap<Live>,
     /// Of the start, as are TLS on or off and the rate limit.
     http2: bool,
     rate_limit: Option<RateLimit>,
     bucket: Option<Mutex<Bucket>>,
     logins: Logins,
+}
+
+/// Where the web configuration comes from.
+struct Followed {
+    /// `None`: nowhere, so everybody comes in.
+    path: Option<PathBuf>,
     /// Of what is in force.
-    at_start: Fingerprint,
+    in_force: Fingerprint,
 }
 
 /// What a reload replaces.
@@ -81,9 +86,7 @@ type Fingerprint = [u8; 32];
 
 impl fmt::Debug for Toolkit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Toolkit")
-            .field("path", &self.path)
-            .finish_non_exhaustive()
+        f.debug_struct("Toolkit").finish_non_exhaustive()
     }
 }
 
@@ -95,6 +98,15 @@ struct Look {
 }
 
 impl Look {
+    /// Where there is no file.
+    fn of_nothing() -> Self {
+        Self {
+            settings: Ok(Settings::default()),
+            contents: tls::Contents::default(),
+            fingerprint: Fingerprint::default(),
+        }
+    }
+
     /// Reads the file and all that it names.
     fn at(path: &Path) -> Self {
         let text = tls::read_file(path).map_err(|error| tls::words(&error));
@@ -142,48 +154,48 @@ pub fn check_text(path: &Path, text: &str) -> Result<Vec<String>, Errors> {
 impl Toolkit {
     /// Loads the file for the first time, with what its writer should know; without a file everybody comes in.
     pub fn load(path: Option<&Path>) -> Result<(Self, Vec<String>), Errors> {
-        let Some(path) = path else {
-            let open = Live {
-                tls: None,
-                headers: Vec::new(),
-                users: Users::default(),
-            };
-            return Ok((Self::new(None, open, false, None, [0; 32]), Vec::new()));
-        };
-        let look = Look::at(path);
+        let look = path.map_or_else(Look::of_nothing, Look::at);
         let settings = look.settings?;
-        let (http2, rate_limit) = (settings.http2, settings.rate_limit);
+        let wrong = |message| errors(path.unwrap_or(Path::new("")), message);
         let tls = settings
             .tls
-            .map(|tls| Serving::new(tls, look.contents, http2))
+            .map(|tls| Serving::new(tls, look.contents, settings.http2))
             .transpose()
-            .map_err(|message| errors(path, message))?;
-        let live = Live {
-            tls: tls.map(Front::new),
-            headers: settings.headers,
-            users: Users::new(settings.users),
-        };
-        let path = Some(path.to_owned());
-        let toolkit = Self::new(path, live, http2, rate_limit, look.fingerprint);
-        Ok((toolkit, settings.warnings))
-    }
-
-    fn new(
-        path: Option<PathBuf>,
-        live: Live,
-        http2: bool,
-        rate_limit: Option<RateLimit>,
-        at_start: Fingerprint,
-    ) -> Self {
-        Self {
-            path,
-            live: ArcSwap::from_pointee(live),
-            http2,
+            .map_err(wrong)?;
+        let rate_limit = settings.rate_limit;
+        let toolkit = Self {
+            followed: tokio::sync::Mutex::new(Followed {
+                path: path.map(Path::to_owned),
+                in_force: look.fingerprint,
+            }),
+            live: ArcSwap::from_pointee(Live {
+                tls: tls.map(Front::new),
+                headers: settings.headers,
+                users: Users::new(settings.users),
+            }),
+            http2: settings.http2,
             rate_limit,
             bucket: rate_limit.map(|limit| Mutex::new(Bucket::new(limit, Instant::now()))),
             logins: Logins::new(),
-            at_start,
+        };
+        Ok((toolkit, settings.warnings))
+    }
+
+    /// Goes by another file from now on, or by none; a bad one leaves all as it is. Yields what its writer should know,
+    /// `None` if it is the same file. Blocks: not for a thread that serves.
+    pub fn follow(&self, path: Option<&Path>) -> Result<Option<Vec<String>>, Errors> {
+        let mut followed = self.followed.blocking_lock();
+        if followed.path.as_deref() == path {
+            return Ok(None);
         }
+        let look = path.map_or_else(Look::of_nothing, Look::at);
+        let fingerprint = look.fingerprint;
+        let warnings = self.adopt(path.unwrap_or(Path::new("")), look)?;
+        *followed = Followed {
+            path: path.map(Path::to_owned),
+            in_force: fingerprint,
+        };
+        Ok(Some(warnings))
     }
 
     /// Whether connections are TLS: known at the start, and for good.
@@ -193,10 +205,7 @@ impl Toolkit {
 
     /// Takes up changes of the file and of what it names until `shutdown`. What is bad leaves in force what was good.
     pub async fn watch(self: Arc<Self>, stats: Arc<Stats>, shutdown: CancellationToken) {
-        let Some(path) = self.path.clone() else {
-            return;
-        };
-        let mut in_force = self.at_start;
+        let mut looked_at = None;
         // Contents that failed, and whether that was told.
         let mut failed: Option<(Fingerprint, bool)> = None;
         let mut told = None;
@@ -207,6 +216,17 @@ impl Toolkit {
                 _ = ticks.tick() => {}
                 () = shutdown.cancelled() => return,
             }
+            let (path, in_force) = {
+                let followed = self.followed.lock().await;
+                (followed.path.clone(), followed.in_force)
+            };
+            if looked_at != path {
+                (failed, told) = (None, None);
+                looked_at.clone_from(&path);
+            }
+            let Some(path) = path else {
+                continue;
+            };
             let at = path.clone();
             let Ok(look) = tokio::task::spawn_blocking(move || Look::at(&at)).await else {
                 continue;
@@ -216,11 +236,21 @@ impl Toolkit {
             {
                 continue;
             }
-            let adopting = self.clone();
-            let adopted = tokio::task::spawn_blocking(move || adopting.adopt(look)).await;
+            let (adopting, at) = (self.clone(), path.clone());
+            let adopt = move || {
+                let mut followed = adopting.followed.blocking_lock();
+                // Meanwhile it may be another that counts.
+                (followed.path.as_deref() == Some(&at)).then(|| {
+                    let warnings = adopting.adopt(&at, look)?;
+                    followed.in_force = fingerprint;
+                    Ok(warnings)
+                })
+            };
+            let Ok(Some(adopted)) = tokio::task::spawn_blocking(adopt).await else {
+                continue;
+            };
             match adopted {
-                Ok(Ok(warnings)) => {
-                    in_force = fingerprint;
+                Ok(warnings) => {
                     failed = None;
                     told = None;
                     stats.web_config_reload_successful.set(1.0);
@@ -231,10 +261,11 @@ impl Toolkit {
                     info!(file = %path.display(), "web configuration reloaded");
                 }
                 // Certificate and key are written one after the other: one look may fall between.
-                Ok(Err(_)) if failed.is_none_or(|(seen, _)| seen != fingerprint) => {
+                Err(_) if failed.is_none_or(|(seen, _)| seen != fingerprint) => {
                     failed = Some((fingerprint, false));
                 }
-                Ok(Err(error)) => {
+                Err(error) => {
+                    let error: Errors = error;
                     failed = Some((fingerprint, true));
                     stats.web_config_reload_successful.set(0.0);
                     let error = error.to_string();
@@ -246,14 +277,12 @@ impl Toolkit {
                         told = Some(error);
                     }
                 }
-                Err(_) => {}
             }
         }
     }
 
     /// Puts in force what was seen, except for what takes a restart, which is told.
-    fn adopt(&self, look: Look) -> Result<Vec<String>, Errors> {
-        let path = self.path.as_deref().unwrap_or(Path::new(""));
+    fn adopt(&self, path: &Path, look: Look) -> Result<Vec<String>, Errors> {
         let settings = look.settings?;
         let live = self.live.load();
         let mut warnings = settings.warnings;
@@ -262,7 +291,7 @@ impl Toolkit {
                 "{what} has changed: it takes effect after a restart"
             ));
         };
-        if settings.http2 != self.http2 {
+        if settings.http2 != self.http2 && live.tls.is_some() {
             restart("http_server_config.http2");
         }
         if settings.rate_limit != self.rate_limit {
