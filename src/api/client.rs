@@ -386,7 +386,7 @@ impl Client {
 }
 
 /// Counts one request however it ends. One that is dropped at the end of its collection has timed out; one that is dropped
-/// before that was given up for a new configuration, which is no failure.
+/// before that was given up for a new configuration: it has neither failed nor an answer.
 struct Count<'a> {
     stats: &'a Stats,
     route: Route,
@@ -409,9 +409,8 @@ impl Count<'_> {
 
 impl Drop for Count<'_> {
     fn drop(&mut self) {
-        if !self.ended {
-            let in_time = Instant::now() < self.end;
-            self.note((!in_time).then_some(Reason::Timeout));
+        if !self.ended && Instant::now() >= self.end {
+            self.note(Some(Reason::Timeout));
         }
     }
 }

@@ -25,6 +25,16 @@ use crate::{
     web::toolkit::Toolkit,
 };
 
+/// Variables that begin like this configure the exporter; of others, Kubernetes sets many.
+const OF_EXPORTER: [&str; 6] = [
+    "LIGHTFI_API",
+    "LIGHTFI_COLLECT",
+    "LIGHTFI_LOCATIONS",
+    "LIGHTFI_METRICS",
+    "LIGHTFI_OAUTH",
+    "LIGHTFI_SENSORS",
+];
+
 /// A container's health check must not hang.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -58,7 +68,7 @@ pub(super) async fn run(
         && !Path::new(config::DEFAULT_FILE).exists()
         && !environment
             .iter()
-            .any(|(name, _)| name.starts_with("LIGHTFI_OAUTH__"));
+            .any(|(name, _)| OF_EXPORTER.iter().any(|of| name.starts_with(of)));
     if let Some(file) = &flags.web_config_file
         && !file.as_os_str().is_empty()
         && nothing_else

@@ -287,24 +287,16 @@ impl Generations {
         // A configuration of a hundred thousand sensors takes its time, in which scrapes go on.
         let load = self.load.clone();
         let Loaded { config, warnings } = aside(move || load()).await?;
+        // What may fail comes first, and then what changes anything.
+        let (toolkit, file) = (self.app.toolkit.clone(), config.web.config_file.clone());
+        let prepared = aside(move || toolkit.prepare(file.as_deref())).await?;
         let mut next = self.exporter.successor(config).await?;
-        // Last of what may fail: from here on everything is in force.
-        let (toolkit, file) = (
-            self.app.toolkit.clone(),
-            next.config.web.config_file.clone(),
-        );
-        let followed = aside(move || toolkit.follow(file.as_deref())).await?;
-        if followed.is_some() {
-            let stats = &self.exporter.stats;
-            stats.web_config_reload_successful.set(1.0);
-            stats.web_config_reload_success_timestamp.set(unix_now());
-        }
+        let followed = match prepared {
+            Some(prepared) => self.app.toolkit.follow(prepared, &next.stats).await,
+            None => Vec::new(),
+        };
         let kept = next.config.keep_what_takes_a_restart(&self.exporter.config);
-        for warning in warnings
-            .into_iter()
-            .chain(followed.into_iter().flatten())
-            .chain(kept)
-        {
+        for warning in warnings.into_iter().chain(followed).chain(kept) {
             warn!("{warning}");
         }
         if !Arc::ptr_eq(&next.tokens, &self.exporter.tokens) {

@@ -50,6 +50,8 @@ struct Held {
     location_id: Option<Arc<str>>,
     /// The location requests whose replies held it last, each once: one, mostly.
     sources: Vec<Arc<str>>,
+    /// The one of them that tells `path`.
+    best_source: Option<Arc<str>>,
     readings: Arc<[Reading]>,
     skipped: Skipped,
     /// Readings of its last good read that it has too many variables for.
@@ -248,6 +250,7 @@ impl Held {
             path: None,
             location_id: None,
             sources: Vec::new(),
+            best_source: None,
             readings: Arc::default(),
             skipped: Skipped::default(),
             dropped: 0,
@@ -269,20 +272,24 @@ impl Held {
         let mut settled: Option<Settled> = None;
         if let Some(finding) = finding {
             replace_known(&mut self.name, finding.name);
-            // The best place wins, also while it cannot be seen: its labels do not change for that.
+            // The best place wins, also while it cannot be seen: its labels do not change for that. But what is newly in a
+            // place as good has moved there.
             let depth = |path: &Option<Path>| path.as_ref().map_or(0, |path| path.depth);
-            let known_there = finding
-                .sources
-                .iter()
-                .all(|source| self.sources.contains(source));
-            let may_be_second =
-                known_there && self.location_id.as_deref() != finding.location_id.as_deref();
+            let is_unseen = self
+                .best_source
+                .as_ref()
+                .is_some_and(|source| failed.contains(source));
+            let is_new_there = finding
+                .best_source
+                .as_ref()
+                .is_none_or(|source| !self.sources.contains(source));
             let is_better = match depth(&finding.path).cmp(&depth(&self.path)) {
                 Ordering::Greater => true,
-                Ordering::Equal => !may_be_second,
+                Ordering::Equal => is_new_there,
                 Ordering::Less => false,
             };
-            if failed.is_empty() || is_better {
+            if !is_unseen || is_better {
+                self.best_source = finding.best_source;
                 if finding.path.is_some() && finding.path != self.path {
                     self.path = finding.path;
                 }

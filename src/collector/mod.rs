@@ -712,7 +712,8 @@ mod tests {
         while sent.load(Ordering::Relaxed) < MAX_WAITING || handle.orders.capacity() < MAX_WAITING {
             tokio::task::yield_now().await;
         }
-        handle.settled(|| LONG).await;
+        let beyond = timeout(Duration::from_secs(10), handle.settled(|| LONG)).await;
+        assert!(beyond.is_ok(), "it waits");
         waiting.iter().for_each(tokio::task::JoinHandle::abort);
         for gone in waiting {
             assert!(gone.await.unwrap_err().is_cancelled());

@@ -5,7 +5,7 @@
 //! another thread: with thousands of sensors they take milliseconds.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, HashSet},
     mem::take,
     sync::Arc,
     time::{Duration, Instant},
@@ -29,6 +29,9 @@ use crate::{
 /// Share of a collection's time after which listed sensors wait no longer for locations that may cover them: later than
 /// the last location of a spread collection is asked for, and with time enough left for the sensors.
 const PATIENCE_SHARE: f64 = 2.0 / 3.0;
+
+/// What was sent this share of a collection's time before its end, and has no answer then, hangs.
+const HUNG_SHARE: f64 = 0.1;
 
 /// Sensors that a configuration lists, by id, each once.
 #[derive(Debug, Clone)]
@@ -120,8 +123,8 @@ pub struct Round {
     /// Listed sensors that locations may cover are not in the plan yet.
     sensors_wait: bool,
     problems: Vec<Problem>,
-    /// Sent and not answered yet.
-    out: BTreeSet<Job>,
+    /// Sent and not answered yet, since when.
+    out: BTreeMap<Job, Instant>,
     /// Jobs so far.
     known: usize,
     unanswered: BTreeMap<Job, Unanswered>,
@@ -164,7 +167,7 @@ impl Round {
             direct: Direct::new(),
             sensors_wait,
             problems: Vec::new(),
-            out: BTreeSet::new(),
+            out: BTreeMap::new(),
             known: 0,
         };
         round.add(jobs, start, spread);
@@ -179,7 +182,7 @@ impl Round {
         loop {
             let wake = match self.plan.next(now) {
                 Next::Send(attempt) => {
-                    self.out.insert(attempt.job.clone());
+                    self.out.insert(attempt.job.clone(), now);
                     return Step::Send(attempt);
                 }
                 Next::Wait(at) => Some(at),
@@ -260,7 +263,7 @@ impl Round {
     /// The end: what is out hangs, what waits was never sent, and both go first next time. The ledger then holds what
     /// this collection has found; what it has not is given back.
     pub fn close(mut self, now: Instant, unix_now: UnixTime) -> (Ledger, Vec<Problem>) {
-        self.give_up();
+        self.give_up(now);
         let (targets, mut ledger) = (&*self.targets, self.ledger);
         let (locations_failed, locations_good) = self.survey.tally();
         let succeeded = locations_good > 0 || self.direct.iter().any(|(_, own)| own.is_some());
@@ -353,14 +356,24 @@ impl Round {
         });
     }
 
-    fn give_up(&mut self) {
+    fn give_up(&mut self, now: Instant) {
         let mut unanswered: BTreeMap<Job, Unanswered> = self
             .plan
             .unsent()
             .map(|(job, how)| (job.clone(), how))
             .collect();
-        let hung = take(&mut self.out);
-        unanswered.extend(hung.into_iter().map(|job| (job, Unanswered::HUNG)));
+        // Of one that was sent just before the end nobody knows that it hangs.
+        let long = (self.deadline - self.start).mul_f64(HUNG_SHARE);
+        let out = take(&mut self.out).into_iter().map(|(job, sent)| {
+            let hangs = now.saturating_duration_since(sent) >= long;
+            let how = if hangs {
+                Unanswered::HUNG
+            } else {
+                Unanswered::passed_over(None)
+            };
+            (job, how)
+        });
+        unanswered.extend(out);
         // What stood in no line yet stands as it did before.
         let before = take(&mut self.unanswered);
         let unsent = |job: Job| {
@@ -596,13 +609,44 @@ mod tests {
         let half_way = start + 8 * SECOND;
         let first = sent(&mut round, half_way);
         assert_eq!(first.len(), 8);
-        let names: BTreeSet<_> = first.keys().cloned().collect();
+        let names: std::collections::BTreeSet<_> = first.keys().cloned().collect();
         for attempt in first.into_values() {
             round.ended(attempt, Err(Failure::out_of_time()), half_way, NOW);
         }
         let again = sent(&mut round, start + 17 * SECOND);
         let repeated = again.keys().filter(|name| names.contains(*name));
         assert_eq!((repeated.count(), again.len()), (4, 8));
+    }
+
+    #[test]
+    fn where_there_is_no_time_for_all_each_is_read_in_turn() {
+        let mut start = Instant::now();
+        let ids: Vec<_> = (0..100).map(|id| id.to_string()).collect();
+        let ids: Vec<_> = ids.iter().map(String::as_str).collect();
+        let mut targets = Arc::unwrap_or_clone(targets(&ids, &[]));
+        targets.slots = 1;
+        let targets = Arc::new(targets);
+        let mut ledger = Ledger::default();
+        let mut last_read = vec![0; ids.len()];
+        for collection in 1..200 {
+            let mut round = begin(&targets, ledger, start);
+            // Each answer takes a second: some half of them come in time, and one is cut off.
+            let mut now = start;
+            while let Step::Send(attempt) = round.next(now) {
+                now += SECOND + SECOND / 100;
+                if now < start + 54 * SECOND {
+                    let Job::Sensor(id) = &attempt.job else {
+                        panic!()
+                    };
+                    last_read[id.parse::<usize>().unwrap()] = collection;
+                    round.ended(attempt, of_sensor(), now, NOW);
+                }
+            }
+            ledger = round.close(start + 54 * SECOND, NOW).0;
+            let longest = last_read.iter().map(|read| collection - read).max();
+            assert!(longest < Some(4), "{longest:?} in collection {collection}");
+            start += 60 * SECOND;
+        }
     }
 
     #[test]

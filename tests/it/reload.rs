@@ -330,12 +330,13 @@ async fn another_web_configuration_counts_from_a_reload_on_and_a_bad_one_is_refu
         let answer = ask(false, "/metrics", user).await.expect("it answers");
         answer.status().as_u16()
     };
-    let reload = async |web: &str, user: &str| {
-        fs::write(&file, config(&cloud, &ids, web)).expect("it can be written");
+    let reload_as = async |text: &str, user: &str| {
+        fs::write(&file, text).expect("it can be written");
         let answer = ask(true, "/-/reload", user).await.expect("it answers");
         let status = answer.status().as_u16();
         (status, answer.text().await.expect("a whole body"))
     };
+    let reload = async |web: &str, user: &str| reload_as(&config(&cloud, &ids, web), user).await;
     let users = |name: &str, user: &str| {
         let hash = bcrypt::hash("secret", 4).expect("it can be hashed");
         let path = exporter.file(name);
@@ -351,9 +352,16 @@ async fn another_web_configuration_counts_from_a_reload_on_and_a_bad_one_is_refu
 
     let bad = exporter.file("bad.yml");
     fs::write(&bad, "foo: 1\n").expect("it can be written");
-    let (refused, why) = reload(&of_alice.replace("alice.yml", "bad.yml"), "alice").await;
+    let text = config(&cloud, &ids, &of_alice.replace("alice.yml", "bad.yml"));
+    let without_a_token = text.replace("refresh_token:", "refresh_token_file: nowhere #");
+    assert!(without_a_token != text);
+    let (refused, why) = reload_as(&without_a_token, "alice").await;
     assert_eq!(refused, 500);
     assert!(why.contains("foo"), "{why}");
+    let scrape = ask(false, "/metrics", "alice").await.expect("it answers");
+    let scrape = Scrape::parse(scrape.text().await.expect("a whole body"));
+    let valid = scrape.value("lightfi_exporter_refresh_token_valid");
+    assert_eq!(valid, Some(1.0), "nothing of it counts");
     assert_eq!((status("nobody").await, status("alice").await), (401, 200));
     let shown = ask(false, "/config", "alice").await.expect("it answers");
     let shown = shown.text().await.expect("a whole body");

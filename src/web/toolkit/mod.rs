@@ -14,6 +14,7 @@ pub(super) mod transport;
 mod users;
 
 use std::{
+    collections::BTreeMap,
     fmt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -31,14 +32,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use self::{
-    file::{RateLimit, Settings},
+    file::{RateLimit, Settings, Tls},
     limit::Bucket,
     tls::Serving,
     users::{Login, Logins, Users, Verdict},
 };
 use crate::{
     clock::unix_now,
-    config::{Errors, problem::Problem},
+    config::{Errors, Secret, problem::Problem},
     stats::Stats,
 };
 
@@ -66,6 +67,16 @@ struct Followed {
     path: Option<PathBuf>,
     /// Of what is in force.
     in_force: Fingerprint,
+}
+
+/// A web configuration without a mistake, to be put in force.
+pub struct Prepared {
+    followed: Followed,
+    /// `None`: without TLS, or with what is in force.
+    serving: Option<Serving>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    users: BTreeMap<String, Secret>,
+    warnings: Vec<String>,
 }
 
 /// What a reload replaces.
@@ -181,21 +192,20 @@ impl Toolkit {
         Ok((toolkit, settings.warnings))
     }
 
-    /// Goes by another file from now on, or by none; a bad one leaves all as it is. Yields what its writer should know,
-    /// `None` if it is the same file. Blocks: not for a thread that serves.
-    pub fn follow(&self, path: Option<&Path>) -> Result<Option<Vec<String>>, Errors> {
-        let mut followed = self.followed.blocking_lock();
-        if followed.path.as_deref() == path {
+    /// Reads another file, or none, to go by; `None` if it is the one that counts already. Blocks: not for a thread that
+    /// serves.
+    pub fn prepare(&self, path: Option<&Path>) -> Result<Option<Prepared>, Errors> {
+        if self.followed.blocking_lock().path.as_deref() == path {
             return Ok(None);
         }
         let look = path.map_or_else(Look::of_nothing, Look::at);
-        let fingerprint = look.fingerprint;
-        let warnings = self.adopt(path.unwrap_or(Path::new("")), look)?;
-        *followed = Followed {
-            path: path.map(Path::to_owned),
-            in_force: fingerprint,
-        };
-        Ok(Some(warnings))
+        self.prepared(path, look).map(Some)
+    }
+
+    /// Goes by what was prepared from now on. Yields what its writer should know.
+    pub async fn follow(&self, prepared: Prepared, stats: &Stats) -> Vec<String> {
+        let mut followed = self.followed.lock().await;
+        self.put_in_force(prepared, &mut followed, stats)
     }
 
     /// Whether connections are TLS: known at the start, and for good.
@@ -236,26 +246,20 @@ impl Toolkit {
             {
                 continue;
             }
-            let (adopting, at) = (self.clone(), path.clone());
-            let adopt = move || {
-                let mut followed = adopting.followed.blocking_lock();
-                // Meanwhile it may be another that counts.
-                (followed.path.as_deref() == Some(&at)).then(|| {
-                    let warnings = adopting.adopt(&at, look)?;
-                    followed.in_force = fingerprint;
-                    Ok(warnings)
-                })
-            };
-            let Ok(Some(adopted)) = tokio::task::spawn_blocking(adopt).await else {
+            let (preparing, at) = (self.clone(), path.clone());
+            let prepare = move || preparing.prepared(Some(&at), look);
+            let Ok(prepared) = tokio::task::spawn_blocking(prepare).await else {
                 continue;
             };
-            match adopted {
-                Ok(warnings) => {
-                    failed = None;
-                    told = None;
-                    stats.web_config_reload_successful.set(1.0);
-                    stats.web_config_reload_success_timestamp.set(unix_now());
-                    for warning in warnings {
+            let mut followed = self.followed.lock().await;
+            if followed.path.as_ref() != Some(&path) {
+                // Meanwhile another counts.
+                continue;
+            }
+            match prepared {
+                Ok(prepared) => {
+                    (failed, told) = (None, None);
+                    for warning in self.put_in_force(prepared, &mut followed, &stats) {
                         warn!("{warning}");
                     }
                     info!(file = %path.display(), "web configuration reloaded");
@@ -265,7 +269,6 @@ impl Toolkit {
                     failed = Some((fingerprint, false));
                 }
                 Err(error) => {
-                    let error: Errors = error;
                     failed = Some((fingerprint, true));
                     stats.web_config_reload_successful.set(0.0);
                     let error = error.to_string();
@@ -281,52 +284,74 @@ impl Toolkit {
         }
     }
 
-    /// Puts in force what was seen, except for what takes a restart, which is told.
-    fn adopt(&self, path: &Path, look: Look) -> Result<Vec<String>, Errors> {
+    /// All of what was seen that may be wrong.
+    fn prepared(&self, path: Option<&Path>, look: Look) -> Result<Prepared, Errors> {
         let settings = look.settings?;
         let live = self.live.load();
+        let old = live.tls.as_ref();
+        let has_tls = settings.tls.is_some();
+        let is_new = |tls: &Tls| !old.is_some_and(|old| old.serving.is_of(tls, &look.contents));
+        let serving = settings
+            .tls
+            .filter(is_new)
+            .map(|tls| Serving::new(tls, look.contents, self.http2))
+            .transpose();
+        let serving = serving.map_err(|message| errors(path.unwrap_or(Path::new("")), message))?;
+        let restart = [
+            (
+                "http_server_config.http2",
+                settings.http2 != self.http2 && has_tls && old.is_some(),
+            ),
+            ("rate_limit", settings.rate_limit != self.rate_limit),
+            (
+                "whether tls_server_config asks for TLS",
+                has_tls != old.is_some(),
+            ),
+        ];
         let mut warnings = settings.warnings;
-        let mut restart = |what: &str| {
-            warnings.push(format!(
-                "{what} has changed: it takes effect after a restart"
-            ));
-        };
-        if settings.http2 != self.http2 && live.tls.is_some() {
-            restart("http_server_config.http2");
-        }
-        if settings.rate_limit != self.rate_limit {
-            restart("rate_limit");
-        }
-        if settings.tls.is_some() != live.tls.is_some() {
-            restart("whether tls_server_config asks for TLS");
-        }
-        let new = match (settings.tls, &live.tls) {
-            (Some(tls), old) => {
-                if let Some(old) = old
-                    && old.serving.is_of(&tls, &look.contents)
-                {
-                    None
-                } else {
-                    let serving = Serving::new(tls, look.contents, self.http2);
-                    let serving = serving.map_err(|message| errors(path, message))?;
-                    old.is_some().then(|| Front::new(serving))
-                }
-            }
-            (None, _) => None,
-        };
-        let replaced = new
-            .is_some()
-            .then(|| live.tls.as_ref().map(|old| old.replaced.clone()));
-        let tls = new.or_else(|| live.tls.as_ref().map(Front::again));
-        self.live.store(Arc::new(Live {
-            tls,
+        warnings.extend(
+            restart
+                .into_iter()
+                .filter(|(_, changed)| *changed)
+                .map(|(what, _)| format!("{what} has changed: it takes effect after a restart")),
+        );
+        Ok(Prepared {
+            followed: Followed {
+                path: path.map(Path::to_owned),
+                in_force: look.fingerprint,
+            },
+            serving,
             headers: settings.headers,
-            users: Users::new(settings.users),
+            users: settings.users,
+            warnings,
+        })
+    }
+
+    /// Puts it in force, except for what takes a restart, which is told.
+    fn put_in_force(
+        &self,
+        prepared: Prepared,
+        followed: &mut Followed,
+        stats: &Stats,
+    ) -> Vec<String> {
+        let live = self.live.load();
+        let old = live.tls.as_ref();
+        let new = prepared.serving.filter(|_| old.is_some());
+        let replaced = old
+            .filter(|_| new.is_some())
+            .map(|old| old.replaced.clone());
+        self.live.store(Arc::new(Live {
+            tls: new.map(Front::new).or_else(|| old.map(Front::again)),
+            headers: prepared.headers,
+            users: Users::new(prepared.users),
         }));
-        if let Some(replaced) = replaced.flatten() {
+        if let Some(replaced) = replaced {
             replaced.cancel();
         }
-        Ok(warnings)
+        *followed = prepared.followed;
+        stats.web_config_reload_successful.set(1.0);
+        stats.web_config_reload_success_timestamp.set(unix_now());
+        prepared.warnings
     }
 
     /// Before the routes: who may ask at all.
