@@ -50,8 +50,6 @@ struct Held {
     location_id: Option<Arc<str>>,
     /// The location requests whose replies held it last, each once: one, mostly.
     sources: Vec<Arc<str>>,
-    /// The one of them that tells `path`.
-    best_source: Option<Arc<str>>,
     readings: Arc<[Reading]>,
     skipped: Skipped,
     /// Readings of its last good read that it has too many variables for.
@@ -250,7 +248,6 @@ impl Held {
             path: None,
             location_id: None,
             sources: Vec::new(),
-            best_source: None,
             readings: Arc::default(),
             skipped: Skipped::default(),
             dropped: 0,
@@ -272,24 +269,9 @@ impl Held {
         let mut settled: Option<Settled> = None;
         if let Some(finding) = finding {
             replace_known(&mut self.name, finding.name);
-            // The best place wins, also while it cannot be seen: its labels do not change for that. But what is newly in a
-            // place as good has moved there.
+            // The deepest place wins, also while it cannot be seen: its labels do not change for that.
             let depth = |path: &Option<Path>| path.as_ref().map_or(0, |path| path.depth);
-            let is_unseen = self
-                .best_source
-                .as_ref()
-                .is_some_and(|source| failed.contains(source));
-            let is_new_there = finding
-                .best_source
-                .as_ref()
-                .is_none_or(|source| !self.sources.contains(source));
-            let is_better = match depth(&finding.path).cmp(&depth(&self.path)) {
-                Ordering::Greater => true,
-                Ordering::Equal => is_new_there,
-                Ordering::Less => false,
-            };
-            if !is_unseen || is_better {
-                self.best_source = finding.best_source;
+            if failed.is_empty() || depth(&self.path) <= depth(&finding.path) {
                 if finding.path.is_some() && finding.path != self.path {
                     self.path = finding.path;
                 }
@@ -649,9 +631,6 @@ mod tests {
         }
         assert_eq!(turn([yes, no, no]).0, "HQ");
         assert_eq!(turn([fails, no, yes]).0, "Annexe", "it has moved");
-        assert_eq!(turn([yes, no, yes]).0, "HQ", "the first of two");
-        assert_eq!(turn([fails, no, yes]).0, "HQ", "and still so");
-        assert_eq!(turn([no, no, yes]).0, "Annexe");
     }
 
     #[test]
@@ -719,6 +698,25 @@ mod tests {
             ..
         } = ledger.summary;
         assert_eq!((sensors_dropped, readings_dropped), (3, 3), "nothing new");
+    }
+
+    #[test]
+    fn readings_of_a_sensor_that_has_too_many_are_counted() {
+        let mut ledger = Ledger::default();
+        let item = |number| Item::Reading {
+            var_name: format!("Extra{number}"),
+            time: NOW,
+            value: 1.0,
+        };
+        let direct = ["A", "B"].map(|id| {
+            let reply = SensorReply {
+                name: None,
+                items: (0..203).map(item).collect(),
+            };
+            (id.into(), Some(ledger.settle(reply, NOW)))
+        });
+        close(&mut ledger, &["A", "B"].map(listed), direct.into());
+        assert_eq!(ledger.excess(), 2 * 3);
     }
 
     #[test]

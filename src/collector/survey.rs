@@ -80,8 +80,6 @@ pub(super) struct Finding {
     pub(super) path: Option<Path>,
     /// The best place's id.
     pub(super) location_id: Option<String>,
-    /// The request whose reply holds the best place.
-    pub(super) best_source: Option<Arc<str>>,
     /// The requests whose replies hold it, each once.
     pub(super) sources: Vec<Arc<str>>,
     /// `None` if no reply holds readings of the known shape.
@@ -500,7 +498,6 @@ impl Finding {
             location_id: places
                 .first()
                 .and_then(|place| place.location_id.as_deref().map(str::to_owned)),
-            best_source: places.first().map(|place| place.source.clone()),
             sources,
             settled: None,
         }
