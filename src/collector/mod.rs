@@ -723,6 +723,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_scrape_brings_a_collection_again_once_the_last_is_no_longer_fresh() {
+        let (collector, handle) = Collector::new(assignment("scrape").await);
+        let made = Arc::new(AtomicUsize::new(0));
+        let count = made.clone();
+        let publish = move |_, _| {
+            count.fetch_add(1, Ordering::Relaxed);
+            std::future::ready(())
+        };
+        tokio::spawn(collector.run(publish, CancellationToken::new()));
+        for collections in 1..4 {
+            handle.settled(|| LONG).await;
+            assert_eq!(made.load(Ordering::Relaxed), collections);
+            tokio::time::sleep(Duration::from_millis(150)).await;
+        }
+    }
+
+    #[tokio::test]
     async fn a_collector_that_waits_for_a_scrape_is_never_stuck() {
         let (collector, handle) = Collector::new(assignment("scrape").await);
         tokio::spawn(collector.run(|_, _| std::future::ready(()), CancellationToken::new()));
