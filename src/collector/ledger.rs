@@ -669,6 +669,30 @@ mod tests {
     }
 
     #[test]
+    fn a_sensor_leaves_with_the_location_that_holds_it() {
+        let location = config::Location {
+            id: "1".to_owned(),
+            name: None,
+            recursive: true,
+        };
+        let mut targets = Targets {
+            sensors: listing(&[]),
+            locations: [location].into(),
+            slots: 1,
+            interval: Duration::from_secs(60),
+            max_series: 1000,
+            reading_timestamps: false,
+        };
+        let mut ledger = Ledger::default();
+        close_location(&mut ledger, &[], Some(&["A"]));
+        ledger.reassign(&targets);
+        assert_eq!(ledger.snapshot().sensors.len(), 1);
+        targets.locations = [].into();
+        ledger.reassign(&targets);
+        assert_eq!(ledger.snapshot().sensors.len(), 0);
+    }
+
+    #[test]
     fn what_a_new_assignment_leaves_out_adds_to_what_was_left_out_before() {
         let sensors = ["A", "B", "C", "D"].map(listed);
         let mut targets = Targets {
