@@ -669,6 +669,39 @@ mod tests {
     }
 
     #[test]
+    fn a_place_without_a_name_replaces_none() {
+        let root = |id: &str, name: Option<&str>| config::Location {
+            id: id.to_owned(),
+            name: name.map(str::to_owned),
+            recursive: true,
+        };
+        let roots = [root("1", Some("HQ")), root("2", None)];
+        let mut ledger = Ledger::default();
+        for holds in ["1", "2"] {
+            let mut survey =
+                Survey::new(roots.clone().into(), std::mem::take(&mut ledger.locations));
+            survey.begin();
+            for root in &roots {
+                let sensor = Found {
+                    id: "A".to_owned(),
+                    name: None,
+                    parent: None,
+                    items: Some(items(700.0)),
+                };
+                let reply = LocationReply {
+                    sensors: (root.id == holds).then_some(sensor).into_iter().collect(),
+                    ..LocationReply::default()
+                };
+                survey.answered(&root.id, Some(reply), NOW, &mut ledger.names);
+            }
+            ledger.close(&listing(&[]), Direct::new(), survey, NOW);
+            let snapshot = ledger.snapshot();
+            let identity = &snapshot.sensors[0].identity;
+            assert_eq!(identity.location.as_deref(), Some("HQ"), "in {holds}");
+        }
+    }
+
+    #[test]
     fn a_sensor_leaves_with_the_location_that_holds_it() {
         let location = config::Location {
             id: "1".to_owned(),
