@@ -70,7 +70,7 @@ pub struct Tail {
     bytes: Bytes,
     checksum: Hasher,
     /// Of the first prefix that it followed, and mostly the only one: with a snapshot, what the exporter says of itself
-    /// changes too. Checksums take as long to combine as the rest of a scrape's answer takes to put together.
+    /// changes too. To combine checksums was a tenth of all instructions of a small scrape.
     joined: OnceLock<(Sum, Bytes)>,
 }
 

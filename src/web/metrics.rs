@@ -22,7 +22,7 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 /// What is left of it for rendering and the way back.
 const TIMEOUT_MARGIN: Duration = Duration::from_millis(500);
 
-// Of an answer. To look at each of their bytes again takes longer than to put the answer together.
+// Of every answer, made once: a text is looked at byte by byte before it may be a header.
 static TEXT: HeaderValue = HeaderValue::from_static(Format::Text.content_type());
 static OPEN_METRICS: HeaderValue = HeaderValue::from_static(Format::OpenMetrics.content_type());
 static VARY: HeaderValue = HeaderValue::from_static("Accept, Accept-Encoding");

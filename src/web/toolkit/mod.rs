@@ -1,8 +1,9 @@
 //! `--web.config.file`: TLS, users, headers and a rate limit, by the file that all Prometheus exporters take.
 //!
 //! `file` reads it, `tls` and `client_certificate` make of it what a connection is accepted with, `transport` accepts one,
-//! `users` and `limit` judge a request. [`Toolkit`] holds what is in force and [`Toolkit::watch`] takes up changes. Routes
-//! and limits of the server itself are not here. `cli` makes one; `server` and the router ask it.
+//! `users` and `limit` judge a request. [`Toolkit`] holds what is in force, [`Toolkit::watch`] takes up changes of the file
+//! and [`Toolkit::follow`] goes by another. Routes and limits of the server itself are not here. `cli` makes one; `server`
+//! and the router ask it.
 //!
 //! Order of a request: rate limit (429), headers, user (401), route. Health and readiness pass the first and the third.
 
