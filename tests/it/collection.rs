@@ -128,15 +128,16 @@ async fn failures_are_told_once_when_they_begin_and_once_when_they_have_ended() 
             failures(scrape, "sensor", "malformed") >= count
         })
     };
+    let (begins, ends) = ("requests to the API fail", "collection is whole again");
     let told = || {
         let log = exporter.output();
-        ["requests to the API fail", "collection is whole again"]
-            .map(|line| log.matches(line).count())
+        [begins, ends].map(|line| log.matches(line).count())
     };
     exporter.scrape().await;
     assert_eq!(told(), [0, 0], "all is well");
     cloud.fault(&fault, true);
     failed(3.0).await;
+    exporter.says(begins).await;
     assert_eq!(told(), [1, 0]);
     cloud.fault(&fault, false);
     exporter
@@ -144,9 +145,11 @@ async fn failures_are_told_once_when_they_begin_and_once_when_they_have_ended() 
             scrape.sum("lightfi_sensor_read_success") == 10.0
         })
         .await;
+    exporter.says(ends).await;
     assert_eq!(told(), [1, 1]);
     cloud.fault(&fault, true);
     failed(8.0).await;
+    exporter.says_times(begins, 2).await;
     assert_eq!(told(), [2, 1], "another time is told too");
 }
 

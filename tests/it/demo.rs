@@ -151,15 +151,13 @@ async fn a_machine_without_certificate_authorities_will_do() {
         .args(["demo", "--sensors=2", "--web.listen-address=127.0.0.1:0"]);
     let demo = Exporter::spawn(command, directory);
     assert_eq!(demo.scrape().await.value("lightfi_up"), Some(1.0));
-    let log = demo.output();
-    assert!(log.contains("no certificate authorities"), "{log}");
+    demo.says("no certificate authorities").await;
 }
 
 #[tokio::test]
 async fn it_says_where_to_look() {
     let demo = Exporter::demo(&["--web.telemetry-path=/probe"]);
-    let said = demo.output();
-    assert!(said.contains(&format!("{}/probe", demo.url)), "{said}");
+    demo.says(&format!("{}/probe", demo.url)).await;
     assert_eq!(demo.get("/probe").await.status(), 200);
     assert_eq!(demo.get("/metrics").await.status(), 404);
     let page = demo.get("/").await.text().await.expect("a page");

@@ -152,6 +152,27 @@ impl Exporter {
             .join("\n")
     }
 
+    /// All it wrote, once these words are in it.
+    pub async fn says(&self, words: &str) -> String {
+        self.says_times(words, 1).await
+    }
+
+    /// All it wrote, once these words are in it so often: a line may come after the metric that tells of the same event.
+    pub async fn says_times(&self, words: &str, times: usize) -> String {
+        let start = Instant::now();
+        loop {
+            let output = self.output();
+            if output.matches(words).count() >= times {
+                return output;
+            }
+            assert!(
+                start.elapsed() < PATIENCE,
+                "{words:?} is not there {times} times:\n{output}"
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     pub async fn get(&self, path: &str) -> reqwest::Response {
         let url = format!("{}{path}", self.url);
         reqwest::Client::builder()

@@ -150,11 +150,7 @@ async fn a_bad_configuration_is_refused_and_the_old_one_stays() {
     let scrape = exporter.scrape().await;
     assert_eq!(scrape.value(good), Some(0.0));
     assert_eq!(known(&scrape).len(), 4);
-    assert!(
-        exporter.output().contains("the old one stays in force"),
-        "{}",
-        exporter.output()
-    );
+    exporter.says("the old one stays in force").await;
 
     fs::write(&file, config(&cloud, &ids, "")).expect("written");
     assert_eq!(post(&exporter).await.0, 200);

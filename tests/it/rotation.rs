@@ -349,13 +349,9 @@ async fn lost_for_good_is_told_and_mended(cloud: &Cloud, config: &Path, token: &
         "{}",
         scrape.body
     );
-    assert!(
-        exporter.output().contains("reason=invalid_grant"),
-        "{}",
-        exporter.output()
-    );
+    let output = exporter.says("reason=invalid_grant").await;
     for word in ["broken", "cannot use the token store"] {
-        assert!(!exporter.output().contains(word), "{}", exporter.output());
+        assert!(!output.contains(word), "{output}");
     }
     fs::write(token, cloud.simulator.replace_refresh_token()).expect("written");
     recovers(&exporter).await;
@@ -534,6 +530,7 @@ async fn trouble(
         Some(1.0),
         "{what}"
     );
+    exporter.says("access tokens can be had again").await;
     let ended = said(exporter, "access tokens can be had again");
     assert_eq!(ended.len(), 1, "{what}: {ended:?}");
     let told = said(exporter, "cannot renew the access token");

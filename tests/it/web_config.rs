@@ -624,7 +624,7 @@ async fn changes_are_taken_up_and_bad_ones_leave_the_last_good_in_use() {
     .await;
     for key in ["http_server_config.http2", "rate_limit"] {
         let words = format!("{key} has changed: it takes effect after a restart");
-        assert!(exporter.output().contains(&words), "{}", exporter.output());
+        exporter.says(&words).await;
     }
 
     // A key that is not the certificate's, in place; then the file removed.
