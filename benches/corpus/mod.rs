@@ -62,7 +62,7 @@ impl Refreshes {
         });
         Self {
             targets: Arc::new(Targets {
-                sensors: listed.collect(),
+                sensors: listed.collect::<Arc<[_]>>().into(),
                 locations: [].into(),
                 slots: usize::MAX,
                 interval: INTERVAL,

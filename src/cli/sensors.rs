@@ -1,6 +1,9 @@
 //! `sensors`: what the configured locations contain, as a table, as JSON, or as YAML to paste.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    sync::Arc,
+};
 
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -61,7 +64,7 @@ pub(super) async fn run(
             recursive: true,
         });
     }
-    config.sensors.clear();
+    config.sensors = Arc::default();
     let exporter = Exporter::new(config, Proxies::OfEnvironment).await?;
     let (collector, _) = Collector::new(exporter.assignment());
 

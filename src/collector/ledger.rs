@@ -390,7 +390,7 @@ mod tests {
     const NOW: f64 = 1_716_301_234.0;
 
     fn listing(sensors: &[config::Sensor]) -> Listed {
-        sensors.iter().cloned().collect()
+        Listed::from(Arc::<[config::Sensor]>::from(sensors))
     }
 
     fn listed(id: &str) -> config::Sensor {

@@ -77,7 +77,7 @@ impl Assignment {
             client,
             tokens,
             targets: Arc::new(Targets {
-                sensors: config.sensors.iter().cloned().collect(),
+                sensors: config.sensors.clone().into(),
                 locations: config.locations.iter().cloned().collect(),
                 slots: config.api.max_concurrency,
                 interval: config.effective_interval(),

@@ -35,25 +35,42 @@ const HUNG_SHARE: f64 = 0.1;
 
 /// Sensors that a configuration lists, by id, each once.
 #[derive(Debug, Clone)]
-pub struct Listed(Box<[Sensor]>);
+pub struct Listed {
+    /// Shared with the configuration, in its order.
+    sensors: Arc<[Sensor]>,
+    /// Where they stand there.
+    by_id: Box<[u32]>,
+}
 
-impl FromIterator<Sensor> for Listed {
-    fn from_iter<I: IntoIterator<Item = Sensor>>(sensors: I) -> Self {
-        let mut sensors: Vec<_> = sensors.into_iter().collect();
-        sensors.sort_by(|a, b| a.id.cmp(&b.id));
-        sensors.dedup_by(|later, first| later.id == first.id);
-        Self(sensors.into())
+impl From<Arc<[Sensor]>> for Listed {
+    fn from(sensors: Arc<[Sensor]>) -> Self {
+        let id = |at: &u32| &sensors[*at as usize].id;
+        let mut by_id: Vec<u32> = (0..).take(sensors.len()).collect();
+        by_id.sort_by(|a, b| id(a).cmp(id(b)));
+        by_id.dedup_by(|later, first| id(later) == id(first));
+        Self {
+            by_id: by_id.into(),
+            sensors,
+        }
     }
 }
 
 impl Listed {
-    pub(super) fn iter(&self) -> std::slice::Iter<'_, Sensor> {
-        self.0.iter()
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Sensor> {
+        self.by_id.iter().map(|at| self.at(*at))
     }
 
     pub(super) fn get(&self, id: &str) -> Option<&Sensor> {
-        let place = self.0.binary_search_by(|sensor| (*sensor.id).cmp(id));
-        place.ok().map(|place| &self.0[place])
+        let place = self.by_id.binary_search_by(|at| (*self.at(*at).id).cmp(id));
+        place.ok().map(|place| self.at(self.by_id[place]))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.sensors.is_empty()
+    }
+
+    fn at(&self, at: u32) -> &Sensor {
+        &self.sensors[at as usize]
     }
 }
 
@@ -267,7 +284,7 @@ impl Round {
         let (targets, mut ledger) = (&*self.targets, self.ledger);
         let (locations_failed, locations_good) = self.survey.tally();
         let succeeded = locations_good > 0 || self.direct.iter().any(|(_, own)| own.is_some());
-        let needs_none = targets.sensors.0.is_empty() && targets.locations.is_empty();
+        let needs_none = targets.sensors.is_empty() && targets.locations.is_empty();
         let up = succeeded || needs_none;
         ledger.close(&targets.sensors, self.direct, self.survey, unix_now);
         let excess = ledger.excess();
@@ -421,7 +438,7 @@ mod tests {
             recursive: true,
         });
         Arc::new(Targets {
-            sensors: listed.collect(),
+            sensors: listed.collect::<Arc<[_]>>().into(),
             locations: locations.collect(),
             slots: 8,
             interval: 60 * SECOND,
@@ -502,6 +519,35 @@ mod tests {
             ..
         } = ledger.summary;
         assert_eq!((up, duration, last_success), (true, SECOND, Some(NOW)));
+    }
+
+    #[test]
+    fn what_one_sensor_has_too_much_and_what_all_have_is_left_out_together() {
+        let start = Instant::now();
+        let mut targets = targets(&["A", "B"], &[]);
+        Arc::make_mut(&mut targets).max_series = 205;
+        let mut round = begin(&targets, Ledger::default(), start);
+        for (name, attempt) in sent(&mut round, start) {
+            let items = match &*name {
+                "sensor A" => (0..203)
+                    .map(|n| Item::Reading {
+                        var_name: format!("variable {n}"),
+                        time: NOW,
+                        value: 1.0,
+                    })
+                    .collect(),
+                _ => items(),
+            };
+            let reply = Reply::Sensor(SensorReply { name: None, items });
+            round.ended(attempt, Ok(reply), start, NOW);
+        }
+        let (ledger, _) = round.close(start + SECOND, NOW);
+        let Summary {
+            sensors_dropped,
+            readings_dropped,
+            ..
+        } = ledger.summary;
+        assert_eq!((sensors_dropped, readings_dropped), (1, 3 + 1));
     }
 
     #[test]

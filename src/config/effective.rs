@@ -1,7 +1,8 @@
 //! The configuration in force as YAML, for people and for `/config`: itself a valid configuration, without its secrets.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{ClientAuth, Config, Credential, LogFormat, Mode, duration};
@@ -9,6 +10,28 @@ use crate::catalog::Override;
 
 /// Stands for every secret.
 const SECRET: &str = "<secret>";
+
+/// In the order of `default.yaml`.
+#[derive(Serialize)]
+struct Whole<'a> {
+    api: Value,
+    oauth: Map<String, Value>,
+    collect: Value,
+    sensors: Vec<Listed<'a>>,
+    locations: Vec<Value>,
+    metrics: Value,
+    web: Value,
+    log: Value,
+}
+
+/// One of `sensors`: no [`Value`], as there may be a hundred thousand.
+#[derive(Serialize)]
+struct Listed<'a> {
+    id: &'a str,
+    name: Option<&'a str>,
+    location: Option<&'a str>,
+    labels: &'a BTreeMap<String, String>,
+}
 
 /// Writes all keys; those that are not set are `null`.
 pub fn to_yaml(config: &Config) -> String {
@@ -61,21 +84,18 @@ pub fn to_yaml(config: &Config) -> String {
         .iter()
         .map(|(var_name, over)| (var_name.clone(), variable(over)))
         .collect();
-    let sensors: Vec<Value> = sensors
-        .iter()
-        .map(|sensor| {
-            json!({
-                "id": &*sensor.id, "name": sensor.name.as_deref(), "location": sensor.location.as_deref(),
-                "labels": sensor.labels,
-            })
-        })
-        .collect();
+    let sensors = sensors.iter().map(|sensor| Listed {
+        id: &sensor.id,
+        name: sensor.name.as_deref(),
+        location: sensor.location.as_deref(),
+        labels: &sensor.labels,
+    });
     let locations: Vec<Value> = locations
         .iter()
         .map(|location| json!({"id": location.id, "name": location.name, "recursive": location.recursive}))
         .collect();
-    let whole = json!({
-        "api": {
+    let whole = Whole {
+        api: json!({
             "url": api.url.as_str(),
             "timeout": duration::format(api.timeout),
             "max_concurrency": api.max_concurrency,
@@ -83,9 +103,9 @@ pub fn to_yaml(config: &Config) -> String {
             "max_response_bytes": api.max_response_bytes,
             "allow_insecure": api.allow_insecure,
             "ca_file": path(api.ca_file.as_deref()),
-        },
-        "oauth": oauth_keys,
-        "collect": {
+        }),
+        oauth: oauth_keys,
+        collect: json!({
             "mode": match collect.mode {
                 Mode::Interval => "interval",
                 Mode::Scrape => "scrape",
@@ -93,28 +113,28 @@ pub fn to_yaml(config: &Config) -> String {
             "interval": duration::format(collect.interval),
             "stale_after": duration::format(collect.stale_after),
             "max_series": collect.max_series,
-        },
-        "sensors": sensors,
-        "locations": locations,
-        "metrics": {
+        }),
+        sensors: sensors.collect(),
+        locations,
+        metrics: json!({
             "reading_timestamps": metrics.reading_timestamps,
             "variables": variables,
-        },
-        "web": {
+        }),
+        web: json!({
             "listen_address": web.listen_address,
             "telemetry_path": web.telemetry_path,
             "config_file": path(web.config_file.as_deref()),
             "max_requests": web.max_requests,
             "enable_lifecycle": web.enable_lifecycle,
-        },
-        "log": {
+        }),
+        log: json!({
             "level": log.level.as_str().to_ascii_lowercase(),
             "format": match log.format {
                 LogFormat::Logfmt => "logfmt",
                 LogFormat::Json => "json",
             },
-        },
-    });
+        }),
+    };
     serde_saphyr::to_string(&whole).expect("maps with text keys, texts and numbers are YAML")
 }
 

@@ -3,6 +3,8 @@
 //!
 //! Values stay texts, lists and maps here; `read` gives them types. The keys that exist are those of `default.yaml`.
 
+use std::borrow::Cow;
+
 use figment::{
     Figment, Metadata, Profile, Provider,
     value::{Dict, Empty, Map, Tag, Value},
@@ -82,7 +84,6 @@ impl Layers {
             checked.root(node)
         });
         let from_environment = of_environment(environment, &defaults, &mut problems, &mut warnings);
-        let mut lists = Lists::default();
         let layers = [
             (Origin::Defaults, defaults),
             (Origin::File, from_file),
@@ -91,15 +92,13 @@ impl Layers {
         ];
         let figment = layers
             .into_iter()
-            .fold(Figment::new(), |figment, (origin, mut dict)| {
-                lists.take(origin, &mut dict);
+            .fold(Figment::new(), |figment, (origin, dict)| {
                 figment.merge(Layer(origin, dict))
             });
-        let mut merged = figment.find_value("").map_or_else(
+        let merged = figment.find_value("").map_or_else(
             |_| Dict::new(),
             |value| value.into_dict().unwrap_or_default(),
         );
-        lists.give_back(&mut merged, |tag| Origin::of(&figment, tag));
         Self {
             merged: Value::Dict(Tag::Default, merged),
             problems,
@@ -117,6 +116,21 @@ impl Layers {
             let list = dict.and_then(|dict| dict.get(key)?.as_array());
             list.is_some_and(|list| !list.is_empty())
         })
+    }
+
+    /// The items of the list at `path`, which merging has left as `merged`, one by one: a building's whole tree of them
+    /// would be the most that is ever held.
+    pub(super) fn items<'a>(
+        &'a self,
+        path: &[Step],
+        (tag, merged): (Tag, &'a [Value]),
+    ) -> impl Iterator<Item = Cow<'a, Value>> {
+        let of_file = match (path, &self.file, Origin::of(&self.figment, tag)) {
+            ([Step::Key(key)], Some((_, node)), Some(Origin::File)) => list_of(node, key),
+            _ => &[],
+        };
+        let of_file = of_file.iter().map(move |node| Cow::Owned(value(node, tag)));
+        of_file.chain(merged.iter().map(Cow::Borrowed))
     }
 
     /// A problem with the value at `path`, which `tag` belongs to.
@@ -187,54 +201,6 @@ impl Origin {
     }
 }
 
-/// The lists of the layers while figment merges the rest. It merges no lists, the last layer's stands; but it copies all
-/// that it holds, and lists are as long as a building is large.
-#[derive(Default)]
-struct Lists(Vec<(Origin, String, Vec<Value>)>);
-
-impl Lists {
-    /// Leaves empty ones in their place.
-    fn take(&mut self, origin: Origin, layer: &mut Dict) {
-        for (key, value) in layer {
-            if let Value::Array(_, list) = value {
-                self.0.push((origin, key.clone(), std::mem::take(list)));
-            }
-        }
-    }
-
-    /// Puts those that stand back, as of the layer they came from.
-    fn give_back(self, merged: &mut Dict, origin_of: impl Fn(Tag) -> Option<Origin>) {
-        for (origin, key, list) in self.0 {
-            if let Some(Value::Array(tag, place)) = merged.get_mut(&key)
-                && origin_of(*tag) == Some(origin)
-            {
-                *place = list.into_iter().map(|value| tagged(value, *tag)).collect();
-            }
-        }
-    }
-}
-
-/// As figment marks what it has merged.
-fn tagged(value: Value, tag: Tag) -> Value {
-    match value {
-        Value::String(_, text) => Value::String(tag, text),
-        Value::Char(_, char) => Value::Char(tag, char),
-        Value::Bool(_, bool) => Value::Bool(tag, bool),
-        Value::Num(_, number) => Value::Num(tag, number),
-        Value::Empty(_, empty) => Value::Empty(tag, empty),
-        Value::Dict(_, dict) => {
-            let entries = dict
-                .into_iter()
-                .map(|(key, value)| (key, tagged(value, tag)));
-            Value::Dict(tag, entries.collect())
-        }
-        Value::Array(_, list) => Value::Array(
-            tag,
-            list.into_iter().map(|value| tagged(value, tag)).collect(),
-        ),
-    }
-}
-
 /// One layer as figment takes it.
 struct Layer(Origin, Dict);
 
@@ -291,26 +257,36 @@ fn line_of(root: &Node, path: &[Step]) -> Option<usize> {
     line
 }
 
+/// The list at the top of the file under `key`.
+fn list_of<'a>(root: &'a Node, key: &str) -> &'a [Node] {
+    let Kind::Map(entries) = &root.kind else {
+        return &[];
+    };
+    let node = entries.iter().find(|(at, _)| at.text == key);
+    match node.map(|(_, node)| &node.kind) {
+        Some(Kind::List(items)) => items,
+        _ => &[],
+    }
+}
+
 fn defaults() -> Dict {
     let node = yaml::parse(DEFAULTS).expect("the embedded default.yaml is valid, says a test");
-    match value(&node) {
+    match value(&node, Tag::Default) {
         Value::Dict(_, dict) => dict,
         _ => Dict::new(),
     }
 }
 
-fn value(node: &Node) -> Value {
+fn value(node: &Node, tag: Tag) -> Value {
     match &node.kind {
-        Kind::Null => Value::Empty(Tag::Default, Empty::None),
-        Kind::Text(text) => Value::String(Tag::Default, text.clone()),
-        Kind::List(items) => Value::Array(Tag::Default, items.iter().map(value).collect()),
-        Kind::Map(entries) => Value::Dict(
-            Tag::Default,
-            entries
-                .iter()
-                .map(|(key, node)| (key.text.clone(), value(node)))
-                .collect(),
-        ),
+        Kind::Null => Value::Empty(tag, Empty::None),
+        Kind::Text(text) => Value::String(tag, text.clone()),
+        Kind::List(items) => Value::Array(tag, items.iter().map(|item| value(item, tag)).collect()),
+        Kind::Map(entries) => {
+            let entries = entries.iter();
+            let entries = entries.map(|(key, node)| (key.text.clone(), value(node, tag)));
+            Value::Dict(tag, entries.collect())
+        }
     }
 }
 
@@ -330,7 +306,7 @@ impl Checked<'_> {
             Kind::Map(entries) => entries,
             Kind::Text(_) | Kind::List(_) => {
                 *self.is_whole = false;
-                let found = kind_for_display(&value(root));
+                let found = kind_for_display(&value(root, Tag::Default));
                 self.refuse(
                     root.line,
                     format!("found {found} instead of sections such as \"oauth:\""),
@@ -350,14 +326,16 @@ impl Checked<'_> {
                 }
                 (Some(Value::Dict(..)), _) => {
                     *self.is_whole = false;
-                    let found = kind_for_display(&value(node));
+                    let found = kind_for_display(&value(node, Tag::Default));
                     self.refuse(
                         key.line,
                         format!("{}: found {found} instead of keys", key.text),
                     );
                     continue;
                 }
-                (Some(_), _) => value(node),
+                // figment merges no lists, the last layer's stands; but it copies what it holds: see `Layers::items`.
+                (Some(_), Kind::List(_)) => Value::Array(Tag::Default, Vec::new()),
+                (Some(_), _) => value(node, Tag::Default),
             };
             dict.insert(key.text.clone(), checked);
         }
@@ -378,7 +356,7 @@ impl Checked<'_> {
                     unknown_key(section, &key.text, self.known(section)),
                 );
             } else if !matches!(node.kind, Kind::Null) {
-                dict.insert(key.text.clone(), value(node));
+                dict.insert(key.text.clone(), value(node, Tag::Default));
             }
         }
         dict
@@ -562,7 +540,7 @@ fn list(text: &str) -> Result<Value, String> {
     let first = text.split(',').next().unwrap_or_default().trim();
     if first.starts_with('[') && parse_listen_address(first).is_err() {
         return match yaml::parse(text.trim()) {
-            Ok(node) if matches!(node.kind, Kind::List(_)) => Ok(value(&node)),
+            Ok(node) if matches!(node.kind, Kind::List(_)) => Ok(value(&node, Tag::Default)),
             Ok(_) => Err("not a list, write a,b or [a, b]".to_owned()),
             Err(yaml::Invalid { message, .. }) => Err(message),
         };

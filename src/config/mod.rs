@@ -264,7 +264,7 @@ pub struct Config {
     /// When readings are fetched and how long they count.
     pub collect: Collect,
     /// Sensors asked for one by one; ids are unique.
-    pub sensors: Vec<Sensor>,
+    pub sensors: Arc<[Sensor]>,
     /// Locations asked for whole; ids are unique.
     pub locations: Vec<Location>,
     /// What becomes of the readings.

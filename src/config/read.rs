@@ -349,14 +349,14 @@ impl Reader<'_> {
         let Some(value) = at.value else {
             return Vec::new();
         };
-        let Value::Array(_, items) = value else {
+        let Value::Array(tag, items) = value else {
             self.refuse_kind(at, value, "a list");
             return Vec::new();
         };
-        let items = items.iter().enumerate();
+        let items = self.layers.items(&at.path, (*tag, items)).enumerate();
         items
             .filter_map(|(index, item)| {
-                let at = at.below(Step::Index(index), Some(item));
+                let at = at.below(Step::Index(index), Some(&item));
                 read(self, &at).map(|item| (index, item))
             })
             .collect()

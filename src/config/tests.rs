@@ -576,9 +576,13 @@ proptest! {
     ) {
         let scale = if scale.is_finite() && scale != 0.0 { scale } else { 1.0 };
         let mut config = of_text(GOOD).unwrap().config;
-        config.sensors[0].name = Some(name.into()).filter(|name: &Arc<str>| !name.is_empty());
-        config.sensors[0].location = Some(path.into()).filter(|path: &Arc<str>| !path.is_empty());
-        config.sensors[0].labels.insert("x".to_owned(), label);
+        config.sensors = [Sensor {
+            id: "A".into(),
+            name: Some(name.into()).filter(|name: &Arc<str>| !name.is_empty()),
+            location: Some(path.into()).filter(|path: &Arc<str>| !path.is_empty()),
+            labels: [("x".to_owned(), label)].into(),
+        }]
+        .into();
         let over = Override { name: Some("alpha".to_owned()), help: Some(help), scale: Some(scale.abs()), ..Override::default() };
         config.metrics.variables.insert(var_name, over);
         let again = of_text(&to_yaml(&config)).map_err(|errors| TestCaseError::fail(format!("{errors}\n{}", to_yaml(&config))))?.config;

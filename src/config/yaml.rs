@@ -133,7 +133,11 @@ impl Builder {
                 if let Some((line, open)) = self.open.pop() {
                     let kind = match open {
                         Open::List(items) => Kind::List(items),
-                        Open::Map { entries, .. } => Kind::Map(entries),
+                        // There may be a hundred thousand.
+                        Open::Map { mut entries, .. } => {
+                            entries.shrink_to_fit();
+                            Kind::Map(entries)
+                        }
                     };
                     self.place(Node { line, kind });
                 }

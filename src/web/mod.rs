@@ -36,7 +36,7 @@ use tower_service::Service as _;
 use self::toolkit::Toolkit;
 use crate::{
     collector,
-    config::{self, Config},
+    config::Config,
     oauth::TokenSource,
     publisher::{Publisher, Tails},
 };
@@ -81,8 +81,7 @@ pub struct Site {
     /// One permit a scrape; `None` = no limit.
     scrapes: Option<Arc<Semaphore>>,
     lifecycle: bool,
-    /// For `/config`: the effective configuration, without secrets.
-    config: String,
+    config: lifecycle::Effective,
 }
 
 impl App {
@@ -95,7 +94,7 @@ impl App {
             telemetry_path: web.telemetry_path.clone(),
             scrapes: (limit > 0).then(|| Arc::new(Semaphore::new(limit))),
             lifecycle: web.enable_lifecycle,
-            config: config::to_yaml(config),
+            config: lifecycle::Effective::of(config),
         }
     }
 }

@@ -171,7 +171,7 @@ impl Setup {
             recursive: *recursive,
         };
         Targets {
-            sensors: self.listed.iter().map(sensor).collect(),
+            sensors: self.listed.iter().map(sensor).collect::<Arc<[_]>>().into(),
             locations: self.roots.iter().map(location).collect(),
             slots: self.slots,
             interval: Duration::from_secs(self.interval),
