@@ -421,6 +421,7 @@ mod tests {
             ("gzip;q=0.001", true),
             ("gzip;q=1.0, identity; q=0.5, *;q=0", true),
             ("gzip, identity", true),
+            (",gzip", true),
             ("identity;q=0, *", true),
             ("", false),
             ("br", false),
