@@ -422,6 +422,7 @@ mod tests {
             ("gzip;q=1.0, identity; q=0.5, *;q=0", true),
             ("gzip, identity", true),
             (",gzip", true),
+            ("\"x\"\\, gzip", true),
             ("identity;q=0, *", true),
             ("", false),
             ("br", false),
@@ -436,6 +437,7 @@ mod tests {
             ("identity;q=0, *;q=0", false),
             ("gzip;q=x", false),
             ("gzipped", false),
+            ("\"x, gzip, y\"", false),
         ] {
             let expected = if gzip {
                 Encoding::Gzip
