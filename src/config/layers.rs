@@ -109,7 +109,7 @@ impl Layers {
         }
     }
 
-    /// Whether any sensor or location is listed.
+    /// Whether any sensor or location is listed outside the file.
     pub(super) fn names_a_target(&self) -> bool {
         let dict = self.merged.as_dict();
         ["sensors", "locations"].into_iter().any(|key| {
