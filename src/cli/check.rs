@@ -178,7 +178,7 @@ async fn online(config: Config, mut report: Report) -> Result<(), Failure> {
         }
         Err(what) => report.note(
             "routes",
-            format_args!("the API's document cannot be had: {what}"),
+            format_args!("GET /openapi.json, the API's document, cannot be had: {what}"),
         )?,
     }
     report.summary()

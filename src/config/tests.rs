@@ -386,6 +386,25 @@ fn the_interval_stretches_to_the_rate_with_room_for_the_last_answer() {
 }
 
 #[test]
+fn what_takes_a_restart_is_kept_and_named() {
+    let before = of_text(GOOD).unwrap().config;
+    let web =
+        "web: {listen_address: [':1'], telemetry_path: /t}\nlog: {format: json, level: debug}\n";
+    let mut after = of_text(&format!("{GOOD}{web}")).unwrap().config;
+    let kept = after.keep_what_takes_a_restart(&before);
+    assert_eq!(kept.len(), 2, "{kept:?}");
+    for (sentence, key) in kept.iter().zip(["web.listen_address", "log.format"]) {
+        let words = format!("{key} has changed: that takes a restart, the old one stays in force");
+        assert_eq!(*sentence, words);
+    }
+    assert_eq!(after.web.listen_address, before.web.listen_address);
+    assert_eq!(after.log.format, before.log.format);
+    assert_eq!(after.web.telemetry_path, "/t");
+    assert_eq!(after.log.level, tracing::Level::DEBUG);
+    assert!(after.keep_what_takes_a_restart(&before).is_empty());
+}
+
+#[test]
 fn a_hundred_thousand_sensors_are_read() {
     let mut text = GOOD.replace("[A]", "").to_owned();
     for n in 0..100_000 {

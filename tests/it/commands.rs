@@ -5,12 +5,14 @@ use std::{
     time::Duration,
 };
 
+use axum::{Router, routing::get};
 use lightfi_exporter::simulator::{Listing, Options};
 use tempfile::TempDir;
 
 use crate::{
     cloud::Cloud,
-    exporter::{command, coverage},
+    exporter::{Exporter, command, coverage},
+    odd_cloud::{self, GOOD},
 };
 
 /// Runs a command against `config` while the cloud answers.
@@ -136,6 +138,86 @@ async fn check_online_names_what_fails() {
     assert!(
         !out.contains("collection:"),
         "without a token nothing is asked for\n{out}"
+    );
+}
+
+#[tokio::test]
+async fn check_online_compares_the_routes_with_the_document_of_the_api() {
+    const DOCUMENT: &str =
+        r#"{"paths": {"/sensors/{sensor_id}": {"get": {}}, "/locations": {"post": {}}}}"#;
+    let sensor = Router::new().route("/sensors/{id}", get(async || GOOD));
+    let documented = sensor
+        .clone()
+        .route("/openapi.json", get(async || DOCUMENT));
+    for (routes, lines) in [
+        (
+            documented,
+            &[
+                "warning routes: GET /locations/{}/ is not in the API's document",
+                "warning routes: GET /locations is not in the API's document",
+                "summary: everything works, 2 warnings",
+            ][..],
+        ),
+        (
+            sensor,
+            &[
+                "note    routes: GET /openapi.json, the API's document, cannot be had: HTTP 404",
+                "summary: everything works\n",
+            ],
+        ),
+    ] {
+        let config = odd_cloud::serve(routes, Duration::ZERO).await + "sensors: [A]\n";
+        let (code, out, _) = run(&config, &["check", "--online"]).await;
+        assert_eq!(code, Some(0), "{out}");
+        for line in lines {
+            assert!(out.contains(line), "no {line:?} in\n{out}");
+        }
+        assert_eq!(out.matches("routes:").count(), lines.len() - 1, "{out}");
+    }
+}
+
+#[tokio::test]
+async fn check_health_asks_the_exporter_that_runs() {
+    let demo = Exporter::demo(&["--sensors=2"]);
+    demo.scrape().await;
+    for (path, expected, words) in [
+        ("", 0, "healthy\n"),
+        ("/", 0, "healthy\n"),
+        ("/-/ready", 0, "healthy\n"),
+        ("/absent", 1, "/absent answers 404 Not Found"),
+    ] {
+        let health = format!("--health={}{path}", demo.url);
+        let Output {
+            status,
+            stdout,
+            stderr,
+        } = command()
+            .args(["check", &health])
+            .output()
+            .expect("the binary starts");
+        assert_eq!(status.code(), Some(expected), "{path}");
+        let said = [stdout, stderr].concat();
+        let said = String::from_utf8(said).expect("it writes text");
+        assert!(said.contains(words), "{path}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_far_larger_than_any_configuration_is_not_read() {
+    let directory = TempDir::new().expect("a temporary directory");
+    let file = directory.path().join("endless.yaml");
+    let endless = std::fs::File::create(&file).expect("created");
+    endless.set_len((128 << 20) + 1).expect("it takes no room");
+    let output = command()
+        .args(["check", "--config.file"])
+        .arg(&file)
+        .output()
+        .expect("the binary starts");
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        said.contains("endless.yaml: cannot be read: larger than 134217728 bytes"),
+        "{said}"
     );
 }
 

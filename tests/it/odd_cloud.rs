@@ -27,10 +27,10 @@ use crate::{
     tls::Pki,
 };
 
-const GOOD: &str = r#"{"data":[{"var_name":"CO2ppm","time":1716301234,"value":500}]}"#;
+pub const GOOD: &str = r#"{"data":[{"var_name":"CO2ppm","time":1716301234,"value":500}]}"#;
 
 /// Serves `routes` and a token endpoint that takes its time; gives the beginning of a configuration for it.
-async fn serve(routes: Router, token_takes: Duration) -> String {
+pub async fn serve(routes: Router, token_takes: Duration) -> String {
     let token = move || async move {
         tokio::time::sleep(token_takes).await;
         r#"{"access_token":"opaque","expires_in":3600,"token_type":"Bearer"}"#

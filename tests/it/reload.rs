@@ -139,6 +139,22 @@ async fn an_overridden_variable_shows_without_a_fetch() {
 }
 
 #[tokio::test]
+async fn what_takes_a_restart_is_told_and_stays() {
+    let (cloud, exporter, file, ids) = start().await;
+    let other = config(&cloud, &ids[..1], "log: {format: json, level: debug}\n");
+    fs::write(&file, other).expect("written");
+    assert_eq!(post(&exporter).await.0, 200);
+    let words = "log.format has changed: that takes a restart, the old one stays in force";
+    exporter.says(words).await;
+    let shown = exporter.get("/config").await.text().await;
+    let shown = shown.expect("a whole body");
+    assert!(shown.contains("format: logfmt"), "{shown}");
+    assert!(shown.contains("level: debug"), "{shown}");
+    assert_eq!(known(&exporter.scrape().await).len(), 1);
+    exporter.says("level=debug").await;
+}
+
+#[tokio::test]
 async fn a_bad_configuration_is_refused_and_the_old_one_stays() {
     let (cloud, exporter, file, ids) = start().await;
     let good = "lightfi_exporter_config_last_reload_successful";
