@@ -31,7 +31,7 @@ pub struct Pki {
 impl Pki {
     pub fn new() -> Self {
         let directory = TempDir::new().unwrap();
-        let ca = authority("the CA");
+        let ca = authority("the CA", |_| ());
         fs::write(directory.path().join("ca.crt"), ca.pem()).unwrap();
         let pki = Self { directory, ca };
         pki.issue(
@@ -53,10 +53,17 @@ impl Pki {
 
     /// `NAME.crt` and `NAME.key` by the CA.
     pub fn issue(&self, name: &str, names: &[&str], purpose: ExtendedKeyUsagePurpose) {
+        self.issue_with(name, |params| {
+            params.subject_alt_names = names.iter().map(|name| san(name)).collect();
+            params.extended_key_usages = vec![purpose];
+        });
+    }
+
+    /// The same, with what `more` says of it.
+    pub fn issue_with(&self, name: &str, more: impl FnOnce(&mut CertificateParams)) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.subject_alt_names = names.iter().map(|name| san(name)).collect();
-        params.extended_key_usages = vec![purpose];
+        more(&mut params);
         let certificate = params.signed_by(&key, &self.ca).unwrap();
         self.write(&format!("{name}.crt"), &certificate.pem());
         self.write(&format!("{name}.key"), &key.serialize_pem());
@@ -64,7 +71,12 @@ impl Pki {
 
     /// `NAME.crt` and `NAME.key`, an authority of its own.
     pub fn self_signed(&self, name: &str) {
-        let authority = authority(name);
+        self.self_signed_with(name, |_| ());
+    }
+
+    /// The same, with what `more` says of it.
+    pub fn self_signed_with(&self, name: &str, more: impl FnOnce(&mut CertificateParams)) {
+        let authority = authority(name, more);
         self.write(&format!("{name}.crt"), &authority.pem());
         self.write(&format!("{name}.key"), &authority.key().serialize_pem());
     }
@@ -102,12 +114,16 @@ impl Pki {
     }
 }
 
-fn authority(name: &str) -> CertifiedIssuer<'static, KeyPair> {
+fn authority(
+    name: &str,
+    more: impl FnOnce(&mut CertificateParams),
+) -> CertifiedIssuer<'static, KeyPair> {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params
         .distinguished_name
         .push(rcgen::DnType::CommonName, name);
+    more(&mut params);
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
 }
 

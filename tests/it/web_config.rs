@@ -9,7 +9,7 @@ use std::{
 };
 
 use lightfi_exporter::web::toolkit::Toolkit;
-use rcgen::{ExtendedKeyUsagePurpose, KeyPair};
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair, date_time_ymd};
 use rustls::{CipherSuite, NamedGroup};
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
@@ -249,6 +249,137 @@ async fn each_client_auth_type_lets_in_whom_go_lets_in() {
             assert!(status.contains(expected), "{policy}, {who:?}: {status}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_client_stays_out_when_its_certificate_is_out_of_its_time_or_purpose() {
+    type Params = CertificateParams;
+    let purpose = |params: &mut Params, purpose| params.extended_key_usages = vec![purpose];
+    let expired = |params: &mut Params| params.not_after = date_time_ymd(2021, 1, 1);
+    let early = |params: &mut Params| params.not_before = date_time_ymd(3000, 1, 1);
+    let server = |params: &mut Params| purpose(params, ExtendedKeyUsagePurpose::ServerAuth);
+    let client = |params: &mut Params| purpose(params, ExtendedKeyUsagePurpose::ClientAuth);
+    let any = |params: &mut Params| purpose(params, ExtendedKeyUsagePurpose::Any);
+    let pki = Pki::new();
+    let mut clients = fs::read_to_string(pki.path("ca.crt")).unwrap();
+    let mut cases = Vec::new();
+    for (name, more, expected) in [
+        ("expired", &expired as &dyn Fn(&mut Params), "Expired"),
+        ("early", &early, "Expired"),
+        ("server", &server, "UnsupportedCertificate"),
+        ("client", &client, "200"),
+    ] {
+        let name = format!("issued-{name}");
+        pki.issue_with(&name, more);
+        cases.push((name, expected));
+    }
+    for (name, more, expected) in [
+        ("expired", &expired as &dyn Fn(&mut Params), "Expired"),
+        ("early", &early, "Expired"),
+        ("server", &server, "UnsupportedCertificate"),
+        ("client", &client, "200"),
+        ("any", &any, "200"),
+    ] {
+        let name = format!("listed-{name}");
+        pki.self_signed_with(&name, more);
+        clients += &fs::read_to_string(pki.path(&format!("{name}.crt"))).unwrap();
+        cases.push((name, expected));
+    }
+    pki.write("clients.crt", &clients);
+    let policy = "client_auth_type: RequireAndVerifyClientCert, client_ca_file: clients.crt";
+    let exporter = pki.serve(&format!(", {policy}"), "");
+    for (name, expected) in cases {
+        for newest in [12, 13] {
+            let client = Client {
+                newest: Some(newest),
+                ..pki.client().with(pki.path(&name))
+            };
+            let status = client.status(&exporter, "/metrics", "").await;
+            assert!(
+                status.contains(expected),
+                "{name}, TLS 1.{}: {status}",
+                newest - 10
+            );
+        }
+    }
+}
+
+#[test]
+fn files_that_hold_no_certificate_or_key_are_refused_with_what_is_wrong() {
+    let pki = Pki::new();
+    let pem =
+        |kind: &str, body: &str| format!("-----BEGIN {kind}-----\n{body}\n-----END {kind}-----\n");
+    pki.write("no.pem", "nothing\n");
+    pki.write("spoilt.crt", &pem("CERTIFICATE", "%%%%"));
+    pki.write("junk.crt", &pem("CERTIFICATE", "AAAA"));
+    pki.write("junk.key", &pem("PRIVATE KEY", "AAAA"));
+    fs::create_dir(pki.path("directory")).unwrap();
+    let pair = "failed to load X509KeyPair: ";
+    for (cert, key, more, wrong, words) in [
+        (
+            "spoilt.crt",
+            "server.key",
+            "",
+            ("cert", "spoilt.crt"),
+            "not valid PEM",
+        ),
+        (
+            "junk.crt",
+            "server.key",
+            "",
+            ("cert", "junk.crt"),
+            "the first certificate cannot be parsed",
+        ),
+        (
+            "server.crt",
+            "no.pem",
+            "",
+            ("key", "no.pem"),
+            "failed to find any PEM data of a private key without a passphrase",
+        ),
+        (
+            "server.crt",
+            "junk.key",
+            "",
+            ("key", "junk.key"),
+            "this kind of private key is not supported",
+        ),
+        (
+            "server.crt",
+            "server.key",
+            ", client_auth_type: RequireAndVerifyClientCert, client_ca_file: no.pem",
+            ("client_ca", "no.pem"),
+            "no certificate in PEM was found",
+        ),
+    ] {
+        let keys = format!("cert_file: {cert}, key_file: {key}{more}");
+        let file = pki.write("bad.yml", &format!("tls_server_config: {{{keys}}}\n"));
+        let found = match Toolkit::load(Some(&file)) {
+            Ok(_) => "accepted".to_owned(),
+            Err(errors) => errors.to_string(),
+        };
+        let (key, path) = (wrong.0, pki.path(wrong.1));
+        let pair = if key == "client_ca" { "" } else { pair };
+        let expected = format!(
+            "{}: tls_server_config.{key}_file ({}): {pair}{words}",
+            file.display(),
+            path.display()
+        );
+        assert_eq!(found, expected);
+    }
+    let file = pki.write(
+        "bad.yml",
+        "tls_server_config: {cert_file: server.crt, key_file: directory}\n",
+    );
+    let found = Toolkit::load(Some(&file))
+        .err()
+        .map(|errors| errors.to_string());
+    let expected = format!(
+        "{}: tls_server_config.key_file: failed to read {}: is a directory",
+        file.display(),
+        pki.path("directory").display()
+    );
+    assert_eq!(found, Some(expected));
 }
 
 #[tokio::test]
