@@ -42,6 +42,7 @@ pub(super) struct Source<'a> {
 
 /// The merged layers.
 pub(super) struct Layers {
+    /// A list at the top of the file stands empty here: [`Layers::items`] has what is in it.
     pub(super) merged: Value,
     pub(super) problems: Vec<Problem>,
     pub(super) warnings: Vec<String>,
