@@ -31,18 +31,21 @@ RUN case "$TARGETARCH" in \
 
 # Dependencies first, with an empty program around them: this layer stays until Cargo.lock changes.
 COPY Cargo.toml Cargo.lock build.rs ./
-RUN mkdir src \
+COPY crates/exporter-toolkit/Cargo.toml crates/exporter-toolkit/
+COPY crates/lightfi-simulator/Cargo.toml crates/lightfi-simulator/
+RUN mkdir src crates/exporter-toolkit/src crates/lightfi-simulator/src \
     && echo 'fn main() {}' > src/main.rs \
-    && touch src/lib.rs \
+    && touch src/lib.rs crates/exporter-toolkit/src/lib.rs crates/lightfi-simulator/src/lib.rs \
     && cargo build --release --locked \
-    && rm -r src
+    && rm -r src crates
 
 COPY askama.toml ./
+COPY crates crates
 COPY src src
 ARG REVISION=unknown
 ENV LIGHTFI_EXPORTER_REVISION=${REVISION}
 # The empty program was newer than the sources: their times must change for cargo to see them.
-RUN find src -name '*.rs' -exec touch {} + \
+RUN find src crates -name '*.rs' -exec touch {} + \
     && cargo build --release --locked \
     && cp target/*/release/lightfi-exporter /lightfi-exporter \
     # A place for the token store that its user may write.

@@ -1,7 +1,7 @@
 //! The log: on standard error, in logfmt or JSON, one line an event.
 //!
-//! Only this crate's own events follow `log.level`. Libraries tell of warnings at most: below that they write what goes
-//! over the wire, and that holds secrets.
+//! Only events of this workspace's crates follow `log.level`. Other libraries log warnings and errors only: below that
+//! they log what goes over the wire, and that holds secrets.
 
 use std::io;
 
@@ -10,7 +10,7 @@ use tracing_logfmt::{EventsFormatter, FieldsFormatter};
 use tracing_subscriber::{
     Layer, Registry,
     filter::Targets,
-    fmt::{self, time::UtcTime},
+    fmt::{self, time::SystemTime},
     layer::SubscriberExt,
     registry::LookupSpan,
     reload,
@@ -56,6 +56,8 @@ fn targets(level: Level) -> Targets {
     Targets::new()
         .with_default(libraries)
         .with_target(env!("CARGO_CRATE_NAME"), level)
+        .with_target("exporter_toolkit", level)
+        .with_target("lightfi_simulator", level)
 }
 
 fn layer<S: Subscriber + for<'a> LookupSpan<'a>>(
@@ -70,7 +72,7 @@ fn layer<S: Subscriber + for<'a> LookupSpan<'a>>(
         LogFormat::Json => lines
             .json()
             .flatten_event(true)
-            .with_timer(UtcTime::rfc_3339())
+            .with_timer(SystemTime)
             .boxed(),
     }
 }

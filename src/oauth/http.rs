@@ -9,14 +9,19 @@ use std::{
     fmt::Write as _,
     fs,
     path::PathBuf,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use bytes::{Bytes, BytesMut};
 use reqwest::{
-    Certificate, Client, ClientBuilder, Response,
+    Client, Response,
     header::{DATE, HeaderMap, HeaderName, RETRY_AFTER},
     redirect,
+};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject as _},
 };
 
 use crate::{config::Api, stats::Reason};
@@ -35,31 +40,46 @@ pub enum Proxies {
     None,
 }
 
-/// A client as section `api` describes it: time-out and certificate authorities. It follows no redirect, so that no
-/// secret and no bearer reaches a host that nobody configured.
+/// Returns a client with the timeout and the certificate authorities of section `api`. It speaks HTTP/1.1 only: a
+/// dead HTTP/2 connection would be used for every retry. It follows no redirect, so that no secret and no bearer
+/// token reaches a host that is not configured.
 pub fn http_client(api: &Api, proxies: Proxies) -> Result<Client, ClientError> {
-    let authorities = match &api.ca_file {
-        None => Vec::new(),
-        Some(path) => read_authorities(path)?,
-    };
-    match builder(api, proxies)
-        .tls_certs_merge(authorities.iter().cloned())
-        .build()
-    {
-        Ok(client) => Ok(client),
-        // A machine without a single authority can still talk to loopback, which is all that `demo` needs.
-        Err(error) if authorities.is_empty() => {
-            tracing::warn!(
-                error = describe(error),
-                "this system has no certificate authorities: https fails until api.ca_file names some"
-            );
-            builder(api, proxies)
-                .tls_certs_only([])
-                .build()
-                .map_err(|error| ClientError::Build(describe(error)))
+    let mut roots = RootCertStore::empty();
+    let system = rustls_native_certs::load_native_certs();
+    roots.add_parsable_certificates(system.certs);
+    if let Some(path) = &api.ca_file {
+        for authority in read_authorities(path)? {
+            roots
+                .add(authority)
+                .map_err(|error| ClientError::Build(error.to_string()))?;
         }
-        Err(error) => Err(ClientError::Build(describe(error))),
     }
+    if roots.is_empty() {
+        // `demo` talks to loopback only, so this is no reason to stop.
+        tracing::warn!(
+            "this system has no certificate authorities: https fails until api.ca_file names some"
+        );
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| ClientError::Build(error.to_string()))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let builder = match proxies {
+        Proxies::OfEnvironment => Client::builder(),
+        Proxies::None => Client::builder().no_proxy(),
+    };
+    builder
+        .tls_backend_preconfigured(tls)
+        .user_agent(USER_AGENT)
+        .timeout(api.timeout)
+        .redirect(redirect::Policy::none())
+        .referer(false)
+        .tcp_nodelay(true)
+        .http1_only()
+        .build()
+        .map_err(|error| ClientError::Build(describe(error)))
 }
 
 /// Why there is no client.
@@ -183,25 +203,12 @@ fn comes_from_connection(error: &reqwest::Error) -> bool {
     causes(error).any(|cause| cause.is::<hyper::Error>())
 }
 
-fn builder(api: &Api, proxies: Proxies) -> ClientBuilder {
-    let builder = match proxies {
-        Proxies::OfEnvironment => Client::builder(),
-        Proxies::None => Client::builder().no_proxy(),
-    };
-    builder
-        .user_agent(USER_AGENT)
-        .timeout(api.timeout)
-        .redirect(redirect::Policy::none())
-        .referer(false)
-        .tcp_nodelay(true)
-}
-
-fn read_authorities(path: &PathBuf) -> Result<Vec<Certificate>, ClientError> {
+fn read_authorities(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, ClientError> {
     let pem = fs::read(path).map_err(|error| ClientError::ReadAuthorities {
         path: path.clone(),
         error,
     })?;
-    match Certificate::from_pem_bundle(&pem) {
+    match CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>() {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
         _ => Err(ClientError::NoAuthorities { path: path.clone() }),
     }

@@ -917,26 +917,6 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn both_http_1_and_http_2_are_spoken() {
-        let cloud = Served::start(options(10)).await;
-        let http2 = Client::builder()
-            .no_proxy()
-            .http2_prior_knowledge()
-            .build()
-            .unwrap();
-        let response = send(
-            http2
-                .get(format!("{}/locations", cloud.base))
-                .bearer_auth(&cloud.token),
-        )
-        .await;
-        assert_eq!(
-            (response.status().as_u16(), response.version()),
-            (200, reqwest::Version::HTTP_2)
-        );
-    }
-
-    #[tokio::test]
     async fn stopping_cuts_every_connection() {
         let cloud = Served::start(options(10)).await;
         assert_eq!(send(cloud.get("/locations")).await.status(), 200);

@@ -10,12 +10,11 @@ use std::{
     time::Duration,
 };
 
-use aws_lc_rs::{
-    rand::SystemRandom,
-    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _},
+use base64::{
+    Engine as _,
+    prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD},
 };
-use base64::{Engine as _, prelude::BASE64_STANDARD};
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use ring::hmac;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -114,9 +113,8 @@ pub(super) struct Tokens {
     policy: Policy,
     basic: String,
     seed: u64,
-    signing: EncodingKey,
-    verifying: DecodingKey,
-    validation: Validation,
+    /// Signs access tokens (HS256).
+    key: hmac::Key,
     /// Differs from start to start, so that no token is given twice.
     start: u64,
     refresh: Mutex<Refresh>,
@@ -134,14 +132,8 @@ struct Refresh {
 
 impl Tokens {
     /// Makes a signing key; client and first refresh token follow from the seed, so that a restart accepts them again.
-    pub(super) fn new(seed: u64, policy: Policy) -> Result<Self, aws_lc_rs::error::Unspecified> {
-        let pkcs8 =
-            EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())?;
-        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref())?;
-        let mut validation = Validation::new(Algorithm::ES256);
-        // By the cloud's clock, not the machine's.
-        validation.validate_exp = false;
-        validation.validate_aud = false;
+    pub(super) fn new(seed: u64, policy: Policy) -> Result<Self, ring::error::Unspecified> {
+        let key = hmac::Key::generate(hmac::HMAC_SHA256, &ring::rand::SystemRandom::new())?;
         let client = Client {
             id: format!("simulated{:016x}", hash(seed, &[30])),
             secret: format!("secret{:016x}{:016x}", hash(seed, &[31]), hash(seed, &[32])),
@@ -154,9 +146,7 @@ impl Tokens {
             client,
             policy,
             seed,
-            signing: EncodingKey::from_ec_der(pkcs8.as_ref()),
-            verifying: DecodingKey::from_ec_der(pair.public_key().as_ref()),
-            validation,
+            key,
             start,
             refresh: Mutex::new(Refresh {
                 good: HashMap::from([(newest.clone(), None)]),
@@ -235,8 +225,27 @@ impl Tokens {
         }
         drop(known);
         // Not among the known: a token given so long ago that it was forgotten, or somebody else's.
-        jsonwebtoken::decode::<Expiry>(token, &self.verifying, &self.validation)
-            .is_ok_and(|data| now < data.claims.exp)
+        self.verified_expiry(token).is_some_and(|exp| now < exp)
+    }
+
+    /// Returns a JSON Web Token with these claims, signed with HS256.
+    fn sign(&self, claims: &Claims<'_>) -> Result<String, serde_json::Error> {
+        let header = BASE64_URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256","typ":"JWT"}"#);
+        let claims = BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_vec(claims)?);
+        let message = format!("{header}.{claims}");
+        let signature =
+            BASE64_URL_SAFE_NO_PAD.encode(hmac::sign(&self.key, message.as_bytes()).as_ref());
+        Ok(format!("{message}.{signature}"))
+    }
+
+    /// Returns the `exp` claim of a token that this cloud signed.
+    fn verified_expiry(&self, token: &str) -> Option<f64> {
+        let (message, signature) = token.rsplit_once('.')?;
+        let signature = BASE64_URL_SAFE_NO_PAD.decode(signature).ok()?;
+        hmac::verify(&self.key, message.as_bytes(), &signature).ok()?;
+        let (_, claims) = message.split_once('.')?;
+        let claims = BASE64_URL_SAFE_NO_PAD.decode(claims).ok()?;
+        Some(serde_json::from_slice::<Expiry>(&claims).ok()?.exp)
     }
 
     /// The refresh token that was given last.
@@ -322,11 +331,9 @@ impl Tokens {
             jti: format!("{:016x}-{number}", self.start),
             username: "simulated-account",
         };
-        let header = Header::new(Algorithm::ES256);
-        let access_token =
-            jsonwebtoken::encode(&header, &claims, &self.signing).map_err(|_| Refused {
-                error: "server_error",
-            })?;
+        let access_token = self.sign(&claims).map_err(|_| Refused {
+            error: "server_error",
+        })?;
         let claimed_end = exp as f64;
         let end = match faults.expires {
             true => claimed_end.min(now + SHORT_LIFE),

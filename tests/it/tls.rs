@@ -9,7 +9,7 @@ use rcgen::{
 };
 use rustls::{
     CipherSuite, ClientConfig, NamedGroup, RootCertStore, ServerConfig,
-    crypto::aws_lc_rs,
+    crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
     version::{TLS12, TLS13},
 };
@@ -86,7 +86,7 @@ impl Pki {
         let read = |name: &str| self.path(name);
         let certificate = CertificateDer::from_pem_file(read("server.crt")).unwrap();
         let key = PrivateKeyDer::from_pem_file(read("server.key")).unwrap();
-        let config = ServerConfig::builder_with_provider(aws_lc_rs::default_provider().into())
+        let config = ServerConfig::builder_with_provider(ring::default_provider().into())
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
@@ -172,7 +172,7 @@ impl Client {
         for certificate in CertificateDer::pem_file_iter(&self.roots).unwrap() {
             roots.add(certificate.unwrap()).unwrap();
         }
-        let mut provider = aws_lc_rs::default_provider();
+        let mut provider = ring::default_provider();
         if !self.suites.is_empty() {
             let all = std::mem::take(&mut provider.cipher_suites);
             let find = |wanted: &CipherSuite| all.iter().find(|suite| suite.suite() == *wanted);

@@ -10,7 +10,7 @@ use std::{
 
 use rustls::{
     RootCertStore, ServerConfig, SupportedProtocolVersion,
-    crypto::{CryptoProvider, aws_lc_rs},
+    crypto::{CryptoProvider, ring},
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     sign::{CertifiedKey, SingleCertAndKey},
     version::{TLS12, TLS13},
@@ -136,7 +136,7 @@ fn server_config(settings: &Tls, contents: &Contents, http2: bool) -> Result<Ser
 
 /// Suites and curves in the order they are listed in, the default ones where none are.
 fn provider(settings: &Tls) -> CryptoProvider {
-    let mut provider = aws_lc_rs::default_provider();
+    let mut provider = ring::default_provider();
     if !settings.cipher_suites.is_empty() {
         let all = std::mem::take(&mut provider.cipher_suites);
         let wanted = TLS13_SUITES.iter().chain(

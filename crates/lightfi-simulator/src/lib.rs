@@ -1,0 +1,1 @@
+//! A simulated LightFi cloud: OAuth server, API and building.
