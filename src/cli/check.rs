@@ -12,6 +12,7 @@ use std::{
 use anstyle::{AnsiColor, Style};
 use anyhow::{Context, anyhow};
 use clap::Args;
+use rustls::RootCertStore;
 use url::Url;
 
 use super::{Failure, listing, serve::Exporter};
@@ -20,7 +21,10 @@ use crate::{
     clock::unix_now,
     collector::Collector,
     config::{self, Config, Purpose, duration},
-    oauth::{TokenSource, http::Proxies},
+    oauth::{
+        TokenSource,
+        http::{Proxies, client_builder},
+    },
     telemetry::Telemetry,
     web::toolkit::Toolkit,
 };
@@ -264,7 +268,9 @@ async fn health(mut url: Url) -> anyhow::Result<()> {
     if url.path() == "/" {
         url.set_path("/-/healthy");
     }
-    let client = reqwest::Client::builder()
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let client = client_builder(roots)?
         .timeout(HEALTH_TIMEOUT)
         .no_proxy()
         .build()?;

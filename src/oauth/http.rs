@@ -15,7 +15,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use reqwest::{
-    Client, Response,
+    Client, ClientBuilder, Response,
     header::{DATE, HeaderMap, HeaderName, RETRY_AFTER},
     redirect,
 };
@@ -60,26 +60,31 @@ pub fn http_client(api: &Api, proxies: Proxies) -> Result<Client, ClientError> {
             "this system has no certificate authorities: https fails until api.ca_file names some"
         );
     }
+    let builder = match proxies {
+        Proxies::OfEnvironment => client_builder(roots)?,
+        Proxies::None => client_builder(roots)?.no_proxy(),
+    };
+    builder
+        .user_agent(USER_AGENT)
+        .timeout(api.timeout)
+        .redirect(redirect::Policy::none())
+        .referer(false)
+        .tcp_nodelay(true)
+        .build()
+        .map_err(|error| ClientError::Build(describe(error)))
+}
+
+/// Returns the builder of an HTTP/1.1 client whose TLS is `ring`'s and trusts `roots` only.
+pub fn client_builder(roots: RootCertStore) -> Result<ClientBuilder, ClientError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| ClientError::Build(error.to_string()))?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let builder = match proxies {
-        Proxies::OfEnvironment => Client::builder(),
-        Proxies::None => Client::builder().no_proxy(),
-    };
-    builder
+    Ok(Client::builder()
         .tls_backend_preconfigured(tls)
-        .user_agent(USER_AGENT)
-        .timeout(api.timeout)
-        .redirect(redirect::Policy::none())
-        .referer(false)
-        .tcp_nodelay(true)
-        .http1_only()
-        .build()
-        .map_err(|error| ClientError::Build(describe(error)))
+        .http1_only())
 }
 
 /// Why there is no client.

@@ -398,7 +398,8 @@ mod tests {
 
     fn login(authorize_url: &str) -> Login {
         let redirect_uri = RedirectUri::parse("http://localhost:3000").unwrap();
-        let http = Client::builder()
+        let http = crate::oauth::http::client_builder(rustls::RootCertStore::empty())
+            .unwrap()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .build()

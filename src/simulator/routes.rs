@@ -499,6 +499,12 @@ mod tests {
         task: JoinHandle<std::io::Result<()>>,
     }
 
+    fn client() -> reqwest::ClientBuilder {
+        // reqwest comes without a cryptography provider. A second installation fails, which is fine.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        Client::builder().no_proxy()
+    }
+
     impl Served {
         async fn start(options: Options) -> Self {
             let simulator = Simulator::new(options).unwrap();
@@ -508,7 +514,7 @@ mod tests {
             let task = tokio::spawn(simulator.clone().serve(listener, async {
                 let _ = stopped.await;
             }));
-            let client = Client::builder().no_proxy().build().unwrap();
+            let client = client().build().unwrap();
             let mut served = Self {
                 simulator,
                 base,
@@ -686,7 +692,7 @@ mod tests {
     async fn large_answers_are_compressed_for_who_asks() {
         let cloud = Served::start(options(10)).await;
         let floor = &cloud.simulator.0.source.building().locations[3].id;
-        let plain = Client::builder().no_proxy().gzip(false).build().unwrap();
+        let plain = client().gzip(false).build().unwrap();
         for (accept, packed) in [
             ("gzip", true),
             ("br, gzip;q=0.5", true),

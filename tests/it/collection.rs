@@ -278,7 +278,15 @@ async fn concurrent_scrapes_share_one_collection_in_scrape_mode() {
     let exporter = Exporter::serve(&cloud.config("collect: {mode: scrape, interval: 60s}\n"));
     let url = format!("{}/metrics", exporter.url);
     let scrapes: Vec<_> = (0..20)
-        .map(|_| tokio::spawn(reqwest::get(url.clone())))
+        .map(|_| {
+            tokio::spawn(
+                crate::tools::client()
+                    .build()
+                    .unwrap()
+                    .get(url.clone())
+                    .send(),
+            )
+        })
         .collect();
     for scrape in scrapes {
         let body = scrape
@@ -301,10 +309,7 @@ async fn a_scrape_answers_ahead_of_its_deadline_and_the_collection_goes_on_for_t
     let cloud = Cloud::start(by_id(10)).await;
     cloud.fault("slow", true);
     let exporter = Exporter::serve(&cloud.config("collect: {mode: scrape, interval: 60s}\n"));
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .build()
-        .expect("a client");
+    let client = crate::tools::client().no_proxy().build().expect("a client");
     let start = Instant::now();
     let request = client
         .get(format!("{}/metrics", exporter.url))
@@ -333,10 +338,7 @@ async fn a_scrape_answers_ahead_of_its_deadline_and_the_collection_goes_on_for_t
 #[tokio::test]
 async fn the_filter_goes_by_names_of_the_text_format_in_both_formats() {
     let demo = Exporter::demo(&["--sensors=10"]);
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .build()
-        .expect("a client");
+    let client = crate::tools::client().no_proxy().build().expect("a client");
     let get = |accept: &'static str, query: &'static str| {
         let request = client
             .get(format!("{}/metrics?{query}", demo.url))
@@ -375,7 +377,7 @@ async fn the_filter_goes_by_names_of_the_text_format_in_both_formats() {
 #[tokio::test]
 async fn gzip_is_one_member_of_the_same_body() {
     let demo = Exporter::demo(&["--sensors=10"]);
-    let client = reqwest::Client::builder()
+    let client = crate::tools::client()
         .no_proxy()
         .gzip(false)
         .build()

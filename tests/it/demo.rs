@@ -100,10 +100,7 @@ async fn the_first_scrape_holds_every_family_and_both_formats_satisfy_the_real_p
 }
 
 async fn openmetrics(demo: &Exporter) -> Scrape {
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .build()
-        .expect("a client");
+    let client = crate::tools::client().no_proxy().build().expect("a client");
     let request = client.get(format!("{}/metrics", demo.url));
     let response = request
         .header("Accept", "application/openmetrics-text")

@@ -175,7 +175,7 @@ impl Exporter {
 
     pub async fn get(&self, path: &str) -> reqwest::Response {
         let url = format!("{}{path}", self.url);
-        reqwest::Client::builder()
+        crate::tools::client()
             .no_proxy()
             .build()
             .expect("a client")

@@ -120,10 +120,7 @@ async fn in_the_first_moments_it_shows_only_itself() {
     let exporter = Exporter::serve(&cloud.config("collect: {interval: 60s}\n"));
     assert_eq!(exporter.get("/-/ready").await.status(), 503);
     assert_eq!(exporter.get("/-/healthy").await.status(), 200);
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .build()
-        .expect("a client");
+    let client = crate::tools::client().no_proxy().build().expect("a client");
     let request = client
         .get(format!("{}/metrics", exporter.url))
         .header("X-Prometheus-Scrape-Timeout-Seconds", "1");
@@ -215,10 +212,7 @@ async fn a_scrape_in_flight_at_the_end_is_answered() {
     let mut exporter = Exporter::serve(&cloud.config("collect: {interval: 60s, mode: scrape}\n"));
     let url = format!("{}/metrics", exporter.url);
     let scrape = tokio::spawn(async move {
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .build()
-            .expect("a client");
+        let client = crate::tools::client().no_proxy().build().expect("a client");
         client
             .get(url)
             .header("X-Prometheus-Scrape-Timeout-Seconds", "3")
@@ -306,7 +300,7 @@ async fn logs_are_json_where_asked_for() {
 #[tokio::test]
 async fn only_get_and_head_are_answered_and_oversized_requests_are_refused() {
     let demo = Exporter::demo(&["--sensors=10"]);
-    let client = reqwest::Client::builder()
+    let client = crate::tools::client()
         .no_proxy()
         .no_gzip()
         .build()
@@ -406,7 +400,11 @@ async fn more_scrapes_than_allowed_are_refused_and_probes_are_not() {
         .map(|_| {
             let url = format!("{}/metrics", exporter.url);
             tokio::spawn(async move {
-                reqwest::get(url)
+                crate::tools::client()
+                    .build()
+                    .unwrap()
+                    .get(url)
+                    .send()
                     .await
                     .expect("it answers")
                     .status()

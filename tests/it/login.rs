@@ -264,7 +264,7 @@ fn free_port() -> u16 {
 }
 
 fn client() -> Client {
-    Client::builder()
+    crate::tools::client()
         .no_proxy()
         .redirect(redirect::Policy::none())
         .build()

@@ -217,7 +217,10 @@ async fn a_pause_that_the_api_asked_for_outlasts_reloads() {
     let before = arrivals.load(Ordering::SeqCst);
     assert!(before > 0, "nothing was asked");
     for _ in 0..5 {
-        let reload = reqwest::Client::new().post(format!("{}/-/reload", exporter.url));
+        let reload = crate::tools::client()
+            .build()
+            .unwrap()
+            .post(format!("{}/-/reload", exporter.url));
         let answer = reload.send().await.expect("it answers");
         assert!(answer.status().is_success(), "{answer:?}");
     }

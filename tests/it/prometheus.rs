@@ -72,10 +72,7 @@ impl Prometheus {
     }
 
     async fn ask(&self, path: &str, query: &[(&str, String)]) -> Option<Value> {
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .build()
-            .expect("a client");
+        let client = crate::tools::client().no_proxy().build().expect("a client");
         let response = client
             .get(format!("{}{path}", self.url))
             .query(query)

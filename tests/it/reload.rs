@@ -18,10 +18,7 @@ use crate::{
 };
 
 async fn post(exporter: &Exporter) -> (u16, String) {
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .build()
-        .expect("a client");
+    let client = crate::tools::client().no_proxy().build().expect("a client");
     let response = client
         .post(format!("{}/-/reload", exporter.url))
         .send()
@@ -269,7 +266,7 @@ async fn a_thousand_scrapes_go_through_while_it_changes_twenty_times() {
     let scrapers = (0..SCRAPERS).map(|number| {
         // Half of them keep their connection, half make one for each scrape.
         let idle = if number % 2 == 0 { 1 } else { 0 };
-        let client = reqwest::Client::builder().no_proxy();
+        let client = crate::tools::client().no_proxy();
         let client = client.pool_max_idle_per_host(idle).build();
         let client = client.expect("a client");
         let (url, done, stay) = (
@@ -325,10 +322,7 @@ async fn a_thousand_scrapes_go_through_while_it_changes_twenty_times() {
 #[tokio::test]
 async fn another_web_configuration_counts_from_a_reload_on_and_a_bad_one_is_refused() {
     let (cloud, exporter, file, ids) = start().await;
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .build()
-        .expect("a client");
+    let client = crate::tools::client().no_proxy().build().expect("a client");
     let ask = |post: bool, path: &str, user: &str| {
         let url = format!("{}{path}", exporter.url);
         let request = if post {

@@ -324,7 +324,7 @@ impl Identity {
 async fn identities(cloud: &Cloud, config: &str) -> BTreeMap<String, Identity> {
     let config: Value = serde_saphyr::from_str(config).expect("YAML");
     let oauth = |key: &str| config["oauth"][key].as_str().expect("text").to_owned();
-    let client = reqwest::Client::builder().no_proxy().build();
+    let client = crate::tools::client().no_proxy().build();
     let client = client.expect("a client");
     let form = [
         ("grant_type", "refresh_token".to_owned()),

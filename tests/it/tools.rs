@@ -79,6 +79,13 @@ pub struct Stored {
 
 pub type Labels = BTreeMap<String, String>;
 
+/// Returns the builder of an HTTP client. reqwest comes without a cryptography provider, so this installs one for the
+/// test process; a second installation fails, which is fine.
+pub fn client() -> reqwest::ClientBuilder {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder()
+}
+
 /// A port of loopback that nobody has at this moment.
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback can be bound");
@@ -199,7 +206,7 @@ impl Scraper {
     }
 
     async fn try_get(&self, path: &str, query: &str) -> Option<(bool, String)> {
-        let client = reqwest::Client::builder().no_proxy().build();
+        let client = client().no_proxy().build();
         let request = client.expect("a client").get(format!("{}{path}", self.url));
         let response = request.query(&[("query", query)]).send().await.ok()?;
         Some((response.status().is_success(), response.text().await.ok()?))

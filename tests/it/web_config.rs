@@ -118,28 +118,29 @@ async fn tls_is_served_in_the_versions_and_protocols_asked_for() {
     assert_eq!(client.status(&exporter, "/metrics", "").await, "200");
     assert_eq!(tls12.status(&exporter, "/metrics", "").await, "200");
 
-    // HTTP/2 where the client asks for it.
-    let root = fs::read(pki.path("ca.crt")).unwrap();
-    let reqwest = reqwest::Client::builder()
-        .no_proxy()
-        .tls_certs_only([reqwest::Certificate::from_pem(&root).unwrap()])
-        .build()
-        .unwrap();
+    // HTTP/2 where the client asks for it, with the limits of HTTP/1.
     let url = exporter
         .url
         .replace("http://127.0.0.1", "https://localhost");
-    let answer = reqwest.get(format!("{url}/metrics")).send().await.unwrap();
-    assert_eq!(answer.version(), reqwest::Version::HTTP_2);
-    assert!(answer.text().await.unwrap().contains("lightfi_up 1"));
-
-    // The limits are those of HTTP/1.
-    let long = "x".repeat(9000);
-    let answer = reqwest.get(format!("{url}/metrics?{long}")).send().await;
-    assert_eq!(answer.unwrap().status(), 414);
-    let large = reqwest
-        .get(format!("{url}/metrics"))
-        .header("X-Large", "x".repeat(70_000));
-    assert_eq!(large.send().await.unwrap().status(), 431);
+    let curl = |url: String, header: &str| {
+        let output = std::process::Command::new("curl")
+            .args(["--silent", "--http2", "--noproxy", "*", "--output", "-"])
+            .args(["--write-out", "version %{http_version} status %{http_code}"])
+            .arg("--cacert")
+            .arg(pki.path("ca.crt"))
+            .args(["--header", header, &url])
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let answer = curl(format!("{url}/metrics"), "X-Small: x");
+    assert!(answer.ends_with("version 2 status 200"), "{answer}");
+    assert!(answer.contains("lightfi_up 1"));
+    let answer = curl(format!("{url}/metrics?{}", "x".repeat(9000)), "X-Small: x");
+    assert!(answer.ends_with("status 414"), "{answer}");
+    let large = format!("X-Large: {}", "x".repeat(70_000));
+    let answer = curl(format!("{url}/metrics"), &large);
+    assert!(answer.ends_with("status 431"), "{answer}");
 
     // Who does not know the CA does not come in, and hears nothing.
     pki.self_signed("stranger");
@@ -458,7 +459,7 @@ fn serve_plain(text: &str) -> (Exporter, TempDir) {
 }
 
 async fn ask(exporter: &Exporter, path: &str, login: Option<(&str, &str)>) -> reqwest::Response {
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = crate::tools::client().no_proxy().build().unwrap();
     let mut request = client.get(format!("{}{path}", exporter.url));
     if let Some((user, password)) = login {
         request = request.basic_auth(user, Some(password));

@@ -248,7 +248,10 @@ mod tests {
         let login = Login::begin(
             &config.unwrap().config.oauth,
             redirect_uri,
-            reqwest::Client::new(),
+            crate::oauth::http::client_builder(rustls::RootCertStore::empty())
+                .unwrap()
+                .build()
+                .unwrap(),
         );
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
