@@ -17,10 +17,10 @@ demo: ## Runs the exporter against a simulated building
 	$(CARGO) run --locked -- demo
 
 test: tools format lint docs dependencies lines ## Runs every check
-	$(CARGO) test --workspace --locked
+	REQUIRE_TEST_TOOLS=1 $(CARGO) test --workspace --locked
 
 test-long: tools ## Runs the tests that take minutes
-	$(CARGO) test --workspace --locked -- --ignored --test-threads=1 --show-output
+	REQUIRE_TEST_TOOLS=1 $(CARGO) test --workspace --locked -- --ignored --test-threads=1 --show-output
 
 bench: tools ## Compares scrapes, refreshes and collections with other servers (ten minutes); writes BENCHMARKS.md
 	benches/install-tools.sh

@@ -374,13 +374,16 @@ mod tests {
                 }
             }
             prop_assert!(seen.len() > 10, "the rules accept something");
-            let mut promtool = Command::new("promtool")
+            let promtool = Command::new("promtool")
                 .args(["check", "metrics"])
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped())
-                .spawn()
-                .expect("`make tools` installs promtool");
+                .spawn();
+            let Ok(mut promtool) = promtool else {
+                prop_assert!(std::env::var_os("REQUIRE_TEST_TOOLS").is_none(), "`make tools` installs promtool");
+                return Ok(());
+            };
             promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
             let out = promtool.wait_with_output().unwrap();
             prop_assert_eq!(String::from_utf8_lossy(&out.stdout) + String::from_utf8_lossy(&out.stderr), "");

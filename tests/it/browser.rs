@@ -41,6 +41,9 @@ fn quoted(text: &str) -> String {
 // The cloud answers while the browser is waited for.
 #[tokio::test(flavor = "multi_thread")]
 async fn people_can_use_it_and_no_name_can_misuse_it() {
+    if !crate::tools::has(&["node", "chromium", crate::tools::PLAYWRIGHT]) {
+        return;
+    }
     let demo = Exporter::demo(&[]);
     let cloud = Cloud::start(Options {
         sensors: 10,

@@ -108,6 +108,9 @@ fn promtool(arguments: &[&str]) -> (bool, String) {
 
 #[test]
 fn promtool_accepts_the_rules_and_the_example_of_a_scrape() {
+    if !crate::tools::has(&["promtool"]) {
+        return;
+    }
     for arguments in [
         ["check", "rules", "deploy/prometheus/alerts.yml"],
         ["check", "rules", "deploy/prometheus/recording.yml"],
@@ -123,6 +126,9 @@ fn promtool_accepts_the_rules_and_the_example_of_a_scrape() {
 
 #[test]
 fn the_rules_fire_and_keep_quiet_when_their_tests_say_so() {
+    if !crate::tools::has(&["promtool"]) {
+        return;
+    }
     for file in [
         "deploy/prometheus/tests/alerts.yml",
         "deploy/prometheus/tests/recording.yml",

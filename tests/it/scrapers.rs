@@ -43,6 +43,9 @@ fn to_twelve_digits(stored: f64, value: f64) -> bool {
 
 #[tokio::test]
 async fn prometheus_and_victoria_metrics_store_what_the_cloud_served() {
+    if !crate::tools::has(&["prometheus", "victoria-metrics"]) {
+        return;
+    }
     let cloud = Cloud::start(Options {
         sensors: 60,
         ..Options::default()

@@ -2,8 +2,9 @@
 
 use std::{
     collections::BTreeMap,
+    env,
     fs::File,
-    io::Write,
+    io::{self, Write as _},
     net::TcpListener,
     path::Path,
     process::{Child, Command, Stdio},
@@ -13,7 +14,37 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// What the tool wrote on both streams, and whether it was content.
+/// Python with the packages that the checks need.
+pub const PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/.tools/venv/bin/python");
+
+/// Drives Chromium.
+pub const PLAYWRIGHT: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/.tools/node/node_modules/playwright-core/package.json"
+);
+
+/// Returns whether every program or file is installed. Without one of them the calling test has to skip its check; one line on
+/// standard error says so. `make test` sets `REQUIRE_TEST_TOOLS`, and then a missing program is a failure.
+pub fn has(programs: &[&str]) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let is_installed =
+        |program: &&&str| env::split_paths(&path).any(|folder| folder.join(program).is_file());
+    let Some(missing) = programs.iter().find(|program| !is_installed(program)) else {
+        return true;
+    };
+    assert!(
+        env::var_os("REQUIRE_TEST_TOOLS").is_none(),
+        "{missing} is not installed; `make tools` installs it"
+    );
+    // Unlike eprintln!, this is shown for tests that pass.
+    let _ = writeln!(
+        io::stderr(),
+        "skipped a check: {missing} is not installed; `make tools` installs it"
+    );
+    false
+}
+
+/// Returns what the tool wrote on both streams, and whether it found no fault.
 fn feed(mut command: Command, input: &str) -> (bool, String) {
     let name = format!("{:?}", command.get_program());
     let mut child = command
@@ -37,25 +68,29 @@ fn feed(mut command: Command, input: &str) -> (bool, String) {
 
 /// `promtool check metrics` has nothing to say about a text body.
 pub fn promtool_is_content(body: &str) {
+    if !has(&["promtool"]) {
+        return;
+    }
     let mut promtool = Command::new("promtool");
     promtool.args(["check", "metrics"]);
     let (content, said) = feed(promtool, body);
     assert!(content && said.is_empty(), "promtool says: {said}");
 }
 
-/// The strict parser of `prometheus_client` reads the whole OpenMetrics body; the number of its samples.
-pub fn openmetrics_samples(body: &str) -> usize {
+/// Returns the number of samples that the strict parser of `prometheus_client` reads in an OpenMetrics body; `None`
+/// where it is not installed.
+pub fn openmetrics_samples(body: &str) -> Option<usize> {
+    if !has(&[PYTHON]) {
+        return None;
+    }
     const PARSE: &str = "import sys\n\
         from prometheus_client.openmetrics.parser import text_string_to_metric_families as families\n\
         print(sum(len(family.samples) for family in families(sys.stdin.read())))";
-    let mut python = Command::new(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/.tools/venv/bin/python"
-    ));
+    let mut python = Command::new(PYTHON);
     python.args(["-c", PARSE]).env("PYTHONIOENCODING", "utf-8");
     let (content, said) = feed(python, body);
     assert!(content, "the parser refuses it: {said}");
-    said.trim().parse().expect("a number of samples")
+    Some(said.trim().parse().expect("a number of samples"))
 }
 
 /// How long a server that was just started may take before it answers.

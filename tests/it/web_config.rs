@@ -783,6 +783,9 @@ async fn changes_are_taken_up_and_bad_ones_leave_the_last_good_in_use() {
 
 #[tokio::test]
 async fn prometheus_scrapes_over_tls_with_a_certificate_and_a_user() {
+    if !crate::tools::has(&["prometheus"]) {
+        return;
+    }
     let pki = Pki::new();
     pki.issue(
         "prometheus",
