@@ -13,8 +13,7 @@
 //! - nothing before `web` knows that anything is served over HTTP;
 //! - nothing but `oauth` sees a refresh token or a client secret;
 //! - `snapshot`, `catalog` and `exposition` do no I/O and read no clock: they take values and `now`;
-//! - a snapshot never changes: a collection yields a new one;
-//! - `simulator` shares no type with the client that talks to it.
+//! - a snapshot never changes: a collection yields a new one.
 //!
 //! Where to look first: a new `var_name` is one row in [`catalog`]; the token is refreshed in `oauth/source.rs`; a
 //! scrape is answered in `web/metrics.rs`.
@@ -32,7 +31,6 @@ mod heard;
 pub mod oauth;
 pub mod publisher;
 pub mod shutdown;
-pub mod simulator;
 pub mod snapshot;
 pub mod stats;
 pub mod telemetry;

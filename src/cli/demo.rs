@@ -19,9 +19,9 @@ use crate::{
     config::{self, Credential},
     oauth::{http::Proxies, store::Store},
     shutdown::Signals,
-    simulator::{Options, Simulator},
     telemetry::Telemetry,
 };
+use lightfi_simulator::{Options, Simulator};
 
 /// People look at a demo for minutes: fresher than the default.
 const INTERVAL: &str = "15s";

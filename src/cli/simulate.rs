@@ -8,14 +8,11 @@ use std::{
 
 use anyhow::anyhow;
 use clap::{Args, ValueEnum};
+use lightfi_simulator::{ClockSkew, Fault, Options, Replay, Simulator};
 use tokio::net::TcpListener;
 
 use super::Failure;
-use crate::{
-    config::duration,
-    shutdown::Signals,
-    simulator::{self, ClockSkew, Fault, Options, Replay, Simulator},
-};
+use crate::{config::duration, shutdown::Signals};
 
 /// What to simulate.
 #[derive(Debug, Args)]
@@ -93,9 +90,9 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
         clock_skew: arguments.clock_skew,
         replay: replay.map_err(|error| wrong(error.into()))?,
         listing: match arguments.listing {
-            Listing::Mixed => simulator::Listing::Mixed,
-            Listing::Sensors => simulator::Listing::Sensors,
-            Listing::Locations => simulator::Listing::Locations,
+            Listing::Mixed => lightfi_simulator::Listing::Mixed,
+            Listing::Sensors => lightfi_simulator::Listing::Sensors,
+            Listing::Locations => lightfi_simulator::Listing::Locations,
         },
         ..Options::default()
     };

@@ -1,6 +1,6 @@
 //! What an API can make of the exporter has a limit, and where it is met a metric and the log say so.
 
-use lightfi_exporter::simulator::{Listing, Options};
+use lightfi_simulator::{Listing, Options};
 
 use crate::{
     cloud::Cloud,

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use lightfi_exporter::simulator::{Listing, Options};
+use lightfi_simulator::{Listing, Options};
 
 use crate::{cloud::Cloud, exporter::Exporter};
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use lightfi_exporter::simulator::{Fault, Options, Simulator};
+use lightfi_simulator::{Fault, Options, Simulator};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 

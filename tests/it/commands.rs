@@ -6,7 +6,7 @@ use std::{
 };
 
 use axum::{Router, routing::get};
-use lightfi_exporter::simulator::{Listing, Options};
+use lightfi_simulator::{Listing, Options};
 use tempfile::TempDir;
 
 use crate::{

@@ -8,7 +8,7 @@
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use futures_util::{StreamExt as _, stream};
-use lightfi_exporter::simulator::{Listing, Options};
+use lightfi_simulator::{Listing, Options};
 
 use self::{
     Effect::{AsEver, Dropped, Empty, Fails, Skipped, Stale},

@@ -2,7 +2,7 @@
 
 use std::{net::TcpListener, time::Duration};
 
-use lightfi_exporter::simulator::Options;
+use lightfi_simulator::Options;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,

@@ -23,7 +23,7 @@ use axum::{
     routing,
 };
 use base64::{Engine, prelude::BASE64_URL_SAFE};
-use lightfi_exporter::simulator::Options;
+use lightfi_simulator::Options;
 use reqwest::{Client, Response, Url, header::LOCATION, redirect};
 use serde_json::json;
 use tempfile::TempDir;

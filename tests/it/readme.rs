@@ -2,10 +2,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use lightfi_exporter::{
-    catalog::{Catalog, Form, Kind, MOTION_TIME, ROWS, UNMAPPED},
-    simulator::FaultKind,
-};
+use lightfi_exporter::catalog::{Catalog, Form, Kind, MOTION_TIME, ROWS, UNMAPPED};
+use lightfi_simulator::FaultKind;
 
 const README: &str = include_str!("../../README.md");
 

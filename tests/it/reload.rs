@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use lightfi_exporter::simulator::{Listing, Options};
+use lightfi_simulator::{Listing, Options};
 
 use crate::{
     cloud::Cloud,

@@ -11,7 +11,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use lightfi_exporter::simulator::{Listing, Options};
+use lightfi_simulator::{Listing, Options};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use lightfi_exporter::simulator::{Item, Options};
+use lightfi_simulator::{Item, Options};
 use serde_json::Value;
 
 use crate::{

@@ -1,6 +1,6 @@
 //! The status page, as it comes over the wire.
 
-use lightfi_exporter::simulator::{Listing, Options};
+use lightfi_simulator::{Listing, Options};
 
 use crate::{cloud::Cloud, exporter::Exporter};
 

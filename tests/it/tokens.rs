@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::{Json, Router, http::HeaderMap, routing};
-use lightfi_exporter::simulator::{ClockSkew, Listing, Options};
+use lightfi_simulator::{ClockSkew, Listing, Options};
 use serde_json::{Value, json};
 
 use crate::{

@@ -228,10 +228,8 @@ async fn enter(
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::{
-        config::{Purpose, load_text},
-        simulator::{Options, Simulator},
-    };
+    use crate::config::{Purpose, load_text};
+    use lightfi_simulator::{Options, Simulator};
 
     #[tokio::test]
     async fn a_login_that_nobody_ends_has_an_end() {

@@ -487,7 +487,7 @@ mod tests {
     use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 
     use super::*;
-    use crate::simulator::{ClockSkew, Listing, Options, Replay, Simulator};
+    use crate::{ClockSkew, Listing, Options, Replay, Simulator};
 
     /// A simulator behind a socket of its own, and a client that has a token.
     struct Served {
