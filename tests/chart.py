@@ -633,7 +633,7 @@ def check(exporter):
         check_alerts(chart)
         check_promises(chart)
     for case, values in cases.items():
-        expect("1. See that it runs" in notes(values), f"{case}: NOTES.txt says nothing")
+        expect("1. Check that it runs" in notes(values), f"{case}: NOTES.txt has no instructions")
     check_operators(operators)
     manifests = [path for path in sorted(PLAIN.glob("*.yaml")) if path.name not in ("kustomization.yaml", "values.yaml")]
     for path in manifests:

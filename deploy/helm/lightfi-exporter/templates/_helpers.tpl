@@ -2,7 +2,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 50 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* 50 characters, so that every suffix still fits the 63 of a label. */}}
+{{/* 50 characters, so that names with a suffix fit the 63 characters of a label. */}}
 {{- define "lightfi-exporter.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
@@ -21,7 +21,7 @@ app.kubernetes.io/name: {{ include "lightfi-exporter.name" . | quote }}
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
-{{/* What every object carries beside its name; the user's labels win. */}}
+{{/* Labels of every object; the user's labels override the chart's. */}}
 {{- define "lightfi-exporter.commonLabels" -}}
 {{- $own := dict "app.kubernetes.io/version" .Chart.AppVersion "app.kubernetes.io/part-of" "lightfi-exporter" "app.kubernetes.io/managed-by" .Release.Service -}}
 {{- $_ := set $own "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-") -}}
@@ -56,24 +56,24 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- default (printf "%s-token-store" (include "lightfi-exporter.fullname" .)) .Values.tokenStore.persistence.existingClaim -}}
 {{- end -}}
 
-{{/* Whether the chart makes the Secret; else the user does. */}}
+{{/* Not empty if the chart creates the Secret; otherwise the user does. */}}
 {{- define "lightfi-exporter.makesSecret" -}}
 {{- if and .Values.credentials.clientId (not .Values.credentials.existingSecret) (not .Values.demo) }}true{{ end -}}
 {{- end -}}
 
-{{/* Whether a refresh token comes from the Secret; else the token store is all there is. */}}
+{{/* Not empty if the Secret has a refresh token; otherwise only the token store has one. */}}
 {{- define "lightfi-exporter.hasRefreshToken" -}}
 {{- if .Values.credentials.keys.refreshToken -}}
 {{- if or .Values.credentials.refreshToken (not (include "lightfi-exporter.makesSecret" .)) }}true{{ end -}}
 {{- end -}}
 {{- end -}}
 
-{{/* Whether a web configuration turns TLS on. */}}
+{{/* Not empty if the web configuration enables TLS. */}}
 {{- define "lightfi-exporter.tls" -}}
 {{- if and .Values.webConfig.existingSecret .Values.webConfig.tls.enabled }}true{{ end -}}
 {{- end -}}
 
-{{/* Whether `helm test` has a pod: without the CA, or with client certificates, it could not speak to the exporter. */}}
+{{/* Not empty if `helm test` has a pod: without the CA, or with client certificates, it could not connect to the exporter. */}}
 {{- define "lightfi-exporter.hasTest" -}}
 {{- $own := .Values.webConfig.tls -}}
 {{- if and .Values.tests.enabled (or (not (include "lightfi-exporter.tls" .)) (and $own.existingSecret $own.caKey (not $own.clientCertificates))) }}true{{ end -}}
@@ -88,7 +88,7 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- if .Values.demo }}/metrics{{ else }}{{ dig "web" "telemetry_path" "/metrics" (default dict .Values.config) }}{{ end -}}
 {{- end -}}
 
-{{/* What the exporter reads: the user's keys and the paths that the chart decides. */}}
+{{/* The exporter's configuration: the user's keys and the paths that the chart sets. */}}
 {{- define "lightfi-exporter.config" -}}
 {{- $paths := dict "client_id_file" "/etc/lightfi-exporter/credentials/client-id" "client_secret_file" "/etc/lightfi-exporter/credentials/client-secret" "token_store" "/var/lib/lightfi-exporter/token.json" -}}
 {{- if include "lightfi-exporter.hasRefreshToken" . -}}
@@ -101,7 +101,7 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- mergeOverwrite (deepCopy (default dict .Values.config)) $set | toYaml -}}
 {{- end -}}
 
-{{/* A probe: the user's timing with the handler that fits the web configuration. Takes root, probe and path. */}}
+{{/* A probe: the user's timing and a handler for the web configuration. Arguments: root, probe, path. */}}
 {{- define "lightfi-exporter.probe" -}}
 {{- $handler := dict -}}
 {{- if or .probe.httpGet .probe.tcpSocket .probe.exec .probe.grpc -}}
@@ -115,12 +115,12 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- merge $handler .probe | toYaml -}}
 {{- end -}}
 
-{{/* The part that ServiceMonitor and PodMonitor share. Takes root and monitor. */}}
+{{/* The common part of ServiceMonitor and PodMonitor. Arguments: root, monitor. */}}
 {{- define "lightfi-exporter.endpoint" -}}
 {{- $tls := .monitor.tlsConfig -}}
 {{- $own := .root.Values.webConfig.tls -}}
 {{- if and (not $tls) (include "lightfi-exporter.tls" .root) -}}
-{{- /* Prometheus connects to the pod's address, which no certificate names. */ -}}
+{{- /* Prometheus connects to the pod's address, which certificates do not contain. */ -}}
 {{- $tls = dict "serverName" (include "lightfi-exporter.host" .root) -}}
 {{- if and $own.existingSecret $own.caKey -}}
 {{- $_ := set $tls "ca" (dict "secret" (dict "name" $own.existingSecret "key" $own.caKey)) -}}
@@ -164,7 +164,7 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{ include "lightfi-exporter.fullname" . }}.{{ .Release.Namespace }}.svc
 {{- end -}}
 
-{{/* Of the test's pod; other than the exporter's, so that the service does not lead to it. */}}
+{{/* Labels of the test pod; they differ from the exporter's, so the service does not select it. */}}
 {{- define "lightfi-exporter.testLabels" -}}
 app.kubernetes.io/name: {{ include "lightfi-exporter.name" . }}-test
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
