@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""`make bench`: what a scrape, a refresh and a collection cost, beside a file server and two ordinary exporters.
+"""Compares the cost of scrapes, refreshes and collections with a file server and two ordinary exporters.
 
-Everything runs on loopback and ends by itself. What is measured shares one CPU with the load; ratios of interleaved
-rounds are what carries over to another machine. Figures go to target/bench/results.json and, as tables, to standard
-output; `--write` also puts them into BENCHMARKS.md and the README's chart.
+Everything runs on loopback and ends automatically. The measured server shares one CPU with the load generator, and servers
+are measured in turns, so ratios carry over to other machines. Results go to target/bench/results.json and, as tables, to
+standard output; `--write` also writes them into BENCHMARKS.md and draws its figures.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.dont_write_bytecode = True  # no litter among the sources
+sys.dont_write_bytecode = True  # no __pycache__ among the sources
 
 from harness import collections, machine, publish, refreshes, report, scrapes, starts  # noqa: E402
 from harness.servers import ROOT, Bench  # noqa: E402
@@ -45,7 +45,7 @@ def arguments():
     return options
 
 
-def tell(text):
+def progress(text):
     print(f"[{time.monotonic() - BEGUN:5.0f} s] {text}", file=sys.stderr, flush=True)
 
 
@@ -59,13 +59,13 @@ def measure_scrapes(bench, options):
         peers.split(","),
         options.rounds or (3 if options.quick else 4),
         options.seconds or (1 if options.quick else 2),
-        tell,
+        progress,
     )
 
 
 def measure_refresh(bench, options):
     sizes = {100: 50, 1000: 15, 10000: 3}
-    tell("refreshes without network")
+    progress("refreshes without network")
     return {size: refreshes.without_network(bench, options.refresh, size, times) for size, times in sizes.items()}
 
 
@@ -79,29 +79,29 @@ def built_refresh():
 
 
 def measure_beside(bench, options):
-    return refreshes.scrape_beside(bench, 10000, 3, 2 if options.quick else 3, tell)
+    return refreshes.scrape_beside(bench, 10000, 3, 2 if options.quick else 3, progress)
 
 
 def measure_memory(bench, options):
     sizes = (100, 1000) if options.quick else (100, 1000, 10000)
-    return {size: refreshes.memory(bench, size, by_location=False, refreshes=3, tell=tell) for size in sizes}
+    return {size: refreshes.memory(bench, size, by_location=False, refreshes=3, progress=progress) for size in sizes}
 
 
 def measure_growth(bench, options):
     sizes = (10, 100, 1000, 10000) if options.quick else (10, 100, 1000, 10000, 100000)
-    return {size: refreshes.growth(bench, size, refreshes=6 if size <= 10000 else 3, tell=tell) for size in sizes}
+    return {size: refreshes.growth(bench, size, refreshes=6 if size <= 10000 else 3, progress=progress) for size in sizes}
 
 
 def measure_collections(bench, options):
-    figures = collections.measure(bench, 10000, 1 if options.quick else 3, tell)
-    return figures | {"many_objects": collections.many_objects(bench, 100000, tell)}
+    figures = collections.measure(bench, 10000, 1 if options.quick else 3, progress)
+    return figures | {"many_objects": collections.many_objects(bench, 100000, progress)}
 
 
 def measure_starts(bench, options):
-    return starts.measure(bench, 5 if options.quick else 15, tell)
+    return starts.measure(bench, 5 if options.quick else 15, progress)
 
 
-# What is held against a figure, not another server, goes first: minutes of load make some machines slower.
+# Absolute measurements go first: minutes of load make some machines slower.
 PARTS = {
     "starts": measure_starts,
     "collections": measure_collections,
@@ -116,7 +116,7 @@ BEGUN = time.monotonic()
 
 def main():
     options = arguments()
-    # So that the children are ended on the way out, whoever ends this program.
+    # Run the clean-up that ends the child processes.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))
     if options.again:
         results = json.loads(options.again.read_text())
@@ -124,8 +124,8 @@ def main():
         results = measure(options)
         options.output.parent.mkdir(parents=True, exist_ok=True)
         options.output.write_text(json.dumps(results, indent=1) + "\n")
-        tell(f"done; figures in {options.output}")
-        # With the keys that a file gives, whether it was read or written.
+        progress(f"done; figures in {options.output}")
+        # JSON turns the keys into strings, as when the file is read.
         results = json.loads(options.output.read_text())
     print(report.text(results))
     if options.write:
@@ -135,11 +135,11 @@ def main():
 def measure(options):
     results = {"machine": machine.description()}
     if "refresh" in options.only.split(",") and not options.refresh:
-        # Now, as nothing is measured beside a compiler. What it has heated cools down.
+        # Build before measuring, and let the machine cool down.
         options.refresh = built_refresh()
         time.sleep(30)
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
-        # nginx's worker is another user where this is root.
+        # When run as root, nginx's worker has another user.
         Path(directory).chmod(0o755)
         programs = options.exporter, options.simulator or options.exporter, options.rust_peer
         with Bench(directory, *programs) as bench:

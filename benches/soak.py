@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""`make soak`: whether anything grows while everything around the exporter fails, again and again, for half an hour.
+"""Checks that nothing grows while everything around the exporter fails for half an hour (`make soak`).
 
-Faults are drawn by a seed and switched on and off in the simulated cloud, which also gives a new refresh token every few
-seconds; two scrapers ask all the time, as Prometheus does and as curl does. After the warm-up memory, descriptors and
-threads have to stay flat, and no scrape may fail. Ends with 1 where one of that is not so. Samples, drawings and the
-exporter's log go to target/soak, a table to standard output. Everything runs on loopback and ends by itself.
+A seed selects faults that are switched on and off in the simulated cloud, which also rotates the refresh token every few
+seconds. Two scrapers send requests all the time, as Prometheus and as curl do. After the warm-up, memory, descriptors and
+threads must not grow, and no scrape may fail; otherwise the exit code is 1. Samples, figures and the exporter's log go to
+target/soak, a table to standard output. Everything runs on loopback and ends automatically.
 """
 
 import argparse
@@ -73,7 +73,7 @@ def arguments():
     return options
 
 
-def tell(text):
+def progress(text):
     print(f"[{time.monotonic() - BEGUN:5.0f} s] {text}", file=sys.stderr, flush=True)
 
 
@@ -81,7 +81,7 @@ BEGUN = time.monotonic()
 
 
 class Faults(threading.Thread):
-    """One or two at a time, for some seconds, with rests between; every one comes before any comes again."""
+    """Yields one or two faults at a time for some seconds, with pauses; every fault comes before one is repeated."""
 
     def __init__(self, cloud, exporter_program, seed):
         super().__init__()
@@ -134,14 +134,14 @@ class Faults(threading.Thread):
 
 
 def known_faults(program):
-    """The program itself names them, where it is given one that it does not know."""
+    """Returns the names of the faults, from the error message for an unknown one."""
     said = subprocess.run([program, "simulate", "--fault", "?"], capture_output=True, text=True, timeout=20).stderr
     kinds = re.search(r"known are ([a-z0-9, \n-]+)", said).group(1).replace("\n", " ").split(", ")
     return sorted({kind.strip() for kind in kinds} - FOR_PERSONS)
 
 
 class Check:
-    """What every answer has to be, whatever fails; now and then, that a strict parser takes it."""
+    """Checks an answer; now and then with a strict parser."""
 
     def __init__(self):
         self.parsed = 0
@@ -174,8 +174,8 @@ def sample(pid):
 
 
 def slope(points):
-    """What a value grows by in an hour: the middle one of all pairs' slopes (Theil and Sen), which no outlier moves, and
-    its interval of 95 % by Kendall's statistic."""
+    """Returns the growth per hour: the median of all pairwise slopes (Theil–Sen), which ignores outliers, and its
+    95 % interval (Kendall)."""
     slopes = sorted(
         60 * (later[1] - earlier[1]) / (later[0] - earlier[0]) for earlier, later in itertools.combinations(points, 2)
     )
@@ -187,7 +187,7 @@ def slope(points):
 
 
 def least(samples, what):
-    """The least sample of each part of the time."""
+    """Returns the smallest sample of each part of the time."""
     size = len(samples) / PARTS
     parts = (samples[round(at * size) : round((at + 1) * size)] for at in range(PARTS))
     return [min(((one["minutes"], one[what]) for one in part), key=lambda point: point[1]) for part in parts if part]
@@ -214,7 +214,7 @@ def soak(options, directory):
                     samples.append(sample(exporter.process.pid) | {"faults": list(faults.on)})
                     time.sleep(SAMPLE_EVERY)
                     if len(samples) % 30 == 0:
-                        tell(f"{scrapers.scrapes} scrapes, {len(scrapers.failures)} failed; {samples[-1]}")
+                        progress(f"{scrapers.scrapes} scrapes, {len(scrapers.failures)} failed; {samples[-1]}")
         finally:
             faults.stop.set()
             faults.join()
@@ -266,7 +266,7 @@ def main():
 
 
 def growth(results):
-    """Of each of what is watched: name, slope and interval, limit, and whether it is flat."""
+    """Returns name, slope, interval, limit and verdict of each watched value."""
     begin = results["samples"][0]["minutes"] + results["warm_up"] / 60
     after = [one for one in results["samples"] if one["minutes"] >= begin]
     rows = []

@@ -1,10 +1,11 @@
-"""The Helm chart and what is derived from it, by the real Helm engine and the schemas of Kubernetes and its operators.
+"""Checks the Helm chart with the real Helm engine and the schemas of Kubernetes and its operators, and writes derived files.
 
-    chart.py write            writes what is derived: copies, generated parts, deploy/kubernetes  (`make chart`)
+    chart.py write            writes the derived files: copies, generated parts, deploy/kubernetes  (`make chart`)
     chart.py check EXPORTER   checks everything; EXPORTER is the binary that reads the rendered configurations
 
-What is derived: `files/` in the chart are copies, as Helm reads nothing outside of it; the alerts' entries in values.yaml
-and values.schema.json come from the rules; README's table from values.yaml; deploy/kubernetes from the templates.
+Derived files: `files/` in the chart are copies, because Helm reads nothing outside the chart; the alerts' entries in
+values.yaml and values.schema.json come from the rules; the README table from values.yaml; deploy/kubernetes from the
+templates.
 """
 
 import copy
@@ -60,14 +61,14 @@ def read(path):
 
 
 def copies():
-    """Copies by their place in the chart."""
+    """Returns the copied files by their path in the chart."""
     found = {f"files/{name}": ROOT / "deploy/prometheus" / name for name in ("alerts.yml", "recording.yml")}
     found |= {f"files/dashboards/{path.name}": path for path in sorted((ROOT / "grafana").glob("*.json"))}
     return {CHART / name: source.read_text() for name, source in found.items()}
 
 
 def alerts():
-    """Each alert's entry in the values."""
+    """Returns each alert's entry in the values."""
     entries = {}
     for group in read(ROOT / "deploy/prometheus/alerts.yml")["groups"]:
         for rule in group["rules"]:
@@ -90,7 +91,7 @@ def with_alerts(values):
 
 
 def schema_of_values(text):
-    """The alerts by name, and the types of Kubernetes that the values refer to."""
+    """Returns the schema with the alerts by name and the Kubernetes types that the values refer to."""
     schema = json.loads(text)
     schema["properties"]["prometheusRule"]["properties"]["alerts"]["properties"] = {
         name: {"$ref": "#/$defs/" + ("alertWithThreshold" if "threshold" in entry else "alert")}
@@ -111,7 +112,7 @@ def schema_of_values(text):
 
 
 def references(part):
-    """The names in `$defs` that a part of a schema refers to."""
+    """Returns the names in `$defs` that a part of a schema refers to."""
     if isinstance(part, list):
         return set().union(*map(references, part))
     if isinstance(part, dict):
@@ -120,7 +121,7 @@ def references(part):
 
 
 def bare(part):
-    """A type of Kubernetes without its prose, which is most of it."""
+    """Returns a Kubernetes type without its descriptions, which are most of its size."""
     if isinstance(part, list):
         return [bare(one) for one in part]
     if isinstance(part, dict):
@@ -133,7 +134,7 @@ def bare(part):
 
 
 def documented(values):
-    """Rows of README's table: key, default, description. Every leaf must stand under a `# --`."""
+    """Returns the rows of the README table: key, default, description. Every value must have a `# --` comment."""
     lines = values.splitlines()
     rows = []
 
@@ -172,7 +173,7 @@ def readme(text, values):
 
 
 def plain():
-    """The manifests for people without Helm, less what only Helm uses."""
+    """Returns the manifests for users without Helm, without the parts that only Helm uses."""
     values = read(PLAIN / "values.yaml")
     files = {}
     with helm.Chart.load(CHART) as chart:
@@ -207,7 +208,7 @@ def plain():
 
 
 class Readable(yaml.SafeDumper):
-    """Texts of several lines as blocks, lists indented."""
+    """Writes multi-line texts as blocks and indents lists."""
 
     def increase_indent(self, flow=False, indentless=False):
         return super().increase_indent(flow, False)
@@ -224,7 +225,7 @@ def app_version():
 
 
 def derived():
-    """Every derived file with what it should hold."""
+    """Returns every derived file with its expected content."""
     values = with_alerts((CHART / "values.yaml").read_text())
     files = copies()
     files[CHART / "values.yaml"] = values
@@ -277,7 +278,7 @@ def check_kubernetes(case, document, version):
 
 
 def check_restricted(case, kind, pod):
-    """The restricted Pod Security Standard, a read-only root, nothing of the API server."""
+    """Checks the restricted Pod Security Standard, a read-only root, and no access to the API server."""
     security = pod["securityContext"]
     expect(security["runAsNonRoot"] is True and security["runAsUser"] == 65532, f"{case}: {kind} may run as root")
     expect(security["seccompProfile"] == {"type": "RuntimeDefault"}, f"{case}: {kind} has no seccomp profile")
@@ -299,7 +300,7 @@ def check_restricted(case, kind, pod):
 
 
 def check_exporter_reads(exporter, case, text):
-    """The rendered configuration, its paths led to a folder of ours, is valid to the exporter."""
+    """Checks that the exporter accepts the rendered configuration, with its paths in a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
         for path in ("/etc/lightfi-exporter", "/var/lib/lightfi-exporter"):
             text = text.replace(path, folder)
@@ -335,7 +336,7 @@ def leaves(tree, path=""):
 
 
 def objects(schema, part, path=()):
-    """Every object of the schema whose keys are all known, by the path that leads to it: `*` is an element of a list, and a
+    """Returns every object of the schema with a closed set of keys, by its path: `*` is an element of a list or a
     name that the user chooses."""
     if "$ref" in part:
         part = schema["$defs"][part["$ref"].removeprefix("#/$defs/")]
@@ -349,7 +350,7 @@ def objects(schema, part, path=()):
 
 
 def planted(path):
-    """Values with a key at this path that nobody knows."""
+    """Returns values with an unknown key at this path."""
     value = {"tpyo": 1}
     for key in reversed(path):
         value = [value] if key == ("*", "items") else {"x" if isinstance(key, tuple) else key: value}
@@ -397,7 +398,7 @@ def check_schema(chart):
 
 
 def check_alerts(chart):
-    """With the defaults the chart's rules are those of the file; each knob turns what it names and nothing else."""
+    """Checks that the defaults give the rules of the file, and that each value changes only what it names."""
 
     def rules(values):
         enabled = {"enabled": True} | values
@@ -433,7 +434,7 @@ def check_alerts(chart):
 
 
 def check_promises(chart):
-    """What README and values say of the objects, and no schema knows."""
+    """Checks what README and values say about the objects and no schema covers."""
 
     def rendered(kind, **values):
         return [document for document in documents(render(chart, values)) if document["kind"] == kind]
@@ -532,7 +533,7 @@ for (const [model, document] of JSON.parse(readFileSync(0, "utf8"))) {
 
 
 def check_operators(seen):
-    """Values by the operators' own models at run time, unknown keys by their types, as only those refuse what is too much."""
+    """Checks values with the operators' own models, and unknown keys with their types."""
     modelled = [(f"{OPERATORS[document['apiVersion']]}/{document['apiVersion']}", document) for document in seen]
     node = ROOT / ".tools/node"
     done = subprocess.run(
@@ -599,7 +600,7 @@ def check_case(chart, exporter, case, values, operators):
 
 
 def check_every_value_is_tried(cases):
-    """Each value of the table stands in some file of ci/, with something else than its default."""
+    """Checks that each value of the table is set in some file of ci/ to something other than its default."""
     defaults = read(CHART / "values.yaml")
 
     def at(tree, name):

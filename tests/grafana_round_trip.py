@@ -1,6 +1,6 @@
-"""Reads each dashboard named through Grafana's own model, writes it again, and tells what was lost or changed.
+"""Reads each given dashboard with Grafana's own model, writes it again, and reports what was lost or changed.
 
-A key that the model does not know is one that Grafana would ignore: usually a misspelt option.
+Grafana would ignore a key that the model does not know: usually a misspelt option.
 """
 
 import json

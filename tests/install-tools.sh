@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Installs what the checks need beyond Rust, where it is missing: promtool and a real Prometheus, VictoriaMetrics as a
-# second scraper, prometheus_client's strict OpenMetrics parser, Grafana's own model of dashboards, Chromium with what
-# drives it and axe for the status page, and for the chart Helm's engine, the schemas of Kubernetes and the models of the
-# operators, hadolint, and for what comes from others cargo-deny, cargo-shear and zizmor. On Debian and its kin; elsewhere
-# it says what to install by hand.
+# Installs the tools that the checks need beyond Rust, if they are missing: promtool and Prometheus; VictoriaMetrics as a
+# second scraper; prometheus_client's strict OpenMetrics parser; Grafana's dashboard model; Chromium, playwright and axe for
+# the status page; Helm's engine, the Kubernetes schemas, the operators' models and hadolint for the chart; cargo-deny,
+# cargo-shear and zizmor for dependencies and workflows. It works on Debian-based distributions; on other systems it lists
+# what to install.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -27,11 +27,11 @@ if [ ${#missing[@]} -gt 0 ]; then
   sudo=
   [ "$(id -u)" -eq 0 ] || sudo=sudo
   $sudo apt-get update -q
-  # The services that come with the packages are not wanted, only the programs.
+  # The packages' services are not started, only the programs are used.
   $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
 fi
 
-# Names as `pip freeze` writes them.
+# Spelled as in the output of `pip freeze`.
 packages=(
   'prometheus_client==0.26.0'
   'grafana_foundation_sdk==1769699379!11.6.0'
@@ -51,7 +51,7 @@ for package in "${packages[@]}"; do
   fi
 done
 
-# As npm calls them, with their major versions.
+# npm packages with their major versions.
 modules=(
   '@kubernetes-models/prometheus-operator@6'
   '@kubernetes-models/grafana-operator@3'
@@ -61,7 +61,7 @@ modules=(
 )
 for module in "${modules[@]}"; do
   if [ ! -d ".tools/node/node_modules/${module%@*}" ]; then
-    # A package says node 22; what the checks use of it runs on Debian's.
+    # One package asks for Node.js 22, but the parts used here run on Debian's version.
     npm install --silent --no-audit --no-fund --ignore-scripts --prefix .tools/node "${modules[@]}"
     break
   fi

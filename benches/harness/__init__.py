@@ -1,1 +1,1 @@
-"""Parts of `make bench`; benches/bench.py tells how they go together."""
+"""The parts of `make bench`; benches/bench.py combines them."""

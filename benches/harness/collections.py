@@ -1,4 +1,4 @@
-"""Collections of many sensors: against the ideal of their latency, and what a request costs the exporter."""
+"""Measures collections of many sensors: the wall clock against the ideal, and the CPU time per request."""
 
 import json
 import os
@@ -17,20 +17,20 @@ LATENCY = "20ms"
 CONCURRENCY = 64
 
 
-def measure(bench, size, rounds, tell):
-    tell(f"collections, N = {size}")
+def measure(bench, size, rounds, progress):
+    progress(f"collections, N = {size}")
     return {
         "sensors": size,
         "slots": CONCURRENCY,
         "capacity": capacity(bench, size),
         "by_id": by_id(bench, size, rounds),
-        "over_http2": over_http2(bench, size, rounds),
+        "over_tls": over_tls(bench, size, rounds),
         "by_location": by_location(bench, size, rounds),
     }
 
 
 def capacity(bench, size):
-    """What the simulated cloud could answer if nothing held it back: the exporter has to stay well below."""
+    """Measures how many requests the simulated cloud can answer; the exporter must need far fewer."""
     simulator = bench.simulator(size)
     sample = asked_by_wrk(simulator, size, 2)
     bench.end(simulator)
@@ -60,8 +60,8 @@ def by_id(bench, size, rounds):
     }
 
 
-def over_http2(bench, size, rounds):
-    """The same sensors, the cloud behind TLS and HTTP/2."""
+def over_tls(bench, size, rounds):
+    """Measures the same sensors with the simulated cloud behind TLS."""
     simulator = bench.simulator(size, latency=LATENCY)
     front = bench.started(TlsFront(bench, simulator))
     walls, cpus = [], []
@@ -90,9 +90,9 @@ def by_location(bench, size, rounds):
 
 
 def first_collection(bench, simulator, where):
-    """Duration, CPU time, and requests by route of the first collection: it alone goes as fast as it may.
+    """Returns duration, CPU time and requests by route of the first collection, which runs as fast as it may.
 
-    What a start with the same configuration costs without a collection (`check`) is taken off.
+    The CPU time that `check` needs to load the same configuration is subtracted.
     """
     exporter = bench.exporter(simulator, where, api={"max_concurrency": CONCURRENCY})
     start, _, _ = check(bench, exporter.file)
@@ -103,7 +103,7 @@ def first_collection(bench, simulator, where):
 
 
 def check(bench, configuration):
-    """CPU seconds, wall seconds and peak memory of `check`: loading a configuration, nothing else."""
+    """Returns CPU seconds, wall seconds and peak memory of `check`, which only loads a configuration."""
     begun = time.monotonic()
     child = subprocess.Popen(
         [bench.exporter_program, "check", "--config.file", configuration],
@@ -119,9 +119,9 @@ def check(bench, configuration):
     return usage.ru_utime + usage.ru_stime, time.monotonic() - begun, usage.ru_maxrss * 1024
 
 
-def many_objects(bench, size, tell):
-    """A configuration of so many sensor objects: does it load, how long does it take, what does it hold."""
-    tell(f"a configuration of {size} sensor objects")
+def many_objects(bench, size, progress):
+    """Measures time and memory to load a configuration with this many sensor objects."""
+    progress(f"a configuration of {size} sensor objects")
     simulator = bench.simulator(10)
     path = bench.directory / "many.yaml"
     path.write_text(corpus.configuration(simulator.configuration, corpus.listed(size)))
@@ -131,7 +131,7 @@ def many_objects(bench, size, tell):
 
 
 def asked_by_wrk(simulator, size, seconds):
-    """As many connections as the exporter makes, each asking for one sensor after another."""
+    """Measures the latency with as many connections as the exporter opens."""
     headers = {"Authorization": f"Bearer {token(simulator)}"}
     path = f"/sensors/{corpus.ids(size)[size // 2]}?project=latest&project=value"
     return load.by_wrk(simulator.port, headers, seconds, simulator.cpu_seconds, connections=CONCURRENCY, path=path)

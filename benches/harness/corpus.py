@@ -1,4 +1,4 @@
-"""What is measured with: N sensors of five variables each, and the exporter's configuration that names them.
+"""The benchmark's input: N sensors of five variables each, and the exporter's configuration that lists them.
 
 The simulated cloud replays the readings from a file, so every run and every version of the exporter sees the same.
 """
@@ -27,8 +27,8 @@ def ids(count):
 
 
 def write_recording(path, count, moments, apart):
-    """The readings as the simulated cloud replays them: another value of each variable at each of `moments`, which are
-    so many seconds apart."""
+    """Returns the recording that the simulated cloud replays: new values at each of `moments` times, which are
+    this many seconds apart."""
     chance = random.Random(f"readings of {count}")
     # Drawn from a stock: numbers are dear to draw, and a hundred of a kind are as good as a million.
     stock = {name: [str(value(chance)) for _ in range(100)] for name, value in VARIABLES.items()}
@@ -45,7 +45,7 @@ def write_recording(path, count, moments, apart):
 
 
 def listed(count):
-    """`sensors:` with a name and a place for each, as people write it."""
+    """Returns the key `sensors:` with a name and a location for each sensor."""
     lines = ["sensors:"]
     for number, sensor in enumerate(ids(count)):
         floor = number // FLOOR
@@ -59,7 +59,7 @@ LOCATIONS = "locations:\n  - id: base\n    name: HQ\n"
 
 
 def configuration(simulated, where, api=None, collect=None):
-    """The configuration that `simulate` prints, with what this measurement wants in place of its sensors."""
+    """Returns the configuration that `simulate` prints, with the sensors of this measurement."""
     api = {"max_concurrency": 64, "max_response_bytes": 268435456, **(api or {})}
     collect = {"interval": "1h", "stale_after": 0, **(collect or {})}
     head = simulated.partition("\nsensors:")[0].partition("\nlocations:")[0]
@@ -71,7 +71,7 @@ def configuration(simulated, where, api=None, collect=None):
 
 
 def write_series(path, body):
-    """The exporter's readings, taken from its own answer, in the form that the peers load."""
+    """Returns the exporter's readings, from its own answer, in the form that the peers load."""
     helps = {}
     count = 0
     with open(path, "w") as out:
@@ -89,12 +89,12 @@ def write_series(path, body):
 
 
 def is_reading(name):
-    """Not the exporter's own families, which no peer has; nor what says how the collection went."""
+    """Excludes the exporter's own families, which no peer has, and those about the collection."""
     return name.startswith("lightfi_") and not name.startswith(("lightfi_exporter_", "lightfi_collect_", "lightfi_up"))
 
 
 def parse(line):
-    """Name, labels and value of one line of the text format. The corpus has nothing to unescape."""
+    """Splits one line of the text format into name, labels and value. The corpus has no escapes."""
     series, _, value = line.rpartition(" ")
     name, _, labels = series.partition("{")
     pairs = []
@@ -109,7 +109,7 @@ def parse(line):
 
 
 def readings(body):
-    """Every reading of a body in the text format, for telling whether two say the same."""
+    """Returns every reading of a body in the text format, to compare two bodies."""
     lines = (parse(line) for line in body.splitlines() if line and not line.startswith("#"))
     found = [((name, labels), float(value)) for name, labels, value in lines if is_reading(name)]
     unique = dict(found)

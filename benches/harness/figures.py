@@ -1,5 +1,5 @@
-"""The drawings, as SVG, from the figures: lines over the number of sensors, both axes in powers of ten, and lines over
-time, both axes from zero."""
+"""Draws the figures as SVG: lines over the number of sensors with logarithmic axes, and lines over time with
+linear axes."""
 
 import math
 from typing import NamedTuple
@@ -14,7 +14,7 @@ FONT = 'font-family="system-ui, sans-serif"'
 
 
 def scrape_chart(scrapes):
-    """CPU of one scrape as Prometheus asks: the exporter, nginx with the same bytes, the ordinary peers."""
+    """Draws the CPU time of one compressed scrape: the exporter, nginx with the same bytes, and the peers."""
     names = {
         "python": "Python, prometheus_client",
         "rust": "Rust, prometheus crate",
@@ -34,7 +34,7 @@ def scrape_chart(scrapes):
 
 
 def growth_chart(growth):
-    """What a sensor costs as they become many; each line against its own figure at a thousand sensors."""
+    """Draws the cost per sensor relative to the cost at a thousand sensors."""
     measures = {
         "CPU of a refresh, a sensor": lambda size, at: at["refresh_cpu"] / size,
         "resident memory, a sensor": lambda size, at: at["rss"] / size,
@@ -56,7 +56,7 @@ def seconds(value):
 
 
 def soak_chart(title, lines):
-    """Lines over minutes."""
+    """Draws lines over minutes."""
     across = even([x for points in lines.values() for x, _ in points])
     up = even([y for points in lines.values() for _, y in points])
     return drawing(title, lines, across, up, "minutes")
@@ -71,7 +71,7 @@ def chart(title, lines, tick):
 
 
 class Axis(NamedTuple):
-    """Which part of its length a value stands at, and what is written where."""
+    """Returns the position of a value on an axis and its label."""
 
     part: callable
     ticks: list
@@ -118,7 +118,7 @@ def drawing(title, lines, across, up, unit):
 
 
 def apart(places, distance=32):
-    """The same places moved down so far that their labels do not touch."""
+    """Moves labels down until they do not overlap."""
     moved = list(places)
     last = -math.inf
     for index in sorted(range(len(places)), key=places.__getitem__):

@@ -1,4 +1,4 @@
-"""Scrapes: one, many of them by wrk, or many one after the other where a server takes long."""
+"""Sends scrapes: a single one, many with wrk, or one after the other if the server is slow."""
 
 import gzip
 import http.client
@@ -56,7 +56,7 @@ def get(port, headers=PLAIN, path="/metrics", timeout=60):
 
 
 class Sample:
-    """One window of one server; CPU is CPU time per request."""
+    """The measurements of one server in one round; CPU is CPU time per request."""
 
     def __init__(self, requests, seconds, p50, p90, server_cpu, client_cpu):
         self.requests = requests
@@ -70,7 +70,7 @@ class Sample:
 
 
 def window(port, headers, seconds, server_cpu, slow=False):
-    """Loads the server for so long; `server_cpu` tells its CPU time so far."""
+    """Loads the server for this many seconds; `server_cpu` returns its CPU time so far."""
     return (one_by_one if slow else by_wrk)(port, headers, seconds, server_cpu)
 
 
@@ -105,7 +105,7 @@ def by_wrk(port, headers, seconds, server_cpu, connections=CONNECTIONS, path="/m
 
 
 def one_by_one(port, headers, seconds, server_cpu):
-    """This program itself asks, on the CPU of what is measured, so that it may not run beside the server."""
+    """Sends the requests from this process, on the measured CPU, so that it does not run in parallel with the server."""
     own = os.sched_getaffinity(0)
     os.sched_setaffinity(0, MEASURED_CPU)
     try:

@@ -1,4 +1,4 @@
-"""What the kernel tells of the machine and of one process, and how a process is started on one CPU and ended."""
+"""Reads facts about the machine and about a process from the kernel, and starts and ends processes on one CPU."""
 
 import contextlib
 import ctypes
@@ -20,7 +20,7 @@ PR_SET_PDEATHSIG = 1
 
 
 class Process:
-    """A child pinned to one CPU. Its output goes to a file, as a full pipe would stop it."""
+    """A child process pinned to one CPU. Its output goes to a file, because a full pipe would block it."""
 
     def __init__(self, arguments, cpu, log, stdout=None, environment=()):
         self.log = Path(log)
@@ -52,7 +52,7 @@ class Process:
 
 
 def on(cpu):
-    """What a child does before it becomes the program: keep to the CPU, and end where this program ends, however."""
+    """Returns the set-up of a child process: pin it to the CPU, and end it when this program ends."""
 
     def prepare():
         os.sched_setaffinity(0, cpu)
@@ -62,7 +62,7 @@ def on(cpu):
 
 
 def end(child):
-    """By its pid, gently, then not."""
+    """Ends the process by SIGTERM, then by SIGKILL."""
     if child.poll() is None:
         child.send_signal(signal.SIGTERM)
         try:
@@ -73,13 +73,13 @@ def end(child):
 
 
 def clean_environment():
-    """Neither a proxy nor a setting of the user's own exporter may have a say here."""
+    """Returns the environment without proxies and without settings of an exporter."""
     leave_out = ("LIGHTFI_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
     return {key: value for key, value in os.environ.items() if not key.upper().startswith(leave_out)}
 
 
 def cpu_seconds(pid):
-    """User and system time of a process and its ended threads, by the clock that the kernel keeps of it.
+    """Returns user and system time of a process and its ended threads, as the kernel accounts them.
 
     `/proc/PID/stat` tells the same in hundredths of a second, which is too coarse for a refresh of ten sensors. The
     number is what clock_getcpuclockid(3) makes of a pid.
@@ -88,7 +88,7 @@ def cpu_seconds(pid):
 
 
 def memory(pid, what):
-    """In bytes."""
+    """Returns a value of /proc/<pid>/status in bytes."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith(what + ":"):
             return int(line.split()[1]) * 1024

@@ -1,4 +1,4 @@
-"""Puts the figures where people read them: the tables of BENCHMARKS.md, and the drawings beside it."""
+"""Writes the tables into BENCHMARKS.md and draws the figures."""
 
 from . import figures, report
 
@@ -7,7 +7,7 @@ END = "<!-- end -->"
 
 
 def write(root, results):
-    """Only a whole run may be published: half of it from another day would compare what was never side by side."""
+    """Publishes only a whole run, because parts of different days cannot be compared."""
     drawings = root / "benches/figures"
     drawings.mkdir(exist_ok=True)
     (drawings / "scrape.svg").write_text(figures.scrape_chart(results["scrapes"]))
@@ -16,7 +16,7 @@ def write(root, results):
 
 
 def put(root, begin, text):
-    """In the place of what stands in BENCHMARKS.md after `begin`."""
+    """Replaces the text of BENCHMARKS.md between `begin` and the next end mark."""
     page = root / "BENCHMARKS.md"
     before, _, rest = page.read_text().partition(begin)
     _, _, after = rest.partition(END)

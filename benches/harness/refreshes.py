@@ -1,4 +1,4 @@
-"""What refreshes cost: a scrape's time while they run, memory after them, and both as sensors become many."""
+"""Measures refreshes: scrapes during refreshes, memory after them, and both as the number of sensors grows."""
 
 import json
 import statistics
@@ -18,8 +18,8 @@ LAST_SUCCESS = "lightfi_collect_last_success_timestamp_seconds"
 
 
 def without_network(bench, program, size, times, rounds=4):
-    """CPU of decode, build, render and gzip of one format, inside a program that does nothing else; and in turns with it,
-    where the scrapes have left its series, that of the ordinary Rust peer's scrapes."""
+    """Measures the CPU time of decode, build, render and gzip of one format inside a program that does nothing else,
+    in turns with scrapes of the Rust peer."""
     series = bench.series(size)
     peer = bench.started(Peer(bench, "rust", series)) if series.exists() else None
     refreshes, scrapes = [], []
@@ -41,7 +41,7 @@ def without_network(bench, program, size, times, rounds=4):
 
 
 def until_collected(exporter, before, seconds=120):
-    """Waits until a collection that is not `before` has been published; the own families and its time."""
+    """Waits until a collection other than `before` has been published; returns the own families and its time."""
     deadline = time.monotonic() + seconds
     while True:
         own = exporter.own()
@@ -52,13 +52,13 @@ def until_collected(exporter, before, seconds=120):
         time.sleep(0.05)
 
 
-def scrape_beside(bench, size, rounds, seconds, tell):
-    """p90 of one scraper's scrapes while collections run back to back, and while none runs, in turns.
+def scrape_beside(bench, size, rounds, seconds, progress):
+    """Measures p90 of one scraper's scrapes while collections run back to back, and without any, in turns.
 
     The readings come by location and change each second, so a refresh is decoding, building, rendering and gzip, and
     next to nothing of the network.
     """
-    tell(f"scrapes beside refreshes, N = {size}")
+    progress(f"scrapes beside refreshes, N = {size}")
     simulator = bench.simulator(size, moments=30)
     exporter = bench.exporter(simulator, corpus.LOCATIONS)
     took = exporter.own()["lightfi_collect_duration_seconds"]
@@ -76,7 +76,7 @@ def scrape_beside(bench, size, rounds, seconds, tell):
             # Scrapes without a pause leave this CPU too little for so many collections, and one that is cut short is
             # not what is measured.
             interval *= 1.5
-            tell(f"collections do not end in time, every {interval:.2f} s from now on")
+            progress(f"collections do not end in time, every {interval:.2f} s from now on")
             if interval > LONGEST_INTERVAL:
                 raise RuntimeError("collections never end in time beside one scraper")
             continue
@@ -107,8 +107,8 @@ def reload_and_wait(exporter, collect):
 
 
 class Scrapers:
-    """Two Prometheus servers and somebody with curl, again and again until the end, at a pace that leaves the CPU free.
-    What else an answer has to be is for `check` to say."""
+    """Scrapes as two Prometheus servers and one curl client do until the end, at a pace that leaves the CPU mostly idle.
+    `check` verifies the answers."""
 
     PAUSE = 0.2
 
@@ -139,9 +139,9 @@ class Scrapers:
                 self.failures.append(repr(failure))
 
 
-def memory(bench, size, by_location, refreshes, tell):
-    """Resident memory after refreshes under three scrapers, the cloud behind TLS; and the CPU that a refresh takes."""
-    tell(f"memory, N = {size}")
+def memory(bench, size, by_location, refreshes, progress):
+    """Measures resident memory after refreshes under three scrapers with the cloud behind TLS, and the CPU of a refresh."""
+    progress(f"memory, N = {size}")
     simulator = bench.simulator(size, moments=5)
     front = bench.started(TlsFront(bench, simulator))
     where = corpus.LOCATIONS if by_location else corpus.listed(size)
@@ -170,9 +170,9 @@ def memory(bench, size, by_location, refreshes, tell):
     return figures
 
 
-def growth(bench, size, refreshes, tell):
-    """CPU of a refresh per sensor, by location, with the format in demand that Prometheus asks for; memory and bytes."""
-    tell(f"growth, N = {size}")
+def growth(bench, size, refreshes, progress):
+    """Measures CPU per sensor of a refresh by location with one Prometheus-like scraper, memory and bytes."""
+    progress(f"growth, N = {size}")
     # Other readings at each refresh, which takes the longer the more there are.
     simulator = bench.simulator(size, moments=30) if size <= 10000 else bench.simulator(size, moments=4, apart=8)
     exporter = bench.exporter(simulator, corpus.LOCATIONS)

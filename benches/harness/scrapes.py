@@ -1,4 +1,4 @@
-"""Scrapes of the exporter, of nginx with the same bytes, and of the ordinary peers, interleaved in rounds on one CPU."""
+"""Measures scrapes of the exporter, of nginx with the same bytes, and of the peers, in turns on one CPU."""
 
 import statistics
 import zlib
@@ -10,13 +10,13 @@ SIZES = (10, 100, 1000, 10000)
 ENCODINGS = ("gz", "identity")
 
 
-def measure(bench, sizes, encodings, names, rounds, seconds, tell):
-    """{size: {encoding: {server: figures}}}"""
-    return {size: measure_size(bench, size, encodings, names, rounds, seconds, tell) for size in sizes}
+def measure(bench, sizes, encodings, names, rounds, seconds, progress):
+    """Returns {size: {encoding: {server: figures}}}."""
+    return {size: measure_size(bench, size, encodings, names, rounds, seconds, progress) for size in sizes}
 
 
-def measure_size(bench, size, encodings, names, rounds, seconds, tell):
-    tell(f"scrapes, N = {size}")
+def measure_size(bench, size, encodings, names, rounds, seconds, progress):
+    progress(f"scrapes, N = {size}")
     simulator = bench.simulator(size)
     exporter = bench.exporter(simulator, corpus.listed(size))
     bench.end(simulator)
@@ -80,7 +80,7 @@ def measure_size(bench, size, encodings, names, rounds, seconds, tell):
 
 
 def say_the_same(server, expected):
-    """Speed of an answer that says something else means nothing."""
+    """Fails if the answer is not the expected one: the speed of a wrong answer has no meaning."""
     text = load.get(server.port, {"Accept": "text/plain"}).text()
     found = corpus.readings(text)
     if found != expected:

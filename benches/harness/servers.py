@@ -1,4 +1,4 @@
-"""What is started: the simulated cloud, the exporter, nginx, and the two ordinary peers. All on loopback."""
+"""Starts the servers on loopback: the simulated cloud, the exporter, nginx, and the two peers."""
 
 import os
 import re
@@ -25,7 +25,7 @@ OWN = re.compile(rb"^((?:lightfi_exporter_|lightfi_collect_|lightfi_up|process_)
 
 
 class Bench:
-    """A directory to work in, the programs, and every child that was started: leaving it ends them all."""
+    """A working directory, the programs, and every child process; leaving the context ends them all."""
 
     def __init__(self, directory, exporter, simulator, rust_peer):
         self.directory = Path(directory)
@@ -51,7 +51,7 @@ class Bench:
             self.running.remove(server)
 
     def series(self, count):
-        """Where the ordinary peers find what to serve."""
+        """Returns the file that the peers serve."""
         return self.directory / f"series-{count}.jsonl"
 
     def simulator(self, count, latency="0", moments=1, apart=1):
@@ -118,7 +118,7 @@ class Exporter:
         self.end = self.process.end
 
     def wait(self, seconds=180):
-        """Until the first collection has ended, and it was a good one."""
+        """Waits until the first collection has succeeded."""
 
         def ready():
             if not self.process.alive():
@@ -137,22 +137,22 @@ class Exporter:
             raise RuntimeError(f"the first collection failed: {self.process.log.read_text()[-2000:]}")
 
     def own(self):
-        """What is no sensor's, by series. Asked for as Prometheus does, so that no other body has to be made for it."""
+        """Returns the exporter's own series. Requested as Prometheus does, so that no other body has to be rendered."""
         body = load.get(self.port, load.PROMETHEUS).plain()
         return {series.decode(): float(value) for series, value in OWN.findall(body)}
 
     def requests(self, route, own=None):
-        """Sent so far."""
+        """Returns the number of API requests sent so far."""
         return (own or self.own())[f'lightfi_exporter_api_requests_total{{route="{route}"}}']
 
     def reload(self, collect):
-        """With other keys under `collect`."""
+        """Restarts it with other keys under `collect`."""
         self.configure(collect)
         os.kill(self.process.pid, signal.SIGHUP)
 
 
 class Nginx:
-    """One worker."""
+    """nginx with one worker."""
 
     name = "nginx"
     CONFIGURATION = """
@@ -190,7 +190,7 @@ class Nginx:
 
 
 class FileServer(Nginx):
-    """Serves the exporter's own bytes as a file."""
+    """nginx that serves the exporter's own bytes as a file."""
 
     HTTP = """
             open_file_cache max=16 inactive=1h; open_file_cache_valid 1h;
@@ -203,12 +203,12 @@ class FileServer(Nginx):
 
 
 class TlsFront(Nginx):
-    """The simulated cloud over TLS and HTTP/2, as the vendor's is."""
+    """nginx that serves the simulated cloud over TLS."""
 
     HTTP = """
             upstream cloud {{ server 127.0.0.1:{cloud}; keepalive 128; keepalive_requests 1000000000; }}
             server {{
-                listen 127.0.0.1:{port} ssl http2;
+                listen 127.0.0.1:{port} ssl;
                 ssl_certificate {directory}/files/certificate.pem; ssl_certificate_key {directory}/files/key.pem;
                 location / {{ proxy_pass http://cloud; proxy_http_version 1.1; proxy_set_header Connection ""; }}
             }}
@@ -256,7 +256,7 @@ class Peer:
 
 
 def answering(server):
-    """Waits until it accepts connections."""
+    """Waits until the server accepts connections."""
 
     def asked():
         if not server.process.alive():

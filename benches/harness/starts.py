@@ -1,4 +1,4 @@
-"""From the start of the process to the first answer of /metrics."""
+"""Measures the time from the start of the process to the first answer of /metrics."""
 
 import socket
 import statistics
@@ -7,8 +7,8 @@ import time
 from . import corpus
 
 
-def measure(bench, times, tell):
-    tell("starts")
+def measure(bench, times, progress):
+    progress("starts")
     simulator = bench.simulator(10)
     took = []
     for _ in range(times):
@@ -21,7 +21,7 @@ def measure(bench, times, tell):
 
 
 def until_answered(exporter, seconds=10):
-    """Asked again and again from the first moment; an answer waits for the first collection, so this holds one too."""
+    """Sends requests from the start on; an answer waits for the first collection, so the time includes one."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
