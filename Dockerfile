@@ -1,14 +1,14 @@
-# A static binary on a base without a shell. For both platforms, without emulation:
+# A static binary on a base image without a shell. To build for two platforms without emulation:
 #   docker buildx build --platform linux/amd64,linux/arm64 --tag REGISTRY/lightfi-exporter:0.1.0 --push .
-# Read-only, without capabilities:
+# To run it read-only and without capabilities:
 #   docker run --rm --read-only --tmpfs /tmp --cap-drop ALL --publish 10420:10420 IMAGE demo
 
-# The compiler runs on the platform of the machine and builds for the image's.
+# The compiler runs on the build platform and compiles for the target platform.
 FROM --platform=$BUILDPLATFORM rust:1.95-bookworm AS build
 WORKDIR /build
-# Cargo's own file says for what and with what, so that no step below has to. Static on the C library of the image: since
-# 2.34 glibc resolves names in files and by DNS without loading modules. The target is named so that the flag does not
-# reach macros and build scripts. The C compiler is the one of the release of Debian, in whichever version.
+# .cargo/config.toml sets target and linker for all steps below. The binary is linked statically with glibc, which since 2.34
+# resolves names from files and DNS without loading modules. The target is named so that the flag does not apply to macros and
+# build scripts. The C compiler is Debian's, in any version.
 ARG TARGETARCH
 # hadolint ignore=DL3008
 RUN case "$TARGETARCH" in \
@@ -29,7 +29,7 @@ RUN case "$TARGETARCH" in \
         "target.$cpu-unknown-linux-gnu.rustflags = ['-C', 'target-feature=+crt-static']" \
         "env.CC_${cpu}_unknown_linux_gnu = '$cpu-linux-gnu-gcc'"
 
-# Dependencies first, with an empty program around them: this layer stays until Cargo.lock changes.
+# Build the dependencies first, with empty crates: this layer is cached until Cargo.lock changes.
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY crates/exporter-toolkit/Cargo.toml crates/exporter-toolkit/
 COPY crates/lightfi-simulator/Cargo.toml crates/lightfi-simulator/
@@ -44,14 +44,14 @@ COPY crates crates
 COPY src src
 ARG REVISION=unknown
 ENV LIGHTFI_EXPORTER_REVISION=${REVISION}
-# The empty program was newer than the sources: their times must change for cargo to see them.
+# The empty crates are newer than the sources: touch the sources so that cargo rebuilds them.
 RUN find src crates -name '*.rs' -exec touch {} + \
     && cargo build --release --locked \
     && cp target/*/release/lightfi-exporter /lightfi-exporter \
-    # A place for the token store that its user may write.
+    # A directory for the token store that the image's user can write to.
     && install --directory --mode=0700 /state/lightfi-exporter
 
-# Certificate authorities, /etc/passwd, /tmp, and nothing to run.
+# The base has certificate authorities, /etc/passwd and /tmp, but no programs.
 FROM gcr.io/distroless/static-debian12:nonroot
 ARG VERSION=0.1.0
 ARG REVISION=unknown
@@ -63,9 +63,8 @@ LABEL org.opencontainers.image.title="lightfi-exporter" \
 COPY --from=build --chown=65532:65532 /state /var/lib
 COPY --from=build /lightfi-exporter /usr/local/bin/lightfi-exporter
 COPY LICENSE /usr/share/doc/lightfi-exporter/LICENSE
-# Bodies of megabytes go back to the system when a newer one takes their place: glibc would learn to keep memory of their
-# size, which more than doubled what stays resident with thousands of sensors. All threads share one heap: what one of
-# them frees, another can use.
+# Return large freed buffers to the system: otherwise glibc raises its threshold and keeps them, which more than doubles the
+# resident memory with thousands of sensors. One heap for all threads, so that one can use what another frees.
 ENV MALLOC_MMAP_THRESHOLD_=262144
 ENV MALLOC_ARENA_MAX=1
 USER 65532:65532

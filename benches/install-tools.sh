@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Installs what `make bench` needs beyond Rust and the tools of the checks, where it is missing: nginx to compare with,
-# wrk for the load, openssl for a certificate. On Debian and its kin; elsewhere it says what to install by hand.
+# Installs what `make bench` needs beyond the tools of the checks, if it is missing: nginx to compare with, wrk as the load
+# generator, openssl for a certificate. It works on Debian-based distributions; on other systems it lists what to install.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# Debian keeps nginx where only root looks.
+# Debian installs nginx in /usr/sbin, which may be missing from PATH.
 PATH=$PATH:/usr/sbin
 missing=()
 for program in nginx wrk openssl; do
@@ -20,7 +20,7 @@ sudo=
 $sudo apt-get update -q
 had_nginx=$(command -v nginx || true)
 $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
-# The program is wanted, not the service that comes with it.
+# The package's service is not started, only the program is used.
 if [ -z "$had_nginx" ] && [ -d /run/systemd/system ]; then
   $sudo systemctl disable --now nginx
 fi

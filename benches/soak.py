@@ -35,23 +35,24 @@ from harness.servers import ROOT, Bench  # noqa: E402
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as strict  # noqa: E402
 from prometheus_client.parser import text_string_to_metric_families as plain  # noqa: E402
 
-# As short as they may be: what leaks does so once a collection, a request, a token or a scrape.
+# As short as allowed, because leaks happen per collection, request, token or scrape.
 INTERVAL = 0.5
 TOKEN_LIFETIME = "4s"
-# Less than what is slow on purpose takes: a token request given up as its answer comes would lose the refresh token in it, and
-# the way back from that can be a person's too.
+# Shorter than the slow faults: a token request that is cancelled just as its answer arrives would lose the rotated token, and
+# only a new login could fix that.
 API_TIMEOUT = "1s"
 SAMPLE_EVERY = 2
-# Of the scrapes; a parser takes longer over one than the exporter and all the rest together.
+# One in this many scrapes is parsed strictly, because the parser is slow.
 PARSED_EVERY = 20
-# The way back from these is a person's, not time's.
+# Only a new login ends these faults.
 FOR_PERSONS = {"token-revoked", "token-invalid-client"}
-# Ample for this building. Answers that are long on purpose are cut here: what they took could hide a leak.
+# Enough for this building. Longer answers are refused, because their memory could hide a leak.
 MOST_BYTES = 256 * 1024
-# In so many parts of the time after the warm-up the least sample counts: what leaks stays, what a fault takes goes with it.
+# The time after the warm-up is divided into this many parts, and the smallest sample of each counts: a leak stays, the memory
+# of a fault does not.
 PARTS = 30
 
-# What nothing may grow by in an hour: so many bytes in every collection, and a descriptor or a thread in three minutes.
+# Limits of the growth per hour: 256 bytes per collection, one descriptor or thread in three minutes.
 LEAK_BYTES = 256
 MEMORY_LIMIT = LEAK_BYTES * 3600 / INTERVAL
 LIMITS = {"anonymous": MEMORY_LIMIT, "resident": MEMORY_LIMIT, "descriptors": 20, "threads": 20}
@@ -68,7 +69,7 @@ def arguments():
     add("--again", type=Path, metavar="RESULTS.json", help="watch nothing: print, and --write, these")
     add("--output", type=Path, default=ROOT / "target/soak")
     options = parser.parse_args()
-    # Long enough for every fault to come once, so that the most memory that one takes has been seen.
+    # Long enough that every fault comes once, so the peak memory of each is reached.
     options.warm_up = min(360, options.seconds / 2)
     return options
 
@@ -115,7 +116,7 @@ class Faults(threading.Thread):
 
     def switch_on(self, kind):
         places = ["", "=token", f"={self.random.choice(self.sensors)}", f"={self.random.choice(self.locations)}"]
-        # Not every fault can happen everywhere.
+        # Some faults apply only to some routes.
         for place in self.random.sample(places, len(places)):
             if self.ask("PUT", kind + place):
                 self.count[kind] += 1
@@ -240,7 +241,7 @@ def soak(options, directory):
 
 def main():
     options = arguments()
-    # So that the children are ended on the way out, whoever ends this program.
+    # Run the clean-up that ends the child processes.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))
     if options.again:
         results = json.loads(options.again.read_text())

@@ -27,20 +27,20 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 CHART = ROOT / "deploy/helm/lightfi-exporter"
 PLAIN = ROOT / "deploy/kubernetes"
 KUBERNETES = ["1.27", "1.30", "1.33"]
-# What the values may hand on to Kubernetes: the newest types, so that a new key is not taken for a typo.
+# The Kubernetes types that values are checked against: the newest ones, so that a new key is not reported as a typo.
 QUANTITY = "io.k8s.apimachinery.pkg.api.resource.Quantity"
 QUANTITY_PATTERN = "^[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$"
 KUBERNETES_TYPES = pathlib.Path(kubernetes_validate.__file__).parent / f"kubernetes-json-schema/v{kubernetes_validate.latest_version()}-local-strict"
-# The operators' own models of their objects, by group.
+# The operators' models by API group.
 OPERATORS = {
     "monitoring.coreos.com/v1": "@kubernetes-models/prometheus-operator",
     "grafana.integreatly.org/v1beta1": "@kubernetes-models/grafana-operator",
 }
 THRESHOLD = re.compile(r"[<>]=? ([-+.0-9eE]+)$")
-# Values that no file in ci/ changes: the restricted standard is checked as it is, and `global` does nothing.
+# Values that no file in ci/ changes: the security contexts are checked with their defaults, and `global` has no effect.
 UNTRIED = {"podSecurityContext", "securityContext", "global"}
 RESTRICTED_VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
-# Of the exporter's configuration, what the chart decides itself.
+# Keys of the exporter's configuration that the chart sets.
 OWN_KEYS = {"web.listen_address", "web.config_file", "oauth.token_store"} | {
     f"oauth.{key}_file" for key in ("client_id", "client_secret", "refresh_token")
 }
@@ -57,7 +57,7 @@ def read(path):
     return yaml.safe_load(path.read_text())
 
 
-# What is derived from what.
+# Derived files.
 
 
 def copies():
@@ -73,7 +73,7 @@ def alerts():
     for group in read(ROOT / "deploy/prometheus/alerts.yml")["groups"]:
         for rule in group["rules"]:
             entry = {"enabled": True, "for": rule["for"], "severity": rule["labels"]["severity"]}
-            # `== 0` and `== 1` ask for yes or no: nothing to choose.
+            # `== 0` and `== 1` are no thresholds.
             if threshold := THRESHOLD.search(rule["expr"].strip()):
                 entry["threshold"] = yaml.safe_load(threshold[1])
             entries[rule["alert"]] = entry
@@ -105,7 +105,7 @@ def schema_of_values(text):
         if name.startswith("io.k8s.") and name not in taken:
             taken[name] = bare(kubernetes[name])
             wanted |= references(taken[name])
-    # A text that is no quantity, such as 128MB, passes the type of Kubernetes, and not its server.
+    # The Kubernetes schema accepts a text that is no quantity, such as 128MB, but the API server does not.
     taken[QUANTITY] = {"type": ["string", "number"], "pattern": QUANTITY_PATTERN}
     schema["$defs"] = own | dict(sorted(taken.items()))
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
@@ -263,7 +263,7 @@ def documents(rendered):
             yield from (document for document in yaml.safe_load_all(text) if document)
 
 
-# Parsing the definitions anew for each document would take most of the time.
+# Cached, because parsing the definitions takes most of the time.
 kubernetes_validate.utils.schema_contents = functools.lru_cache(None)(kubernetes_validate.utils.schema_contents)
 
 
@@ -562,7 +562,7 @@ def check_operators(seen):
 
 def check_case(chart, exporter, case, values, operators):
     report = helm.lint(CHART, values, strict=True)
-    # Severity 1 is information, of an icon that is not there.
+    # Severity 1 is information, about a missing icon.
     said = [message for message in report["messages"] or [] if message["severity"] > 1]
     expect(not said and not report["errors"], f"{case}: helm lint: {said or report['errors']}")
     known = set()

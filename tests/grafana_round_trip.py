@@ -14,7 +14,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 def differences(path, ours, theirs):
     if isinstance(ours, dict) and isinstance(theirs, dict):
         for key, value in ours.items():
-            # The model leaves out what is null.
+            # The model drops null values.
             if key not in theirs:
                 if value is not None:
                     yield f"{path}.{key} is dropped"

@@ -6,7 +6,7 @@ The simulated cloud replays the readings from a file, so every run and every ver
 import json
 import random
 
-# Five gauges: what an air quality sensor with a light sensor sends.
+# The variables of an air quality sensor with a light sensor.
 VARIABLES = {
     "CO2ppm": lambda chance: round(chance.uniform(400, 1600), 1),
     "temperatureC": lambda chance: round(chance.uniform(17, 27), 2),
@@ -15,9 +15,9 @@ VARIABLES = {
     "illuminanceArb": lambda chance: round(chance.uniform(0, 900), 1),
 }
 
-# Sensors of a floor, as the vendor says of real ones.
+# Sensors per location.
 FLOOR = 100
-# Any moment will do: the cloud shifts the recording to now.
+# An arbitrary time: the simulated cloud shifts the recording to now.
 START = 1e9
 
 
@@ -30,11 +30,11 @@ def write_recording(path, count, moments, apart):
     """Returns the recording that the simulated cloud replays: new values at each of `moments` times, which are
     this many seconds apart."""
     chance = random.Random(f"readings of {count}")
-    # Drawn from a stock: numbers are dear to draw, and a hundred of a kind are as good as a million.
+    # Values come from a small pool, because generating random numbers is slow.
     stock = {name: [str(value(chance)) for _ in range(100)] for name, value in VARIABLES.items()}
     with open(path, "w") as out:
         out.write("time,sensor_id,location,var_name,value\n")
-        # The recording begins with its first row, the sensors report within the second.
+        # The recording starts with its first row; all sensors report within a second.
         out.write(f"{START:.3f},{ids(count)[0]},Floor 0,CO2ppm,612.5\n")
         for number, sensor in enumerate(ids(count)):
             phase = chance.randrange(1000) / 1000

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 WIDTH, HEIGHT = 720, 400
 LEFT, RIGHT, TOP, BOTTOM = 78, 150, 46, 46
-# Told apart by those who do not see colours alike (Okabe and Ito).
+# A palette for colour-blind readers (Okabe and Ito).
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7"]
-# More would touch each other.
+# The smallest distance between two labels.
 MOST_DOTS = 40
 FONT = 'font-family="system-ui, sans-serif"'
 

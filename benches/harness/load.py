@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .machine import MEASURED_CPU, on
 
-# As Prometheus sends them.
+# The request headers of Prometheus.
 PROMETHEUS = {
     "Accept": "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"
     "text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
@@ -19,13 +19,13 @@ PROMETHEUS = {
     "User-Agent": "Prometheus/2.42.0",
     "X-Prometheus-Scrape-Timeout-Seconds": "10",
 }
-# As curl sends them.
+# The request headers of curl.
 PLAIN = {"Accept": "*/*", "User-Agent": "curl/7.88.1"}
 HEADERS = {"gz": PROMETHEUS, "identity": PLAIN}
 
-# A pair of Prometheus servers and as many others: enough that the server never waits for the load.
+# Enough connections that the server never waits for the load generator.
 CONNECTIONS = 4
-# From here on wrk's window would hold too few answers, and the unfinished ones would count as work.
+# For slower answers a round of wrk would contain too few of them, and unfinished ones would count.
 SLOW = 0.05
 
 
@@ -64,7 +64,7 @@ class Sample:
         self.p90 = p90
         self.server_cpu = server_cpu / requests
         self.all_cpu = (server_cpu + client_cpu) / requests
-        # What the one CPU does in a second that is all theirs; `seen_rps` also pays for whoever else runs here.
+        # Requests/s of one CPU; `seen_rps` is also affected by other processes.
         self.rps = 1 / self.all_cpu
         self.seen_rps = requests / seconds
 

@@ -10,7 +10,7 @@ import subprocess
 import time
 from pathlib import Path
 
-# All that is measured shares one CPU; what only feeds it (the simulated cloud, this program) has the other, if any.
+# The measured server and the load share one CPU; the simulated cloud and this program use the other one, if there is one.
 AVAILABLE = sorted(os.sched_getaffinity(0))
 MEASURED_CPU = {AVAILABLE[0]}
 OTHER_CPU = {AVAILABLE[-1]}

@@ -10,9 +10,9 @@ from . import corpus, load
 from .machine import MEASURED_CPU, on
 from .servers import Peer, TlsFront, answering
 
-# What a sensor's own request may take, of the interval.
+# The part of the interval that one request may take, in seconds.
 SECONDS_PER_SENSOR = 0.001
-# Of collections beside a scraper that never pauses.
+# The interval of collections next to a scraper that never pauses, in seconds.
 LONGEST_INTERVAL = 20.0
 LAST_SUCCESS = "lightfi_collect_last_success_timestamp_seconds"
 
@@ -62,7 +62,7 @@ def scrape_beside(bench, size, rounds, seconds, progress):
     simulator = bench.simulator(size, moments=30)
     exporter = bench.exporter(simulator, corpus.LOCATIONS)
     took = exporter.own()["lightfi_collect_duration_seconds"]
-    # A collection has to end within its interval and starts within its first half; on this CPU it shares with scrapes.
+    # A collection must end within its interval although it shares the CPU with scrapes.
     interval = max(0.1, 3 * took)
     still, beside, refreshes = [], [], []
     while len(beside) < rounds:
@@ -73,8 +73,8 @@ def scrape_beside(bench, size, rounds, seconds, progress):
         sample = by_one_scraper(exporter, seconds)
         own = exporter.own()
         if own["lightfi_collect_sensors_failed"]:
-            # Scrapes without a pause leave this CPU too little for so many collections, and one that is cut short is
-            # not what is measured.
+            # Scrapes without a pause would leave too little CPU time for these collections, and incomplete
+            # collections must not be measured.
             interval *= 1.5
             progress(f"collections do not end in time, every {interval:.2f} s from now on")
             if interval > LONGEST_INTERVAL:
@@ -145,7 +145,7 @@ def memory(bench, size, by_location, refreshes, progress):
     simulator = bench.simulator(size, moments=5)
     front = bench.started(TlsFront(bench, simulator))
     where = corpus.LOCATIONS if by_location else corpus.listed(size)
-    # Collections are spread over half of it, and the CPU is shared.
+    # Collections are spread over half of the interval, and the CPU is shared.
     interval = max(1.0, size * SECONDS_PER_SENSOR)
     exporter = bench.exporter(front, where, collect={"interval": f"{interval * 1000:.0f}ms"})
     with Scrapers(exporter.port) as scrapers:
@@ -173,12 +173,12 @@ def memory(bench, size, by_location, refreshes, progress):
 def growth(bench, size, refreshes, progress):
     """Measures CPU per sensor of a refresh by location with one Prometheus-like scraper, memory and bytes."""
     progress(f"growth, N = {size}")
-    # Other readings at each refresh, which takes the longer the more there are.
+    # New readings at each refresh; a refresh takes longer with more sensors.
     simulator = bench.simulator(size, moments=30) if size <= 10000 else bench.simulator(size, moments=4, apart=8)
     exporter = bench.exporter(simulator, corpus.LOCATIONS)
     took = exporter.own()["lightfi_collect_duration_seconds"]
     load.get(exporter.port, load.PROMETHEUS)
-    # What comes after the answers, and the scrapes, have the same CPU.
+    # Rendering and scrapes share the CPU.
     interval = max(0.2, 6 * took)
     reload_and_wait(exporter, {"interval": f"{interval * 1000:.0f}ms"})
     last = exporter.own()[LAST_SUCCESS]
@@ -186,7 +186,7 @@ def growth(bench, size, refreshes, progress):
     before, requests = exporter.cpu_seconds(), exporter.requests("location")
     until = time.monotonic() + max(2.0, refreshes * interval)
     while time.monotonic() < until:
-        # Often enough that the format stays in demand, seldom enough that scrapes are no part of the figure.
+        # Often enough that the format stays cached, but too rarely to affect the result.
         time.sleep(min(3 * interval, until - time.monotonic() + 0.01))
         answer = load.get(exporter.port, load.PROMETHEUS)
     cpu = exporter.cpu_seconds() - before

@@ -38,14 +38,14 @@ def measure_size(bench, size, encodings, names, rounds, seconds, progress):
         slow = {}
         wire = {}
         for server in servers:
-            # Also the warm-up: the first scrape in a format may be dearer.
+            # This is also the warm-up: the first scrape of a format may be slower.
             wire[server] = len(load.get(server.port, headers).wire)
             first = load.window(server.port, headers, 0, server.cpu_seconds, slow=True)
             slow[server] = first.p50 > load.SLOW
         samples = {server: [] for server in servers}
         for number in range(rounds):
             for server in servers:
-                # Ordinary peers are further away than any noise.
+                # The peers differ by far more than the noise.
                 ordinary = isinstance(server, Peer)
                 if ordinary and number % 2 == 1:
                     continue

@@ -15,10 +15,10 @@ from .machine import MEASURED_CPU, OTHER_CPU, Process, children, cpu_seconds, fr
 
 HERE = Path(__file__).parent.parent
 ROOT = HERE.parent
-# Debian keeps it where only root looks.
+# Debian installs nginx in /usr/sbin, which may be missing from PATH.
 NGINX = shutil.which("nginx") or "/usr/sbin/nginx"
 
-# As the image has it.
+# The same settings as in the image.
 ENVIRONMENT = re.findall(r"^ENV (MALLOC_\w+)=(\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
 
 OWN = re.compile(rb"^((?:lightfi_exporter_|lightfi_collect_|lightfi_up|process_)\S*) (\S+)$", re.MULTILINE)
@@ -80,7 +80,7 @@ class Simulator:
             self.process = Process(arguments, OTHER_CPU, bench.directory / "simulator.log", stdout)
         ready = lambda: printed.read_text().endswith("# ready\n") or not self.process.alive()
         wait_until(ready, "the simulated cloud's start")
-        # Recorded sensors report within the first second: from then on each has all of its readings.
+        # All recorded sensors report within the first second.
         time.sleep(1.1)
         self.configuration = printed.read_text()
         if not self.process.alive():
@@ -130,7 +130,7 @@ class Exporter:
                 return False
 
         wait_until(ready, "the exporter's first collection", seconds)
-        # Before anybody has asked for a body.
+        # Measured before the first scrape.
         self.cpu_at_ready = self.cpu_seconds()
         own = self.own()
         if own["lightfi_up"] != 1 or own["lightfi_collect_sensors_failed"] != 0:
@@ -172,7 +172,7 @@ class Nginx:
         (directory / "files").mkdir(parents=True)
         for name, content in files.items():
             (directory / "files" / name).write_bytes(content)
-        # The worker is another user where this is root.
+        # When run as root, nginx's worker has another user.
         for path in (directory, directory / "files"):
             path.chmod(0o755)
         self.directory = directory
