@@ -3,7 +3,7 @@
 //! A refresh token becomes an access token, the API's replies become one immutable snapshot, the snapshot becomes
 //! the text that Prometheus reads:
 //!
-//! `config → oauth → api → snapshot (+ catalog) → collector → exposition → publisher → web → cli → main`
+//! `config → http → oauth → api → snapshot (+ catalog) → collector → exposition → publisher → web → cli → main`
 //!
 //! Data flows along that line only, and so do imports: a module may use what stands before it. `catalog`, `clock`,
 //! `stats`, [`aside`] and [`config::Secret`] are leaves that anyone may use, as tests may `heard`. A test
@@ -28,6 +28,7 @@ pub mod config;
 pub mod exposition;
 #[cfg(test)]
 mod heard;
+pub mod http;
 pub mod oauth;
 pub mod publisher;
 pub mod shutdown;

@@ -6,10 +6,8 @@ use std::sync::LazyLock;
 use libfuzzer_sys::fuzz_target;
 use lightfi_exporter::{
     config::{Config, Flags, Purpose, load_text},
-    oauth::{
-        http::{Proxies, http_client},
-        login::{Answer, Login, RedirectUri},
-    },
+    http::{Proxies, http_client},
+    oauth::login::{Answer, Login, RedirectUri},
 };
 
 /// Stands in the input for the state, which nobody can guess.

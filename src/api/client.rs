@@ -22,8 +22,8 @@ use super::{
 };
 use crate::{
     aside::aside,
-    config,
-    oauth::{AccessToken, TokenError, TokenSource, http},
+    config, http,
+    oauth::{AccessToken, TokenError, TokenSource},
     stats::{Reason, Route, Stats},
 };
 

@@ -21,10 +21,8 @@ use crate::{
     clock::unix_now,
     collector::Collector,
     config::{self, Config, Purpose, duration},
-    oauth::{
-        TokenSource,
-        http::{Proxies, client_builder},
-    },
+    http::{Proxies, client_builder},
+    oauth::TokenSource,
     telemetry::Telemetry,
     web::toolkit::Toolkit,
 };
@@ -99,7 +97,7 @@ pub(super) async fn run(
         return online(config, report).await;
     }
     // What depends on this machine is no fault of a configuration that may be meant for another.
-    if let Err(failure) = Exporter::new(config, Proxies::OfEnvironment).await {
+    if let Err(failure) = Exporter::new(config, Proxies::FromEnvironment).await {
         report.warning(
             "start",
             format_args!("the exporter would not start here: {failure}"),
@@ -125,7 +123,7 @@ fn web_configuration(file: &Path, report: &mut Report) -> Result<(), Failure> {
 }
 
 async fn online(config: Config, mut report: Report) -> Result<(), Failure> {
-    let exporter = Exporter::new(config, Proxies::OfEnvironment).await?;
+    let exporter = Exporter::new(config, Proxies::FromEnvironment).await?;
     let Exporter { config, tokens, .. } = &exporter;
     if let Err(error) = tokens.token().await {
         report.bad("token", format_args!("{error}: {}", error.remedy()))?;

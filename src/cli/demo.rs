@@ -17,7 +17,8 @@ use super::{
 use crate::{
     clock::unix_now,
     config::{self, Credential},
-    oauth::{http::Proxies, store::Store},
+    http::Proxies,
+    oauth::store::Store,
     shutdown::Signals,
     telemetry::Telemetry,
 };

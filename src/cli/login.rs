@@ -24,9 +24,9 @@ use super::Failure;
 use crate::{
     clock::unix_now,
     config::{self, duration},
+    http::{Proxies, http_client},
     oauth::{
         deposit::{Deposit, DepositError, Form},
-        http::{Proxies, http_client},
         login::{Answer, Login, LoginError, RedirectUri},
     },
     telemetry::Telemetry,
@@ -118,7 +118,7 @@ pub(super) async fn run(
         arguments.print,
     )
     .map_err(|error| Failure::Configuration(error.into()))?;
-    let http = http_client(&config.api, Proxies::OfEnvironment)
+    let http = http_client(&config.api, Proxies::FromEnvironment)
         .map_err(|error| Failure::Configuration(error.into()))?;
     let login = Login::begin(&config.oauth, redirect_uri.clone(), http)
         .map_err(|error| Failure::Configuration(error.into()))?;

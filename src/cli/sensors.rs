@@ -13,7 +13,7 @@ use super::{Failure, listing, serve::Exporter};
 use crate::{
     collector::Collector,
     config::{self, Location, Purpose},
-    oauth::http::Proxies,
+    http::Proxies,
     telemetry::Telemetry,
 };
 
@@ -65,7 +65,7 @@ pub(super) async fn run(
         });
     }
     config.sensors = Arc::default();
-    let exporter = Exporter::new(config, Proxies::OfEnvironment).await?;
+    let exporter = Exporter::new(config, Proxies::FromEnvironment).await?;
     let (collector, _) = Collector::new(exporter.assignment());
 
     // Shows itself on a terminal only.

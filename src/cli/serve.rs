@@ -17,10 +17,8 @@ use crate::{
     clock::unix_now,
     collector::{Assignment, Collector},
     config::{self, Config, Errors, Loaded, Purpose},
-    oauth::{
-        TokenSource,
-        http::{Proxies, http_client},
-    },
+    http::{Proxies, http_client},
+    oauth::TokenSource,
     publisher::{Publisher, Tails},
     shutdown::Signals,
     stats::Stats,
@@ -46,7 +44,7 @@ pub(super) async fn run(
         warn!("{warning}");
     }
     let signals = Signals::listen()?;
-    Exporter::new(loaded.config, Proxies::OfEnvironment)
+    Exporter::new(loaded.config, Proxies::FromEnvironment)
         .await?
         .serve(sockets, load, telemetry, |_, _| Ok(()), signals)
         .await

@@ -512,7 +512,7 @@ mod tests {
         api::Pace,
         config::{self, Flags, Purpose},
         heard::Log,
-        oauth::http::{Proxies, http_client},
+        http::{Proxies, http_client},
         stats::Stats,
     };
 

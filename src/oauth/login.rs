@@ -19,11 +19,13 @@ use url::{Host, Url, form_urlencoded};
 use super::{
     TokenError,
     credentials::read_credential,
-    http::read_limited,
     request::{Exchanged, TokenRequest},
     scrub::Scrubber,
 };
-use crate::config::{Oauth, Secret};
+use crate::{
+    config::{Oauth, Secret},
+    http::read_limited,
+};
 
 /// A first look at the authorization endpoint must not keep anybody waiting.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
@@ -398,7 +400,7 @@ mod tests {
 
     fn login(authorize_url: &str) -> Login {
         let redirect_uri = RedirectUri::parse("http://localhost:3000").unwrap();
-        let http = crate::oauth::http::client_builder(rustls::RootCertStore::empty())
+        let http = crate::http::client_builder(rustls::RootCertStore::empty())
             .unwrap()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())

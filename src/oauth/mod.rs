@@ -1,7 +1,7 @@
 //! Access tokens: from a refresh token to the bearer that the API takes, renewed ahead of time for years.
 //!
-//! The one place in which a refresh token or a client secret is seen. [`TokenSource`] is what others hold; `api` also
-//! takes its HTTP client from here. Collecting readings, and what a 401 from the API leads to, do not belong here.
+//! The one place in which a refresh token or a client secret is seen. [`TokenSource`] is what others hold. Collecting
+//! readings, and what a 401 from the API leads to, do not belong here.
 //!
 //! | file | holds |
 //! |---|---|
@@ -15,11 +15,9 @@
 //! | `deposit` | where a login's refresh token goes |
 //! | `token` | one access token and its lifetime |
 //! | `scrub` | server's words made safe to show |
-//! | `http` | the HTTP client shared with `api` |
 
 mod credentials;
 pub mod deposit;
-pub mod http;
 pub mod login;
 mod policy;
 mod replace;

@@ -14,12 +14,12 @@ use url::{Url, form_urlencoded};
 
 use super::{
     TokenError,
-    http::{describe, read_limited, reason_of, retry_after},
     scrub::Scrubber,
     token::{bearer, lifetime, tolerant_number},
 };
 use crate::{
     config::{ClientAuth, Secret},
+    http::{describe, read_limited, reason_of, retry_after},
     stats::Reason,
 };
 

@@ -3,8 +3,9 @@
 use std::{fs, path::Path};
 
 /// In the order of the data's way. A module may use those before it, and the leaves.
-const LINE: [&str; 9] = [
+const LINE: [&str; 10] = [
     "config",
+    "http",
     "oauth",
     "api",
     "snapshot",

@@ -246,7 +246,7 @@ mod tests {
         let login = Login::begin(
             &config.unwrap().config.oauth,
             redirect_uri,
-            crate::oauth::http::client_builder(rustls::RootCertStore::empty())
+            crate::http::client_builder(rustls::RootCertStore::empty())
                 .unwrap()
                 .build()
                 .unwrap(),

@@ -22,10 +22,8 @@ use super::*;
 use crate::{
     config::{Api, ClientAuth, Credential},
     heard::Log,
-    oauth::{
-        http::{Proxies, http_client},
-        store::Store,
-    },
+    http::{Proxies, http_client},
+    oauth::store::Store,
 };
 
 const SECRETS: [&str; 3] = ["client-s3cret", "refresh-s3cret", "access-s3cret"];

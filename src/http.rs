@@ -1,8 +1,7 @@
-//! The one HTTP client that token requests and API requests share, what its errors mean, how long an answer asks to wait,
-//! and bodies with a limit.
+//! The HTTP client shared by token requests and API requests: its setup, its errors, bodies with a size limit, and the
+//! `Retry-After` header.
 //!
-//! What is asked for and what else an answer says belong to `request` here and to `api`; both call this, and only this knows
-//! how the client is set up.
+//! `oauth` and `api` call this. What they send and what a reply means is decided there.
 
 use std::{
     error::Error,
@@ -28,25 +27,24 @@ use crate::{config::Api, stats::Reason};
 
 const USER_AGENT: &str = concat!("lightfi-exporter/", env!("CARGO_PKG_VERSION"));
 
-/// Whoever asks us to wait longer is asked again after this.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
+/// A longer `Retry-After` is shortened to this.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
-/// Whether requests go through the proxies that the environment names.
+/// Whether requests use the proxies that the environment names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Proxies {
-    /// `HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`, as everywhere.
-    OfEnvironment,
-    /// Straight to loopback: no proxy could reach it.
+    /// Use `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`.
+    FromEnvironment,
+    /// Use no proxy. For loopback, which no proxy can reach.
     None,
 }
 
-/// Returns a client with the timeout and the certificate authorities of section `api`. It speaks HTTP/1.1 only: a
-/// dead HTTP/2 connection would be used for every retry. It follows no redirect, so that no secret and no bearer
+/// Returns a client with the timeout and the certificate authorities of section `api`. It speaks HTTP/1.1 only, because
+/// a dead HTTP/2 connection would be used for every retry. It follows no redirect, so that no secret and no access
 /// token reaches a host that is not configured.
 pub fn http_client(api: &Api, proxies: Proxies) -> Result<Client, ClientError> {
     let mut roots = RootCertStore::empty();
-    let system = rustls_native_certs::load_native_certs();
-    roots.add_parsable_certificates(system.certs);
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if let Some(path) = &api.ca_file {
         for authority in read_authorities(path)? {
             roots
@@ -55,13 +53,13 @@ pub fn http_client(api: &Api, proxies: Proxies) -> Result<Client, ClientError> {
         }
     }
     if roots.is_empty() {
-        // `demo` talks to loopback only, so this is no reason to stop.
+        // Not an error: `demo` talks to loopback only.
         tracing::warn!(
-            "this system has no certificate authorities: https fails until api.ca_file names some"
+            "no certificate authorities found on this system: HTTPS requests will fail until api.ca_file is set"
         );
     }
     let builder = match proxies {
-        Proxies::OfEnvironment => client_builder(roots)?,
+        Proxies::FromEnvironment => client_builder(roots)?,
         Proxies::None => client_builder(roots)?.no_proxy(),
     };
     builder
@@ -74,7 +72,7 @@ pub fn http_client(api: &Api, proxies: Proxies) -> Result<Client, ClientError> {
         .map_err(|error| ClientError::Build(describe(error)))
 }
 
-/// Returns the builder of an HTTP/1.1 client whose TLS is `ring`'s and trusts `roots` only.
+/// Returns the builder of an HTTP/1.1 client that uses `ring` for TLS and trusts only `roots`.
 pub fn client_builder(roots: RootCertStore) -> Result<ClientBuilder, ClientError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = ClientConfig::builder_with_provider(provider)
@@ -87,29 +85,40 @@ pub fn client_builder(roots: RootCertStore) -> Result<ClientBuilder, ClientError
         .http1_only())
 }
 
-/// Why there is no client.
+fn read_authorities(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, ClientError> {
+    let pem = fs::read(path).map_err(|error| ClientError::ReadAuthorities {
+        path: path.clone(),
+        error,
+    })?;
+    match CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>() {
+        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
+        _ => Err(ClientError::NoAuthorities { path: path.clone() }),
+    }
+}
+
+/// Why no HTTP client can be built.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The file cannot be read.
+    /// The CA file cannot be read.
     #[error("api.ca_file: cannot read {}: {error}", path.display())]
     ReadAuthorities {
-        /// As configured.
+        /// The file, as configured.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         error: std::io::Error,
     },
-    /// The file holds no certificate.
+    /// The CA file holds no certificate.
     #[error("api.ca_file: {} holds no certificate in PEM form", path.display())]
     NoAuthorities {
-        /// As configured.
+        /// The file, as configured.
         path: PathBuf,
     },
-    /// The TLS library refuses its set-up.
-    #[error("cannot set up the HTTP client: {0}; look at api.ca_file")]
+    /// The TLS or HTTP library refuses the setup.
+    #[error("cannot set up the HTTP client: {0}; check api.ca_file")]
     Build(String),
 }
 
-/// The whole body, after decompression, if it is not longer than `limit`.
+/// Reads the whole body, or fails once it is longer than `limit` bytes after decompression.
 pub async fn read_limited(mut response: Response, limit: usize) -> Result<Bytes, BodyError> {
     let mut body = BytesMut::new();
     while let Some(chunk) = response.chunk().await? {
@@ -121,22 +130,22 @@ pub async fn read_limited(mut response: Response, limit: usize) -> Result<Bytes,
     Ok(body.freeze())
 }
 
-/// Why there is no whole body.
+/// Why a body could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
-    /// Longer than the limit.
-    #[error("the answer is longer than {limit} bytes")]
+    /// It is longer than the limit.
+    #[error("the response body is longer than {limit} bytes")]
     TooLarge {
-        /// In bytes.
+        /// The limit in bytes.
         limit: usize,
     },
-    /// It stopped coming.
-    #[error("{}", chain(.0))]
+    /// The connection or the decoding failed.
+    #[error("{}", describe_chain(.0))]
     Broken(#[from] reqwest::Error),
 }
 
 impl BodyError {
-    /// Its label value.
+    /// Returns the value for the label `reason`.
     pub fn reason(&self) -> Reason {
         match self {
             Self::TooLarge { .. } => Reason::TooLarge,
@@ -145,8 +154,9 @@ impl BodyError {
     }
 }
 
-/// `Retry-After`: seconds, or an HTTP date, which is read against the answer's own `Date` where there is one: the
-/// server's clock may be wrong, its difference is not. An hour at most; `None` where it is missing or nonsense.
+/// Returns how long `Retry-After` asks to wait, at most an hour; `None` where it is missing or invalid. It holds seconds
+/// or an HTTP date. A date is compared with the `Date` of the same response where there is one, so that a wrong clock on
+/// the server does no harm.
 pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = |name: HeaderName| Some(headers.get(name)?.to_str().ok()?.trim());
     let date = |name| httpdate::parse_http_date(text(name)?).ok();
@@ -159,14 +169,14 @@ pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
             .duration_since(date(DATE).unwrap_or(now))
             .unwrap_or_default()
     };
-    Some(wait.min(LONGEST_RETRY_AFTER))
+    Some(wait.min(MAX_RETRY_AFTER))
 }
 
-/// What an error of the client means to an operator.
+/// Returns the value of the label `reason` for an error of the client.
 pub fn reason_of(error: &reqwest::Error) -> Reason {
     if error.is_timeout() {
         Reason::Timeout
-    } else if error.is_decode() && !comes_from_connection(error) {
+    } else if error.is_decode() && !is_connection_error(error) {
         Reason::Malformed
     } else if error.is_redirect() {
         Reason::Redirect
@@ -177,15 +187,20 @@ pub fn reason_of(error: &reqwest::Error) -> Reason {
     }
 }
 
-/// An error of the client with its causes in one line, and without the URL, whose query may be private.
-pub fn describe(error: reqwest::Error) -> String {
-    chain(&error.without_url())
+/// reqwest reports a body that ends too early as one that cannot be decoded.
+fn is_connection_error(error: &reqwest::Error) -> bool {
+    causes(error).any(|cause| cause.is::<hyper::Error>())
 }
 
-fn chain(error: &dyn Error) -> String {
+/// Returns an error of the client and its causes on one line, without the URL, because a query may be private.
+pub fn describe(error: reqwest::Error) -> String {
+    describe_chain(&error.without_url())
+}
+
+fn describe_chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     for cause in causes(error) {
-        // Layers that only repeat the layer below would say the same thing twice.
+        // Some errors already end with the text of their cause.
         let cause = cause.to_string();
         if !text.ends_with(&cause) {
             write!(text, ": {cause}").expect("writing to a string cannot fail");
@@ -195,28 +210,7 @@ fn chain(error: &dyn Error) -> String {
 }
 
 fn causes<'a>(error: &'a dyn Error) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    let mut next = error.source();
-    std::iter::from_fn(move || {
-        let cause = next?;
-        next = cause.source();
-        Some(cause)
-    })
-}
-
-/// A body that stops half-way is reported as one that cannot be decoded, compressed or not.
-fn comes_from_connection(error: &reqwest::Error) -> bool {
-    causes(error).any(|cause| cause.is::<hyper::Error>())
-}
-
-fn read_authorities(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, ClientError> {
-    let pem = fs::read(path).map_err(|error| ClientError::ReadAuthorities {
-        path: path.clone(),
-        error,
-    })?;
-    match CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>() {
-        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        _ => Err(ClientError::NoAuthorities { path: path.clone() }),
-    }
+    std::iter::successors(error.source(), |&cause| cause.source())
 }
 
 #[cfg(test)]
@@ -248,13 +242,13 @@ mod tests {
         url
     }
 
-    fn zipped(text: &[u8]) -> Vec<u8> {
+    fn gzip(text: &[u8]) -> Vec<u8> {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
         encoder.write_all(text).unwrap();
         encoder.finish().unwrap()
     }
 
-    async fn body_of(zip: Vec<u8>, limit: usize) -> Result<Bytes, BodyError> {
+    async fn read_gzip_body(zip: Vec<u8>, limit: usize) -> Result<Bytes, BodyError> {
         let url = serve(Router::new().route(
             "/",
             get(move || async move { ([("content-encoding", "gzip")], zip) }),
@@ -265,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_seconds_or_a_date_by_the_servers_own_clock() {
+    fn retry_after_is_seconds_or_a_date_on_the_servers_clock() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
         let hour_ahead = Some("Sun, 06 Nov 1994 09:49:37 GMT");
         let cases = [
@@ -295,27 +289,33 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_is_counted_after_decompression() {
-        let zip = zipped(&[b'0'; 100_000]);
+    async fn the_body_limit_counts_decompressed_bytes() {
+        let zip = gzip(&[b'0'; 100_000]);
         assert!(zip.len() < 1000);
-        assert_eq!(body_of(zip.clone(), 100_000).await.unwrap().len(), 100_000);
-        let error = body_of(zip, 99_999).await.unwrap_err();
+        assert_eq!(
+            read_gzip_body(zip.clone(), 100_000).await.unwrap().len(),
+            100_000
+        );
+        let error = read_gzip_body(zip, 99_999).await.unwrap_err();
         assert_eq!(error.reason(), Reason::TooLarge);
-        assert_eq!(error.to_string(), "the answer is longer than 99999 bytes");
+        assert_eq!(
+            error.to_string(),
+            "the response body is longer than 99999 bytes"
+        );
     }
 
     #[tokio::test]
-    async fn a_body_that_is_not_what_it_says_is_malformed() {
-        let error = body_of(b"no gzip".to_vec(), 1000).await.unwrap_err();
+    async fn a_body_that_is_not_gzip_as_declared_is_malformed() {
+        let error = read_gzip_body(b"no gzip".to_vec(), 1000).await.unwrap_err();
         assert_eq!(error.reason(), Reason::Malformed);
     }
 
     #[tokio::test]
-    async fn a_body_that_breaks_off_is_a_broken_connection() {
+    async fn a_truncated_body_is_a_connection_error() {
         for encoding in ["identity", "gzip"] {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             let url = format!("http://{}/", listener.local_addr().unwrap());
-            let half = zipped(&[b'0'; 1000])[..15].to_vec();
+            let half = gzip(&[b'0'; 1000])[..15].to_vec();
             std::thread::spawn(move || {
                 let (mut stream, _) = listener.accept().unwrap();
                 let _ = stream.read(&mut [0; 4096]).unwrap();
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn errors_name_their_cause_and_no_url() {
+    async fn errors_name_their_cause_but_not_the_url() {
         let url = serve(Router::new().route(
             "/",
             get(|| async { tokio::time::sleep(Duration::from_secs(5)).await }),
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_says_who_it_is_takes_gzip_and_follows_no_redirect() {
+    async fn the_client_sends_its_name_accepts_gzip_and_follows_no_redirect() {
         let url = serve(Router::new().route(
             "/",
             get(|headers: HeaderMap| async move {
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn authorities_may_come_from_a_file() {
+    fn certificate_authorities_are_read_from_a_file() {
         let directory = tempfile::TempDir::new().unwrap();
         let file = directory.path().join("ca.pem");
         let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
@@ -391,11 +391,11 @@ mod tests {
         let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         fs::write(&file, broken).unwrap();
         let error = http_client(&api(Some(file)), Proxies::None).unwrap_err();
-        assert!(error.to_string().contains("look at api.ca_file"), "{error}");
+        assert!(error.to_string().contains("check api.ca_file"), "{error}");
     }
 
     #[test]
-    fn a_file_without_authorities_is_told_by_name() {
+    fn a_file_without_certificate_authorities_is_named_in_the_error() {
         let directory = tempfile::TempDir::new().unwrap();
         let empty = directory.path().join("ca.pem");
         fs::write(&empty, "no certificate").unwrap();
