@@ -8,7 +8,7 @@ mod corpus;
 use std::{env, hint::black_box, sync::Arc, time::Duration};
 
 use corpus::{Answers, Refreshes};
-use lightfi_exporter::{exposition::gzip::Deflater, snapshot::Snapshot};
+use lightfi_exporter::{exposition::gzip::Compressor, snapshot::Snapshot};
 use nix::time::{ClockId, clock_gettime};
 
 #[inline(never)]
@@ -23,12 +23,12 @@ fn stage_build(refreshes: &mut Refreshes, answers: Answers) -> Arc<Snapshot> {
 
 /// Has the chunks compressed on its way, as the exporter does.
 #[inline(never)]
-fn stage_render(refreshes: &Refreshes, snapshot: &Arc<Snapshot>, each: impl FnMut(&[u8])) {
+fn stage_render(refreshes: &Refreshes, snapshot: &Arc<Snapshot>, each: impl FnMut(&str)) {
     refreshes.render(snapshot, each);
 }
 
 #[inline(never)]
-fn stage_gzip(member: &mut Deflater, chunk: &[u8]) {
+fn stage_gzip(member: &mut Compressor, chunk: &str) {
     member.push(chunk);
 }
 
@@ -58,7 +58,7 @@ fn refresh(refreshes: &mut Refreshes) -> (Arc<Snapshot>, [f64; 4]) {
     let snapshot = stage_build(refreshes, answers);
     let built = cpu_seconds();
     let mut gzip = 0.0;
-    let mut member = Deflater::new(0);
+    let mut member = Compressor::default();
     stage_render(refreshes, &snapshot, |chunk| {
         let rendered = cpu_seconds();
         stage_gzip(&mut member, chunk);

@@ -8,7 +8,7 @@ use std::hint::black_box;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 use corpus::Refreshes;
-use lightfi_exporter::exposition::{Rendering, gzip::Deflater};
+use lightfi_exporter::exposition::gzip::Compressor;
 
 fn stages(criterion: &mut Criterion) {
     for sensors in [100, 1000, 10_000] {
@@ -16,7 +16,7 @@ fn stages(criterion: &mut Criterion) {
         let answers = refreshes.decode();
         let snapshot = refreshes.build(answers);
         let mut text = Vec::new();
-        refreshes.render(&snapshot, |chunk| text.push(chunk.to_vec()));
+        refreshes.render(&snapshot, |chunk| text.push(chunk.to_owned()));
         let mut group = criterion.benchmark_group("refresh");
         group.sample_size(10);
         group.throughput(Throughput::Elements(sensors as u64));
@@ -42,7 +42,7 @@ fn stages(criterion: &mut Criterion) {
         });
         group.bench_function(id("gzip"), |bencher| {
             bencher.iter(|| {
-                let mut member = Deflater::new(text.len() * Rendering::CHUNK);
+                let mut member = Compressor::default();
                 text.iter().for_each(|chunk| member.push(chunk));
                 black_box(member.finish())
             });

@@ -95,15 +95,15 @@ pub const ROWS: &[Row] = &[
     Row { stale_after: Some(Duration::from_secs(14 * 24 * HOUR)),
         ..gauge("batteryLevelPct", "lightfi_battery_ratio", Scale::Over(100.0), "Battery charge, 0 to 1") },
     Row { kind: Kind::Counter, stale_after: Some(Duration::from_secs(24 * HOUR)),
-        ..gauge("energyInkWh", "lightfi_energy_joules_total", Scale::Times(3_600_000.0), "Energy consumed, as the meter counts it") },
-    gauge("clientsWiFi", "lightfi_wifi_clients", Scale::Times(1.0), "Occupancy-indicating devices seen on Wi-Fi"),
-    gauge("clientsBLE", "lightfi_ble_clients", Scale::Times(1.0), "Occupancy-indicating devices seen on Bluetooth LE"),
+        ..gauge("energyInkWh", "lightfi_energy_joules_total", Scale::Times(3_600_000.0), "Energy consumed, by the counter of the meter") },
+    gauge("clientsWiFi", "lightfi_wifi_clients", Scale::Times(1.0), "Wi-Fi devices seen that indicate occupancy"),
+    gauge("clientsBLE", "lightfi_ble_clients", Scale::Times(1.0), "Bluetooth LE devices seen that indicate occupancy"),
     gauge("occSignatures", "lightfi_occupants", Scale::Times(1.0), "People counted under the sensor"),
-    gauge("BACnetReads", "lightfi_bacnet_reads", Scale::Times(1.0), "Queries of this sensor by a building management system in the last period"),
+    gauge("BACnetReads", "lightfi_bacnet_reads", Scale::Times(1.0), "Queries by a building management system for this sensor in the last period"),
     Row { form: Form::Motion,
-        ..gauge("motionEvent", "lightfi_motion_activity", Scale::Times(1.0), "Running count of motion events that decays in quiet time") },
+        ..gauge("motionEvent", "lightfi_motion_activity", Scale::Times(1.0), "Count of motion events that decays while there is no motion") },
     Row { form: Form::Status,
-        ..gauge("onlineStatus", "lightfi_sensor_status", Scale::Times(1.0), "1 for the state the sensor is in, 0 for the others") },
+        ..gauge("onlineStatus", "lightfi_sensor_status", Scale::Times(1.0), "1 for the current state of the sensor, 0 for the other states") },
 ];
 
 /// The second family of [`Form::Motion`]: when the last motion was seen.
@@ -115,7 +115,7 @@ pub const MOTION_TIME: (&str, &str) = (
 /// The family of every variable that has no row.
 pub const UNMAPPED: (&str, &str) = (
     "lightfi_reading",
-    "Readings of variables that have no metric of their own, unconverted, by var_name",
+    "Unconverted readings of variables without a metric of their own, by var_name",
 );
 
 /// Old names of variables, with the name in the table: the vendor renamed `irSignatures`.

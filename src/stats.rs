@@ -1,29 +1,26 @@
-//! The exporter's own counters: the only metrics that live as long as the process. A leaf: everyone may count.
+//! The exporter's own metrics: the only ones that live as long as the process. Any module may count here; `publisher`
+//! renders them. Metrics of sensors and collections belong to the snapshot.
 //!
-//! [`Stats::version`] tells whether anything has changed, so that nobody need gather to find out.
-//!
-//! Every series whose labels can be known starts at 0. A gauge that is not yet known is NaN and is left out of
-//! [`Stats::gather`].
-
-mod process;
+//! Every series whose labels are known in advance starts at 0. A gauge whose value is not known yet is NaN, and is not
+//! exposed.
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use prometheus::{
-    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry,
-    core::Collector, proto::MetricFamily,
+    Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry,
+    core::Collector,
+    process_collector::ProcessCollector,
+    proto::{Counter, MetricFamily},
 };
+use rustix::time::{ClockId, clock_gettime};
 
-use self::process::Process;
-pub use self::process::SAMPLED_EVERY;
-
-/// The API's routes: label `route`.
+/// The routes of the API, which are the values of the label `route`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Route {
     /// `GET /sensors/{id}`
@@ -37,95 +34,62 @@ pub enum Route {
 }
 
 impl Route {
-    const ALL: [Self; 4] = [
-        Self::Sensor,
-        Self::Location,
-        Self::BaseLocation,
-        Self::Openapi,
-    ];
+    /// The label values, in the order of the variants.
+    const NAMES: [&str; 4] = ["sensor", "location", "base_location", "openapi"];
 
-    /// The label value.
+    /// Returns the label value.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Sensor => "sensor",
-            Self::Location => "location",
-            Self::BaseLocation => "base_location",
-            Self::Openapi => "openapi",
-        }
+        Self::NAMES[self as usize]
     }
 }
 
-/// Why a request failed: label `reason`, named by what an operator does about it.
+/// Why a request failed, by what an operator can do about it. These are the values of the label `reason`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reason {
-    /// No whole answer within `api.timeout`, or within the collection.
+    /// No complete response within `api.timeout`, or within the collection.
     Timeout,
-    /// No connection, or one that broke.
+    /// No connection, or a connection that broke.
     Connect,
-    /// 401, also with a fresh token; or no token could be had.
+    /// Status 401 even with a new token, or no token available.
     Unauthorized,
-    /// 403
+    /// Status 403.
     Forbidden,
-    /// 404
+    /// Status 404.
     NotFound,
-    /// 429, or not sent because of one.
+    /// Status 429, or a request that was not sent because of one.
     RateLimited,
-    /// Any other 4xx.
+    /// Any other status 4xx.
     ClientError,
-    /// 5xx
+    /// Status 5xx.
     ServerError,
-    /// 3xx: never followed.
+    /// Status 3xx: redirects are never followed.
     Redirect,
-    /// Not JSON of the known shape.
+    /// A response that is not JSON of the known shape.
     Malformed,
-    /// Over the size limit.
+    /// A response larger than the limit.
     TooLarge,
-    /// Anything else.
+    /// Any other failure.
     Other,
-    /// Of token requests only: the refresh token is expired or revoked.
+    /// Only for token requests: the refresh token is expired or revoked.
     InvalidGrant,
-    /// Of token requests only: client id or secret are not accepted.
+    /// Only for token requests: the client id or secret is wrong.
     InvalidClient,
 }
 
 impl Reason {
-    const OF_API: [Self; 12] = [
-        Self::Timeout,
-        Self::Connect,
-        Self::Unauthorized,
-        Self::Forbidden,
-        Self::NotFound,
-        Self::RateLimited,
-        Self::ClientError,
-        Self::ServerError,
-        Self::Redirect,
-        Self::Malformed,
-        Self::TooLarge,
-        Self::Other,
+    /// The label values, in the order of the variants.
+    #[rustfmt::skip]
+    const NAMES: [&str; 14] = [
+        "timeout", "connect", "unauthorized", "forbidden", "not_found", "rate_limited", "client_error", "server_error",
+        "redirect", "malformed", "too_large", "other", "invalid_grant", "invalid_client",
     ];
-    const OF_TOKEN_ONLY: [Self; 2] = [Self::InvalidGrant, Self::InvalidClient];
 
-    /// The label value.
+    /// Returns the label value.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Timeout => "timeout",
-            Self::Connect => "connect",
-            Self::Unauthorized => "unauthorized",
-            Self::Forbidden => "forbidden",
-            Self::NotFound => "not_found",
-            Self::RateLimited => "rate_limited",
-            Self::ClientError => "client_error",
-            Self::ServerError => "server_error",
-            Self::Redirect => "redirect",
-            Self::Malformed => "malformed",
-            Self::TooLarge => "too_large",
-            Self::Other => "other",
-            Self::InvalidGrant => "invalid_grant",
-            Self::InvalidClient => "invalid_client",
-        }
+        Self::NAMES[self as usize]
     }
 
-    /// What an HTTP status says, `None` for success.
+    /// Returns why a request with this HTTP status failed, `None` for success.
     pub fn of_status(status: u16) -> Option<Self> {
         Some(match status {
             200..=299 => return None,
@@ -141,252 +105,233 @@ impl Reason {
     }
 }
 
-/// Upper bounds in seconds: from a cache's answer to `api.timeout`'s default and above.
+/// Upper bounds in seconds, from a cached response to the default of `api.timeout`.
 const REQUEST_DURATION_BUCKETS: [f64; 9] = [0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-/// The long-lived registry and its handles.
+/// The metrics of the process are read from `/proc` at most this often: reading costs more than a small scrape.
+pub const PROCESS_SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The exporter's own metrics.
 pub struct Stats {
-    version: Version,
+    changes: ChangeCounter,
     registry: Registry,
-    process: Process,
+    process: Mutex<Option<(Instant, Vec<MetricFamily>)>>,
     api_requests: IntCounterVec,
     api_request_failures: IntCounterVec,
     api_request_duration: HistogramVec,
     token_refreshes: IntCounter,
     token_refresh_failures: IntCounterVec,
-    /// Unix time at which the access token ends; NaN before the first.
-    pub access_token_expiry: Level,
-    /// 0 after `invalid_grant` or while there is none.
-    pub refresh_token_valid: Level,
-    /// Unix time of the login; NaN when unknown.
-    pub refresh_token_obtained: Level,
-    /// 1 while the last reload was good.
-    pub config_reload_successful: Level,
-    /// Unix time of the last good load.
-    pub config_reload_success_timestamp: Level,
-    /// The same for the web configuration.
-    pub web_config_reload_successful: Level,
-    /// The same for the web configuration.
-    pub web_config_reload_success_timestamp: Level,
+    /// Unix time at which the access token expires; NaN before the first token.
+    pub access_token_expiry: TrackedGauge,
+    /// 0 after `invalid_grant` or while there is no refresh token.
+    pub refresh_token_valid: TrackedGauge,
+    /// Unix time of the login; NaN if unknown.
+    pub refresh_token_obtained: TrackedGauge,
+    /// 1 if the last load of the configuration succeeded.
+    pub config_reload_successful: TrackedGauge,
+    /// Unix time of the last successful load of the configuration.
+    pub config_reload_success_timestamp: TrackedGauge,
+    /// 1 if the last load of the web configuration succeeded.
+    pub web_config_reload_successful: TrackedGauge,
+    /// Unix time of the last successful load of the web configuration.
+    pub web_config_reload_success_timestamp: TrackedGauge,
 }
 
-/// How many changes there were.
+/// Counts the changes of metrics other than those of the process.
 #[derive(Clone, Default)]
-struct Version(Arc<AtomicU64>);
+struct ChangeCounter(Arc<AtomicU64>);
 
-impl Version {
-    /// After the change: who sees the new number sees the new value.
-    fn changed(&self) {
+impl ChangeCounter {
+    /// Must be called after the change: whoever sees the new count then sees the change.
+    fn increment(&self) {
         self.0.fetch_add(1, Ordering::Release);
     }
 }
 
-/// A gauge of the exporter's own.
-pub struct Level {
+/// A gauge whose changes are counted.
+pub struct TrackedGauge {
     gauge: Gauge,
-    version: Version,
+    changes: ChangeCounter,
 }
 
-impl Level {
-    /// From now on.
+impl TrackedGauge {
+    /// Sets the value.
     pub fn set(&self, value: f64) {
         self.gauge.set(value);
-        self.version.changed();
+        self.changes.increment();
     }
 
-    /// What was set last.
+    /// Returns the value.
     pub fn get(&self) -> f64 {
         self.gauge.get()
     }
 }
 
 impl Stats {
-    /// Everything at its start: counters 0, the configuration loaded at `now` (Unix seconds), no token asked for yet.
+    /// Returns the metrics of a process that loaded its configuration at `now` (Unix time) and has made no request yet.
+    #[rustfmt::skip] // a table
     pub fn new(now: f64) -> Self {
         let registry = Registry::new();
-        let version = Version::default();
-        let gauge = |name, help| Level {
-            gauge: known(&registry, Gauge::new(name, help)),
-            version: version.clone(),
+        let changes = ChangeCounter::default();
+        let counter = |name, help| register(&registry, IntCounter::new(name, help));
+        let counters = |name, help, labels| register(&registry, IntCounterVec::new(Opts::new(name, help), labels));
+        let gauge = |name, help, value| {
+            let gauge = register(&registry, Gauge::new(name, help));
+            gauge.set(value);
+            TrackedGauge { gauge, changes: changes.clone() }
         };
-        let build_info = gauge_with_labels(
-            "lightfi_exporter_build_info",
-            "Version of the exporter and of what built it, always 1",
-            &[
-                ("version", env!("CARGO_PKG_VERSION")),
-                ("revision", env!("LIGHTFI_EXPORTER_REVISION")),
-                ("rustc", env!("LIGHTFI_EXPORTER_RUSTC")),
-            ],
-        );
-        build_info.set(1.0);
-        register(&registry, build_info);
+        let build_info = Opts::new("lightfi_exporter_build_info", "Version of the exporter and of its build; always 1")
+            .const_label("version", env!("CARGO_PKG_VERSION"))
+            .const_label("revision", env!("LIGHTFI_EXPORTER_REVISION"))
+            .const_label("rustc", env!("LIGHTFI_EXPORTER_RUSTC"));
+        register(&registry, Gauge::with_opts(build_info)).set(1.0);
+        let request_duration = HistogramOpts::new(
+            "lightfi_exporter_api_request_duration_seconds",
+            "Time from sending an API request to the end of its response",
+        ).buckets(REQUEST_DURATION_BUCKETS.to_vec());
         let stats = Self {
-            api_requests: counters(
-                &registry,
-                "lightfi_exporter_api_requests_total",
-                "HTTP requests sent to the API, retries included",
-                &["route"],
-            ),
-            api_request_failures: counters(
-                &registry,
-                "lightfi_exporter_api_request_failures_total",
-                "HTTP requests to the API that failed, by reason",
-                &["route", "reason"],
-            ),
-            api_request_duration: known(
-                &registry,
-                HistogramVec::new(
-                    HistogramOpts::new(
-                        "lightfi_exporter_api_request_duration_seconds",
-                        "Time from sending a request to the API to the last byte of its answer",
-                    )
-                    .buckets(REQUEST_DURATION_BUCKETS.to_vec()),
-                    &["route"],
-                ),
-            ),
-            token_refreshes: known(
-                &registry,
-                IntCounter::new(
-                    "lightfi_exporter_token_refreshes_total",
-                    "Access tokens asked for with the refresh token",
-                ),
-            ),
-            token_refresh_failures: counters(
-                &registry,
-                "lightfi_exporter_token_refresh_failures_total",
-                "Token requests that failed, by reason",
-                &["reason"],
-            ),
-            access_token_expiry: gauge(
-                "lightfi_exporter_access_token_expiry_timestamp_seconds",
-                "Unix time at which the access token in use ends",
-            ),
-            refresh_token_valid: gauge(
-                "lightfi_exporter_refresh_token_valid",
-                "0 while the refresh token is missing, expired or revoked, so that a person must log in, else 1",
-            ),
-            refresh_token_obtained: gauge(
-                "lightfi_exporter_refresh_token_obtained_timestamp_seconds",
-                "Unix time of the login that the refresh token comes from",
-            ),
-            config_reload_successful: gauge(
-                "lightfi_exporter_config_last_reload_successful",
-                "Whether the last attempt to load the configuration succeeded",
-            ),
-            config_reload_success_timestamp: gauge(
-                "lightfi_exporter_config_last_reload_success_timestamp_seconds",
-                "Unix time of the last successful load of the configuration",
-            ),
-            web_config_reload_successful: gauge(
-                "lightfi_exporter_web_config_last_reload_successful",
-                "Whether the last attempt to load the web configuration succeeded",
-            ),
-            web_config_reload_success_timestamp: gauge(
-                "lightfi_exporter_web_config_last_reload_success_timestamp_seconds",
-                "Unix time of the last successful load of the web configuration",
-            ),
-            version: version.clone(),
+            api_requests: counters("lightfi_exporter_api_requests_total",
+                "HTTP requests sent to the API, including retries", &["route"]),
+            api_request_failures: counters("lightfi_exporter_api_request_failures_total",
+                "Failed HTTP requests to the API, by reason", &["route", "reason"]),
+            api_request_duration: register(&registry, HistogramVec::new(request_duration, &["route"])),
+            token_refreshes: counter("lightfi_exporter_token_refreshes_total", "Access token refresh requests"),
+            token_refresh_failures: counters("lightfi_exporter_token_refresh_failures_total",
+                "Failed access token refresh requests, by reason", &["reason"]),
+            access_token_expiry: gauge("lightfi_exporter_access_token_expiry_timestamp_seconds",
+                "Unix time at which the current access token expires", f64::NAN),
+            refresh_token_valid: gauge("lightfi_exporter_refresh_token_valid",
+                "0 while the refresh token is missing, expired or revoked, so that a new login is needed, else 1", 1.0),
+            refresh_token_obtained: gauge("lightfi_exporter_refresh_token_obtained_timestamp_seconds",
+                "Unix time of the login that the refresh token comes from", f64::NAN),
+            config_reload_successful: gauge("lightfi_exporter_config_last_reload_successful",
+                "1 if the last load of the configuration succeeded, else 0", 1.0),
+            config_reload_success_timestamp: gauge("lightfi_exporter_config_last_reload_success_timestamp_seconds",
+                "Unix time of the last successful load of the configuration", now),
+            web_config_reload_successful: gauge("lightfi_exporter_web_config_last_reload_successful",
+                "1 if the last load of the web configuration succeeded, else 0", 1.0),
+            web_config_reload_success_timestamp: gauge("lightfi_exporter_web_config_last_reload_success_timestamp_seconds",
+                "Unix time of the last successful load of the web configuration", now),
+            process: Mutex::new(None),
             registry,
-            process: Process::new(),
+            changes,
         };
-        for route in Route::ALL {
-            stats.api_requests.with_label_values(&[route.as_str()]);
-            stats.duration_of(route);
-            for reason in Reason::OF_API {
-                stats
-                    .api_request_failures
-                    .with_label_values(&[route.as_str(), reason.as_str()]);
-            }
-        }
-        for reason in Reason::OF_API.into_iter().chain(Reason::OF_TOKEN_ONLY) {
-            stats
-                .token_refresh_failures
-                .with_label_values(&[reason.as_str()]);
-        }
-        stats.access_token_expiry.set(f64::NAN);
-        stats.refresh_token_obtained.set(f64::NAN);
-        stats.refresh_token_valid.set(1.0);
-        stats.config_reload_successful.set(1.0);
-        stats.config_reload_success_timestamp.set(now);
-        stats.web_config_reload_successful.set(1.0);
-        stats.web_config_reload_success_timestamp.set(now);
+        stats.start_counters_at_zero();
         stats
     }
 
-    /// One HTTP request to the API is being sent.
+    fn start_counters_at_zero(&self) {
+        let api_reasons = &Reason::NAMES[..=Reason::Other as usize];
+        for route in Route::NAMES {
+            self.api_requests.with_label_values(&[route]);
+            self.api_request_duration.with_label_values(&[route]);
+            for reason in api_reasons {
+                let labels = [route, reason];
+                self.api_request_failures.with_label_values(&labels);
+            }
+        }
+        for reason in Reason::NAMES {
+            self.token_refresh_failures.with_label_values(&[reason]);
+        }
+    }
+
+    /// Counts an HTTP request to the API when it is sent.
     pub fn api_request_sent(&self, route: Route) {
         self.api_requests.with_label_values(&[route.as_str()]).inc();
-        self.version.changed();
+        self.changes.increment();
     }
 
-    /// It has ended: its whole answer came, or `failure`.
+    /// Records the end of an HTTP request to the API.
     pub fn api_request_ended(&self, route: Route, took: Duration, failure: Option<Reason>) {
-        self.duration_of(route).observe(took.as_secs_f64());
+        let route = route.as_str();
+        let duration = self.api_request_duration.with_label_values(&[route]);
+        duration.observe(took.as_secs_f64());
         if let Some(reason) = failure {
-            self.api_request_failures
-                .with_label_values(&[route.as_str(), reason.as_str()])
-                .inc();
+            let labels = [route, reason.as_str()];
+            self.api_request_failures.with_label_values(&labels).inc();
         }
-        self.version.changed();
+        self.changes.increment();
     }
 
-    /// One token request has ended: with a token, or `failure`.
+    /// Counts a token request when it has ended.
     pub fn token_refresh(&self, failure: Option<Reason>) {
         self.token_refreshes.inc();
         if let Some(reason) = failure {
-            self.token_refresh_failures
-                .with_label_values(&[reason.as_str()])
-                .inc();
+            let labels = [reason.as_str()];
+            self.token_refresh_failures.with_label_values(&labels).inc();
         }
-        self.version.changed();
+        self.changes.increment();
     }
 
-    /// Another number after every change but those of the process.
-    pub fn version(&self) -> u64 {
-        self.version.0.load(Ordering::Acquire)
+    /// Returns how often a metric has changed, not counting those of the process.
+    pub fn changes(&self) -> u64 {
+        self.changes.0.load(Ordering::Acquire)
     }
 
-    /// All families with their samples, the exporter's own first, then `process_*`.
+    /// Returns all families with their samples: the exporter's, then `process_*`.
     pub fn gather(&self) -> Vec<MetricFamily> {
         let mut families = self.registry.gather();
         families.retain(|family| {
-            let samples = family.get_metric().iter();
-            !samples
-                .map(|sample| sample.get_gauge().get_value())
-                .any(f64::is_nan)
+            let mut samples = family.get_metric().iter();
+            samples.all(|sample| !sample.get_gauge().get_value().is_nan())
         });
-        families.extend(self.process.sample());
+        families.extend(self.process_metrics());
         families
     }
 
-    fn duration_of(&self, route: Route) -> Histogram {
-        self.api_request_duration
-            .with_label_values(&[route.as_str()])
+    fn process_metrics(&self) -> Vec<MetricFamily> {
+        let mut cached = self.process.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*cached {
+            Some((at, families)) if at.elapsed() < PROCESS_SAMPLE_INTERVAL => families.clone(),
+            _ => {
+                let families = read_process_metrics();
+                *cached = Some((Instant::now(), families.clone()));
+                families
+            }
+        }
     }
 }
 
-/// Names and labels here are literals; a wrong one fails the first test that makes a [`Stats`].
-fn known<C: Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> C {
-    let collector = made.expect("names, help and labels of our own metrics are valid");
-    register(registry, collector.clone());
-    collector
+/// Reads `process_*` from `/proc`. The `prometheus` crate rounds CPU time to whole seconds, which an idle exporter uses in
+/// a few minutes, so that one family gets the exact time.
+fn read_process_metrics() -> Vec<MetricFamily> {
+    let mut families = ProcessCollector::for_self().collect();
+    let cpu_time = clock_gettime(ClockId::ProcessCPUTime);
+    let seconds = cpu_time.tv_sec as f64 + cpu_time.tv_nsec as f64 / 1e9;
+    let is_cpu_time = |family: &&mut MetricFamily| family.name() == "process_cpu_seconds_total";
+    if let Some(family) = families.iter_mut().find(is_cpu_time) {
+        for sample in family.mut_metric() {
+            let mut counter = Counter::default();
+            counter.set_value(seconds);
+            sample.set_counter(counter);
+        }
+    }
+    families
 }
 
-fn register<C: Collector + 'static>(registry: &Registry, collector: C) {
-    registry
-        .register(Box::new(collector))
-        .expect("our own metrics have different names");
+/// Registers a metric. Names and labels are literals in this file, so that a wrong one fails every test that makes [`Stats`].
+fn register<C: Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> C {
+    const VALID: &str = "the names, labels and HELP texts of this file are valid and distinct";
+    let metric = made.expect(VALID);
+    registry.register(Box::new(metric.clone())).expect(VALID);
+    metric
 }
 
-fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-    known(registry, IntCounterVec::new(Opts::new(name, help), labels))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn gauge_with_labels(name: &str, help: &str, labels: &[(&str, &str)]) -> Gauge {
-    let opts = labels
-        .iter()
-        .fold(Opts::new(name, help), |opts, (label, value)| {
-            opts.const_label(*label, *value)
-        });
-    Gauge::with_opts(opts).expect("names, help and labels of our own metrics are valid")
+    #[test]
+    fn label_values_have_the_order_of_the_variants() {
+        assert_eq!(Route::Openapi.as_str(), "openapi");
+        for (reason, label) in [
+            (Reason::Timeout, "timeout"),
+            (Reason::NotFound, "not_found"),
+            (Reason::Redirect, "redirect"),
+            (Reason::Other, "other"),
+            (Reason::InvalidClient, "invalid_client"),
+        ] {
+            assert_eq!(reason.as_str(), label);
+        }
+    }
 }

@@ -15,7 +15,7 @@ use lightfi_exporter::{
     catalog::Catalog,
     collector::{Job, Ledger, Reply, Round, Schedule, Step, Targets},
     config::{self, Mode},
-    exposition::{Filter, Format, Rendering, View},
+    exposition::{Filter, Format, View},
     snapshot::Snapshot,
 };
 
@@ -104,14 +104,9 @@ impl Refreshes {
     }
 
     /// The text of the format that Prometheus asks for; `each` is given it chunk by chunk.
-    pub fn render(&self, snapshot: &Arc<Snapshot>, mut each: impl FnMut(&[u8])) {
-        let view = Arc::new(View::new(snapshot.clone(), self.catalog.clone(), NOW));
-        let mut rendering = view.rendering(Format::OpenMetrics, Filter::default());
-        let mut chunk = Vec::with_capacity(Rendering::CHUNK);
-        while rendering.fill(&mut chunk) {
-            each(&chunk);
-            chunk.clear();
-        }
+    pub fn render(&self, snapshot: &Arc<Snapshot>, mut each: impl FnMut(&str)) {
+        let view = View::new(snapshot.clone(), self.catalog.clone(), NOW);
+        view.render(Format::OpenMetrics, &Filter::default(), &mut each);
     }
 }
 

@@ -1,5 +1,5 @@
-//! Any snapshot in both formats, read back by the tests' own strict reader: everything comes back, once, and the formats
-//! agree.
+//! Renders any snapshot in both formats and parses it with the strict parser of the tests: every series comes back once, and
+//! the formats agree.
 #![no_main]
 
 use std::{
@@ -12,7 +12,7 @@ use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use lightfi_exporter::{
     catalog::Catalog,
-    exposition::{Filter, Format, View, render_own},
+    exposition::{Filter, Format, View, render_self_metrics},
     snapshot::{Identity, Reading, Sensor, Skipped, Snapshot, Summary},
 };
 
@@ -43,8 +43,8 @@ fuzz_target!(|fuzzed: Fuzzed| {
     let snapshot = snapshot(&fuzzed);
     let stale_after = Duration::from_secs(fuzzed.stale_after.into());
     let catalog = Catalog::new(&BTreeMap::new(), stale_after, fuzzed.reading_timestamps);
-    let view = Arc::new(View::new(snapshot.clone(), catalog.into(), NOW));
-    let [text, openmetrics] = Format::ALL.map(|format| read_back(view.clone(), format));
+    let view = View::new(snapshot.clone(), catalog.into(), NOW);
+    let [text, openmetrics] = Format::ALL.map(|format| read_back(&view, format));
     assert_eq!(text, openmetrics, "the formats differ in their series");
     for sensor in &snapshot.sensors {
         let info = text.iter().filter(|(name, labels, _)| {
@@ -60,7 +60,7 @@ fuzz_target!(|fuzzed: Fuzzed| {
         });
         assert_eq!(info.count(), 1, "{:?}", sensor.identity);
     }
-    // Without a limit of age every reading shows, under whichever name. Those of the table are scaled: not these.
+    // Without an age limit every reading is exposed. Only unmapped ones are compared: the others are scaled.
     if stale_after.is_zero() {
         for (sensor, reading) in
             readings(&snapshot).filter(|(_, reading)| is_unmapped(&reading.var_name))
@@ -122,14 +122,11 @@ fn snapshot(fuzzed: &Fuzzed) -> Arc<Snapshot> {
 /// Name, labels and value, by its bits, of every series.
 type Series = BTreeSet<(String, BTreeMap<String, String>, u64)>;
 
-fn read_back(view: Arc<View>, format: Format) -> Series {
-    let everything = Filter::default();
-    let mut body: Vec<u8> = view
-        .rendering(format, everything.clone())
-        .flatten()
-        .collect();
-    render_own(&[], format, &everything, &mut body);
-    let body = String::from_utf8(body).expect("it is text");
+fn read_back(view: &View, format: Format) -> Series {
+    let all = Filter::default();
+    let mut body = String::new();
+    view.render(format, &all, &mut |chunk| body.push_str(chunk));
+    body.push_str(&render_self_metrics(&[], format, &all));
     let families = parser::parse(&body, format).unwrap_or_else(|error| panic!("{error}\n{body}"));
     let samples = families.into_iter().flat_map(|family| family.samples);
     samples

@@ -19,7 +19,7 @@ use crate::{
     config::{self, Config, Errors, Loaded, Purpose},
     http::{Proxies, http_client},
     oauth::TokenSource,
-    publisher::{Publisher, Tails},
+    publisher::Publisher,
     shutdown::Signals,
     stats::Stats,
     telemetry::Telemetry,
@@ -134,12 +134,15 @@ impl Exporter {
         };
         let Signals { shutdown, hangup } = signals;
         let (mut collector, handle) = Collector::new(self.assignment());
-        let publisher = Arc::new(Publisher::new(collector.before_the_first(), self.catalog()));
+        let publisher = Arc::new(Publisher::new(
+            collector.before_the_first(),
+            self.catalog(),
+            self.stats.clone(),
+        ));
         let (reloads, asked) = mpsc::channel(1);
         let app = App {
             publisher: publisher.clone(),
             collector: handle.clone(),
-            tails: Arc::new(Tails::new(self.stats.clone())),
             tokens: self.tokens.clone(),
             reloads,
             toolkit: toolkit.clone(),

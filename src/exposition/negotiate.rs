@@ -1,263 +1,170 @@
-//! Which format and encoding a request wants, by its `Accept` and `Accept-Encoding` headers (RFC 9110, 12.5).
-//!
-//! Never "not acceptable": a scraper that asks for what we do not speak gets the text format as it is. Headers come as
-//! bytes, each as often as it was sent; linear in their length.
+//! Picks the format and the encoding that a request prefers, from its `Accept` and `Accept-Encoding` headers (RFC 9110,
+//! section 12.5). The answer is never "not acceptable": a client that accepts nothing we have gets plain text.
 
-use std::iter;
+use std::cmp::Reverse;
 
 use super::{Encoding, Format};
 
-/// A media type that we send.
-struct Spoken {
-    format: Format,
-    kind: &'static [u8],
-    subtype: &'static [u8],
-    /// What `version` may say; it may also say nothing.
-    versions: &'static [&'static [u8]],
+/// A media type that we can send.
+struct Supported {
+    media_type: &'static str,
+    /// The range with a wildcard that covers it.
+    wildcard: &'static str,
+    versions: &'static [&'static str],
 }
 
-/// Text first: so it is where nothing speaks for the other.
-const SPOKEN: [Spoken; 2] = [
-    Spoken {
-        format: Format::Text,
-        kind: b"text",
-        subtype: b"plain",
-        versions: &[b"0.0.4"],
-    },
-    // 0.0.1 is the draft that Prometheus also asks for; nothing we send differs in it.
-    Spoken {
-        format: Format::OpenMetrics,
-        kind: b"application",
-        subtype: b"openmetrics-text",
-        versions: &[b"1.0.0", b"0.0.1"],
-    },
-];
+const TEXT: Supported = Supported {
+    media_type: "text/plain",
+    wildcard: "text/*",
+    versions: &["0.0.4"],
+};
 
-/// The format for these values of `Accept`.
+/// 0.0.1 is a draft that old versions of Prometheus ask for; what we send is the same in it.
+const OPENMETRICS: Supported = Supported {
+    media_type: "application/openmetrics-text",
+    wildcard: "application/*",
+    versions: &["1.0.0", "0.0.1"],
+};
+
+/// Returns the preferred format for these values of `Accept`.
 ///
-/// By the quality of the most precise range that covers a format. Between equals one that is named wins over one that
-/// a wildcard covers, then the one named first, as the Prometheus client libraries do; then text.
-pub fn format<'a>(accept: impl IntoIterator<Item = &'a [u8]>) -> Format {
-    let mut bids = [None; SPOKEN.len()];
-    let ranges = accept.into_iter().flat_map(|value| split(value, b','));
-    for (position, range) in ranges.filter_map(MediaRange::parse).enumerate() {
-        for (bid, spoken) in bids.iter_mut().zip(&SPOKEN) {
-            let Some(precision) = range.precision(spoken) else {
-                continue;
-            };
-            let new = Bid {
-                precision,
-                quality: range.quality,
-                position,
-            };
-            if bid
-                .is_none_or(|old: Bid| (new.precision, new.quality) > (old.precision, old.quality))
-            {
-                *bid = Some(new);
-            }
-        }
+/// The most precise range that covers a format decides its quality. If both formats have the same quality, a format that
+/// is named wins over one that only a wildcard covers, then the one that is named first, then the text format.
+pub fn format<'a>(accept: impl IntoIterator<Item = &'a str>) -> Format {
+    let entries = entries(accept);
+    let preference = |supported: &Supported| {
+        let covering = entries.iter().enumerate().filter_map(|(position, entry)| {
+            Some((
+                entry.precision(supported)?,
+                entry.quality,
+                Reverse(position),
+            ))
+        });
+        let (precision, quality, position) = covering.max()?;
+        (quality > 0).then_some((quality, precision >= Precision::MediaType, position))
+    };
+    if preference(&OPENMETRICS) > preference(&TEXT) {
+        Format::OpenMetrics
+    } else {
+        Format::Text
     }
-    let mut best: Option<(Format, Bid)> = None;
-    for (bid, spoken) in bids.into_iter().zip(&SPOKEN) {
-        let Some(bid) = bid.filter(|bid| bid.quality > 0) else {
-            continue;
-        };
-        if best.is_none_or(|(_, best)| bid.is_preferred_to(best)) {
-            best = Some((spoken.format, bid));
-        }
-    }
-    best.map_or(Format::Text, |(format, _)| format)
 }
 
-/// The encoding for these values of `Accept-Encoding`: gzip only for who asks for it at least as much as for none.
-pub fn encoding<'a>(accept_encoding: impl IntoIterator<Item = &'a [u8]>) -> Encoding {
-    let (mut gzip, mut identity, mut any) = (None, None, None);
-    let codings = accept_encoding
-        .into_iter()
-        .flat_map(|value| split(value, b','));
-    for coding in codings {
-        let mut parts = split(coding, b';');
-        let name = parts.next().unwrap_or_default();
-        let mut qualities = parts
-            .filter_map(parameter)
-            .filter(|(key, _)| key.eq_ignore_ascii_case(b"q"));
-        let Some(quality) = thousandths(qualities.next().map(|(_, value)| value)) else {
-            continue;
-        };
-        let slot = if name.eq_ignore_ascii_case(b"gzip") || name.eq_ignore_ascii_case(b"x-gzip") {
-            &mut gzip
-        } else if name.eq_ignore_ascii_case(b"identity") {
-            &mut identity
-        } else if name == b"*" {
-            &mut any
-        } else {
-            continue;
-        };
-        *slot = Some(slot.unwrap_or(0).max(quality));
-    }
-    // A wildcard covers gzip, but does not ask for it: it matters to who refuses the plain body.
-    let wanted = match (gzip, identity) {
+/// Returns the preferred encoding for these values of `Accept-Encoding`.
+pub fn encoding<'a>(accept_encoding: impl IntoIterator<Item = &'a str>) -> Encoding {
+    let entries = entries(accept_encoding);
+    let quality = |name: &str| {
+        let named = entries.iter().filter(|e| e.name.eq_ignore_ascii_case(name));
+        named.map(|entry| entry.quality).max()
+    };
+    let gzip = quality("gzip").max(quality("x-gzip"));
+    let use_gzip = match (gzip, quality("identity")) {
         (Some(gzip), identity) => gzip > 0 && gzip >= identity.unwrap_or(0),
-        (None, Some(0)) => any.is_some_and(|any| any > 0),
+        // A wildcard does not ask for gzip, but allows it when plain text is refused.
+        (None, Some(0)) => quality("*") > Some(0),
         (None, _) => false,
     };
-    if wanted {
+    if use_gzip {
         Encoding::Gzip
     } else {
         Encoding::Identity
     }
 }
 
-/// What speaks for a format.
-#[derive(Clone, Copy)]
-struct Bid {
-    precision: Precision,
+/// One entry of `Accept` or `Accept-Encoding`.
+struct AcceptEntry<'a> {
+    name: &'a str,
+    version: Option<&'a str>,
+    /// In thousandths.
     quality: u16,
-    position: usize,
 }
 
-impl Bid {
-    fn is_preferred_to(self, other: Self) -> bool {
-        let named = |bid: Self| bid.precision >= Precision::Named;
-        let by_strength = (self.quality, named(self)).cmp(&(other.quality, named(other)));
-        by_strength.then(other.position.cmp(&self.position)).is_gt()
-    }
-}
-
-/// How precisely a range names a media type.
+/// How precisely an entry names a media type.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Precision {
     /// `*/*`
     Anything,
     /// `text/*`
-    Kind,
+    Wildcard,
     /// `text/plain`
-    Named,
+    MediaType,
     /// `text/plain;version=0.0.4`
     Version,
 }
 
-struct MediaRange<'a> {
-    kind: &'a [u8],
-    subtype: &'a [u8],
-    version: Option<&'a [u8]>,
-    quality: u16,
+/// Parses all values of a header; entries with a malformed quality are ignored.
+fn entries<'a>(values: impl IntoIterator<Item = &'a str>) -> Vec<AcceptEntry<'a>> {
+    let values = values.into_iter();
+    values
+        .flat_map(|value| split(value, ','))
+        .filter_map(AcceptEntry::parse)
+        .collect()
 }
 
-impl<'a> MediaRange<'a> {
-    /// `None` for what is no media range: it says nothing.
-    fn parse(range: &'a [u8]) -> Option<Self> {
-        let mut parts = split(range, b';');
+impl<'a> AcceptEntry<'a> {
+    fn parse(text: &'a str) -> Option<Self> {
+        let mut parts = split(text, ';');
         let name = parts.next()?;
-        let slash = name.iter().position(|byte| *byte == b'/')?;
-        let (mut version, mut quality) = (None, None);
-        for (key, value) in parts.filter_map(parameter) {
-            if key.eq_ignore_ascii_case(b"version") {
-                version.get_or_insert(value);
-            } else if key.eq_ignore_ascii_case(b"q") {
-                quality.get_or_insert(value);
-            }
-        }
+        let parameter = |wanted: &str| {
+            parts.clone().find_map(|part| {
+                let (key, value) = part.split_once('=')?;
+                let matches = key.trim().eq_ignore_ascii_case(wanted);
+                matches.then(|| value.trim().trim_matches('"'))
+            })
+        };
+        let quality = match parameter("q") {
+            None => 1.0,
+            Some(text) => text.parse().ok().filter(|q| (0.0..=1.0).contains(q))?,
+        };
         Some(Self {
-            kind: &name[..slash],
-            subtype: &name[slash + 1..],
-            version,
-            quality: thousandths(quality)?,
+            name,
+            version: parameter("version"),
+            quality: (quality * 1000.0_f64).round() as u16,
         })
     }
 
-    /// `None`: does not cover this type.
-    fn precision(&self, spoken: &Spoken) -> Option<Precision> {
-        if self.kind == b"*" && self.subtype == b"*" {
-            return Some(Precision::Anything);
-        }
-        if !self.kind.eq_ignore_ascii_case(spoken.kind) {
-            return None;
-        }
-        if self.subtype == b"*" {
-            return Some(Precision::Kind);
-        }
-        if !self.subtype.eq_ignore_ascii_case(spoken.subtype) {
-            return None;
-        }
-        match self.version {
-            None => Some(Precision::Named),
-            Some(version) => spoken
-                .versions
-                .contains(&version)
-                .then_some(Precision::Version),
+    /// Returns how precisely this entry names the media type, `None` if it does not cover it.
+    fn precision(&self, supported: &Supported) -> Option<Precision> {
+        let is = |name: &str| self.name.eq_ignore_ascii_case(name);
+        if is("*/*") {
+            Some(Precision::Anything)
+        } else if is(supported.wildcard) {
+            Some(Precision::Wildcard)
+        } else if !is(supported.media_type) {
+            None
+        } else {
+            match self.version {
+                None => Some(Precision::MediaType),
+                Some(version) => {
+                    let known = supported.versions.contains(&version);
+                    known.then_some(Precision::Version)
+                }
+            }
         }
     }
 }
 
-/// A quality; the highest where none is given, `None` where it cannot be read.
-fn thousandths(quality: Option<&[u8]>) -> Option<u16> {
-    let Some(text) = quality else {
-        return Some(1000);
-    };
-    let quality: f64 = str::from_utf8(text).ok()?.parse().ok()?;
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // 0 to 1000
-    (0.0..=1.0)
-        .contains(&quality)
-        .then(|| (quality * 1000.0).round() as u16)
-}
-
-/// The key of a parameter, and its value without quotes.
-fn parameter(part: &[u8]) -> Option<(&[u8], &[u8])> {
-    let equals = part.iter().position(|byte| *byte == b'=')?;
-    let (key, value) = (part[..equals].trim_ascii(), part[equals + 1..].trim_ascii());
-    let unquoted = value
-        .strip_prefix(b"\"")
-        .and_then(|value| value.strip_suffix(b"\""));
-    Some((key, unquoted.unwrap_or(value)))
-}
-
-/// Splits at `separator` outside quotes; without the white space around the pieces.
-fn split(text: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
-    let mut rest = Some(text);
-    iter::from_fn(move || {
-        let text = rest?;
-        let piece = match end_of_piece(text, separator) {
-            Some(end) => {
-                rest = Some(&text[end + 1..]);
-                &text[..end]
-            }
-            None => {
-                rest = None;
-                text
-            }
-        };
-        Some(piece.trim_ascii())
-    })
-}
-
-/// Where the first `separator` outside quotes is.
-fn end_of_piece(text: &[u8], separator: u8) -> Option<usize> {
-    // Scrapers quote nothing, and ask thousands of times.
-    let first = text
-        .iter()
-        .position(|byte| *byte == separator || *byte == b'"')?;
+/// Splits at a separator that is not inside a quoted string, and trims the parts.
+fn split(text: &str, separator: char) -> impl Iterator<Item = &str> + Clone {
     let (mut quoted, mut escaped) = (false, false);
-    let end = text[first..].iter().position(|byte| {
-        if escaped {
-            escaped = false;
-            return false;
-        }
-        match byte {
-            b'\\' if quoted => escaped = true,
-            b'"' => quoted = !quoted,
-            byte => return *byte == separator && !quoted,
+    let is_separator = move |c: char| {
+        let was_escaped = std::mem::take(&mut escaped);
+        match c {
+            _ if was_escaped => {}
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            _ => return c == separator && !quoted,
         }
         false
-    })?;
-    Some(first + end)
+    };
+    text.split(is_separator).map(str::trim)
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{Encoding, Format, encoding, format};
 
     const TEXT: Format = Format::Text;
     const OM: Format = Format::OpenMetrics;
@@ -308,7 +215,7 @@ mod tests {
                 "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;q=0.8,application/signed-exchange;v=b3;q=0.7",
                 TEXT,
             ),
-            // nothing said
+            // empty
             ("", TEXT),
             (",, ,", TEXT),
             // named
@@ -319,7 +226,7 @@ mod tests {
             ),
             ("application/openmetrics-text; version=\"1.0.0\"", OM),
             ("text/plain", TEXT),
-            // versions nobody speaks here
+            // unsupported versions
             ("application/openmetrics-text;version=2.0.0", TEXT),
             (
                 "application/openmetrics-text;version=2.0.0,text/plain;q=0.1",
@@ -349,7 +256,7 @@ mod tests {
             ("application/*", OM),
             ("application/*;q=0.5,text/*;q=0.6", TEXT),
             ("application/*;q=0,*/*", TEXT),
-            // the most precise range decides, wherever it stands
+            // the most precise range decides, whatever the order
             ("application/openmetrics-text;q=0.1,*/*;q=0.9", TEXT),
             (
                 "application/openmetrics-text;version=1.0.0;q=0.9,application/openmetrics-text;q=0.1,text/plain;q=0.5",
@@ -369,18 +276,18 @@ mod tests {
             ),
             ("a/b;c=\",\";q=0.1,application/openmetrics-text", OM),
         ] {
-            assert_eq!(format([accept.as_bytes()]), expected, "{accept}");
+            assert_eq!(format([accept]), expected, "{accept}");
         }
     }
 
     #[test]
-    fn a_format_named_twice_counts_where_it_is_named_first() {
+    fn the_first_mention_of_a_format_decides_its_position() {
         let accept = "text/plain;q=0.5,application/openmetrics-text;q=0.5,text/plain;q=0.5";
-        assert_eq!(format([accept.as_bytes()]), TEXT);
+        assert_eq!(format([accept]), TEXT);
     }
 
     #[test]
-    fn what_stands_in_quotes_separates_nothing() {
+    fn separators_in_quotes_do_not_separate() {
         for (accept, expected) in [
             (
                 "text/plain;q=0.5;x=\",application/openmetrics-text,\"",
@@ -390,25 +297,25 @@ mod tests {
                 r#"text/plain;q=0.5;x="\",application/openmetrics-text,""#,
                 TEXT,
             ),
-            // Outside quotes a backslash is nothing special.
+            // Outside quotes a backslash is an ordinary character.
             (r"x\,application/openmetrics-text", OM),
         ] {
-            assert_eq!(format([accept.as_bytes()]), expected, "{accept}");
+            assert_eq!(format([accept]), expected, "{accept}");
         }
     }
 
     #[test]
-    fn a_header_sent_twice_counts_as_one() {
+    fn a_repeated_header_is_one_list() {
         assert_eq!(format([]), TEXT);
         assert_eq!(
-            format([&b"text/plain;q=0.5"[..], b"application/openmetrics-text"]),
+            format(["text/plain;q=0.5", "application/openmetrics-text"]),
             OM
         );
-        assert_eq!(encoding([&b"br"[..], b"gzip"]), Encoding::Gzip);
+        assert_eq!(encoding(["br", "gzip"]), Encoding::Gzip);
     }
 
     #[test]
-    fn gzip_is_for_who_asks_for_it() {
+    fn gzip_is_sent_only_to_clients_that_ask_for_it() {
         for (accepted, gzip) in [
             // Prometheus, VictoriaMetrics
             ("gzip", true),
@@ -444,23 +351,16 @@ mod tests {
             } else {
                 Encoding::Identity
             };
-            assert_eq!(encoding([accepted.as_bytes()]), expected, "{accepted}");
+            assert_eq!(encoding([accepted]), expected, "{accepted}");
         }
         assert_eq!(encoding([]), Encoding::Identity);
     }
 
     proptest! {
         #[test]
-        fn no_bytes_are_too_strange(header in proptest::collection::vec(any::<u8>(), 0..200)) {
-            format([&header[..]]);
-            encoding([&header[..]]);
-        }
-
-        /// Such as are made of what matters to the reader.
-        #[test]
-        fn no_order_of_pieces_is_too_strange(header in "([,;=\"\\\\/* ]|q|0|1|\\.|text|plain|gzip|version){0,40}") {
-            format([header.as_bytes()]);
-            encoding([header.as_bytes()]);
+        fn no_header_makes_it_panic(header in "([,;=\"\\\\/* ]|q|0|1|\\.|text|plain|gzip|version){0,40}") {
+            format([header.as_str()]);
+            encoding([header.as_str()]);
         }
     }
 }

@@ -1,11 +1,11 @@
-//! The spelling of the two formats: lines, escapes, numbers. What goes into them is `view`'s and `own`'s business.
-//!
-//! This is the hot path of a refresh: labels come escaped, everything is appended to one buffer, nothing goes through
-//! `core::fmt`.
+//! Writes metric families in the two text formats: lines, escapes and numbers. Which samples exist is decided by `view`
+//! and `self_metrics`, the only callers.
+
+use std::fmt::Write as _;
 
 use super::{Filter, Format};
 
-/// What a family is, as far as we have any.
+/// The type of a family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Type {
     Gauge,
@@ -15,37 +15,37 @@ pub(super) enum Type {
     Histogram,
 }
 
-/// Endings of names that are units: OpenMetrics says them in a line of their own.
+/// Last words of names that are units. OpenMetrics has a line for the unit.
 const UNITS: &[&str] = &[
     "amperes", "bytes", "celsius", "grams", "hertz", "joules", "kelvin", "meters", "metres",
     "pascals", "ppb", "ppm", "ratio", "seconds", "ugm3", "volts", "watts",
 ];
 
-/// Appends families to a buffer.
+/// Text is handed over in chunks of about this size, so that a large response is never in memory twice.
+const CHUNK_BYTES: usize = 64 * 1024;
+/// More than most lines need, so that the buffer does not grow.
+const SPARE_BYTES: usize = 2 * 1024;
+
+/// Writes families, and hands the text to `sink` in chunks of whole lines.
 pub(super) struct Writer<'a> {
-    out: &'a mut Vec<u8>,
+    buffer: String,
     format: Format,
     filter: &'a Filter,
-    /// [`Writer::entries`] stops at this length.
-    full: usize,
+    sink: &'a mut dyn FnMut(&str),
 }
 
 impl<'a> Writer<'a> {
-    pub(super) fn new(out: &'a mut Vec<u8>, format: Format, filter: &'a Filter) -> Self {
+    pub(super) fn new(format: Format, filter: &'a Filter, sink: &'a mut dyn FnMut(&str)) -> Self {
         Self {
-            out,
+            buffer: String::with_capacity(CHUNK_BYTES + SPARE_BYTES),
             format,
             filter,
-            full: usize::MAX,
+            sink,
         }
     }
 
-    /// Full once the buffer is so long.
-    pub(super) fn until(self, full: usize) -> Self {
-        Self { full, ..self }
-    }
-
-    /// Begins the family of this name in the text format; its samples must follow. False: the filter keeps it out.
+    /// Starts the family with this name in the text format; its samples must follow. Returns false, and writes nothing,
+    /// if the filter excludes it.
     #[must_use]
     pub(super) fn family(&mut self, name: &str, kind: Type, help: &str) -> bool {
         if !self.filter.allows(name) {
@@ -55,74 +55,52 @@ impl<'a> Writer<'a> {
             Format::Text => (name, text_type(kind), None),
             Format::OpenMetrics => openmetrics_type(name, kind),
         };
-        self.metadata("# HELP ", name);
-        escape_help(self.out, help, self.format);
-        self.out.push(b'\n');
-        self.metadata("# TYPE ", name);
-        self.push(kind);
-        self.out.push(b'\n');
+        self.metadata("HELP", name, &escape_help(help, self.format));
+        self.metadata("TYPE", name, kind);
         if let Some(unit) = unit {
-            self.metadata("# UNIT ", name);
-            self.push(unit);
-            self.out.push(b'\n');
+            self.metadata("UNIT", name, unit);
         }
         true
     }
 
-    /// One line. `labels` and `more` are label pairs already spelt; either may be empty.
-    #[inline]
-    pub(super) fn sample(&mut self, name: &str, labels: &str, more: &str, value: f64) {
-        /// Of the longest number, and what stands between the parts.
-        const ROOM: usize = 32;
-        self.out
-            .reserve(name.len() + labels.len() + more.len() + ROOM);
-        self.push(name);
-        if !(labels.is_empty() && more.is_empty()) {
-            self.out.push(b'{');
-            self.push(labels);
-            if !labels.is_empty() && !more.is_empty() {
-                self.out.push(b',');
+    /// Writes one sample. `labels` and `more_labels` are label pairs that are already escaped; both may be empty.
+    pub(super) fn sample(&mut self, name: &str, labels: &str, more_labels: &str, value: f64) {
+        let text = &mut self.buffer;
+        text.push_str(name);
+        if !(labels.is_empty() && more_labels.is_empty()) {
+            text.push('{');
+            text.push_str(labels);
+            if !labels.is_empty() && !more_labels.is_empty() {
+                text.push(',');
             }
-            self.push(more);
-            self.out.push(b'}');
+            text.push_str(more_labels);
+            text.push('}');
         }
-        self.out.push(b' ');
-        push_number(self.out, value);
-        self.out.push(b'\n');
+        text.push(' ');
+        push_number(text, value);
+        text.push('\n');
+        if text.len() >= CHUNK_BYTES {
+            (self.sink)(text);
+            text.clear();
+        }
     }
 
-    /// Has each entry from `from` on written, with its index, until the buffer is full, one at least. Yields the entry to
-    /// go on from; 0 = all are written.
-    pub(super) fn entries<T>(
-        &mut self,
-        entries: &[T],
-        from: usize,
-        mut write: impl FnMut(&mut Self, usize, &T),
-    ) -> usize {
-        for (at, entry) in entries.iter().enumerate().skip(from) {
-            write(self, at, entry);
-            if self.out.len() >= self.full && at + 1 < entries.len() {
-                return at + 1;
-            }
-        }
-        0
-    }
-
-    /// Ends the body, where the format has an end.
-    pub(super) fn end(&mut self) {
+    /// Writes the end of the response, which only OpenMetrics has.
+    pub(super) fn end_of_response(&mut self) {
         if self.format == Format::OpenMetrics {
-            self.push("# EOF\n");
+            self.buffer.push_str("# EOF\n");
         }
     }
 
-    fn metadata(&mut self, keyword: &str, name: &str) {
-        self.push(keyword);
-        self.push(name);
-        self.out.push(b' ');
+    /// Hands over the rest of the text.
+    pub(super) fn finish(self) {
+        (self.sink)(&self.buffer);
     }
 
-    fn push(&mut self, text: &str) {
-        self.out.extend_from_slice(text.as_bytes());
+    fn metadata(&mut self, keyword: &str, name: &str, text: &str) {
+        for part in ["# ", keyword, " ", name, " ", text, "\n"] {
+            self.buffer.push_str(part);
+        }
     }
 }
 
@@ -134,13 +112,13 @@ fn text_type(kind: Type) -> &'static str {
     }
 }
 
-/// Name, type and unit of the family in OpenMetrics, where `_total` and `_info` belong to the samples alone.
+/// Returns the name, type and unit of a family in OpenMetrics, where only samples end with `_total` and `_info`.
 fn openmetrics_type(name: &str, kind: Type) -> (&str, &'static str, Option<&'static str>) {
     let (family, kind) = match kind {
         Type::Gauge => (name, "gauge"),
         Type::Histogram => (name, "histogram"),
         Type::Counter => (name.strip_suffix("_total").unwrap_or(name), "counter"),
-        // An info has no unit, whatever it is called.
+        // An info has no unit, whatever its name is.
         Type::Info => return (name.strip_suffix("_info").unwrap_or(name), "info", None),
     };
     let unit = family
@@ -149,32 +127,27 @@ fn openmetrics_type(name: &str, kind: Type) -> (&str, &'static str, Option<&'sta
     (family, kind, unit)
 }
 
-fn escape_help(out: &mut Vec<u8>, help: &str, format: Format) {
-    for byte in help.bytes() {
-        match byte {
-            b'\\' => out.extend_from_slice(b"\\\\"),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            // In the text format a backslash before a quote would be read as a backslash.
-            b'"' if format == Format::OpenMetrics => out.extend_from_slice(b"\\\""),
-            byte => out.push(byte),
-        }
+fn escape_help(help: &str, format: Format) -> String {
+    let escaped = help.replace('\\', r"\\").replace('\n', r"\n");
+    match format {
+        // The text format has no escape for quotes: it would show the backslash.
+        Format::Text => escaped,
+        Format::OpenMetrics => escaped.replace('"', "\\\""),
     }
 }
 
-/// A text that reads back as the same number; integers as such, others with as few digits as that takes.
-pub(super) fn push_number(out: &mut Vec<u8>, value: f64) {
-    #[allow(clippy::cast_possible_truncation)] // saturates, and is compared with what it came from
+/// Appends the shortest text that reads back as the same number; whole numbers have no decimal point.
+fn push_number(text: &mut String, value: f64) {
+    // The conversion saturates, so the comparison is false for numbers that do not fit.
     let whole = value as i64;
-    #[allow(clippy::cast_precision_loss)] // exact where it is used
-    if whole as f64 == value {
-        out.extend_from_slice(itoa::Buffer::new().format(whole).as_bytes());
-    } else if value.is_finite() {
-        out.extend_from_slice(zmij::Buffer::new().format_finite(value).as_bytes());
-    } else if value.is_nan() {
-        out.extend_from_slice(b"NaN");
+    // Writing to a string cannot fail.
+    let _ = if whole as f64 == value {
+        write!(text, "{whole}")
+    } else if value.is_infinite() {
+        text.write_str(if value > 0.0 { "+Inf" } else { "-Inf" })
     } else {
-        out.extend_from_slice(if value > 0.0 { b"+Inf" } else { b"-Inf" });
-    }
+        write!(text, "{value:?}")
+    };
 }
 
 #[cfg(test)]
@@ -182,20 +155,27 @@ mod tests {
     use super::*;
 
     fn number(value: f64) -> String {
-        let mut out = Vec::new();
-        push_number(&mut out, value);
-        String::from_utf8(out).expect("ASCII")
+        let mut text = String::new();
+        push_number(&mut text, value);
+        text
+    }
+
+    fn written(format: Format, write: impl FnOnce(&mut Writer)) -> String {
+        let mut text = String::new();
+        let mut append = |chunk: &str| text.push_str(chunk);
+        let filter = Filter::default();
+        let mut writer = Writer::new(format, &filter, &mut append);
+        write(&mut writer);
+        writer.finish();
+        text
     }
 
     fn family(format: Format, name: &str, kind: Type, help: &str) -> String {
-        let mut out = Vec::new();
-        let filter = Filter::default();
-        assert!(Writer::new(&mut out, format, &filter).family(name, kind, help));
-        String::from_utf8(out).expect("UTF-8")
+        written(format, |writer| assert!(writer.family(name, kind, help)))
     }
 
     #[test]
-    fn numbers_read_back_as_they_were() {
+    fn numbers_read_back_unchanged() {
         for (value, text) in [
             (0.0, "0"),
             (21.0, "21"),
@@ -207,8 +187,8 @@ mod tests {
             (9_007_199_254_740_991.0, "9007199254740991"),
             (1e18, "1000000000000000000"),
             (-9_223_372_036_854_775_808.0, "-9223372036854775808"),
-            (1e19, "1e+19"),
-            (1e300, "1e+300"),
+            (1e19, "1e19"),
+            (1e300, "1e300"),
             (-1.5e-9, "-1.5e-9"),
             (f64::INFINITY, "+Inf"),
             (f64::NEG_INFINITY, "-Inf"),
@@ -221,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_format_names_a_family_as_its_samples() {
+    fn in_the_text_format_a_family_has_the_name_of_its_samples() {
         assert_eq!(
             family(
                 Format::Text,
@@ -238,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn openmetrics_strips_total_and_info_and_says_the_unit() {
+    fn openmetrics_removes_total_and_info_from_family_names_and_adds_the_unit() {
         assert_eq!(
             family(
                 Format::OpenMetrics,
@@ -260,16 +240,15 @@ mod tests {
 
     #[test]
     fn a_sample_has_braces_only_around_labels() {
-        let mut out = Vec::new();
-        let filter = Filter::default();
-        let mut writer = Writer::new(&mut out, Format::Text, &filter);
-        writer.sample("a", "", "", 1.0);
-        writer.sample("a", "b=\"c\"", "", 1.0);
-        writer.sample("a", "", "d=\"e\"", 1.0);
-        writer.sample("a", "b=\"c\"", "d=\"e\"", 1.5);
+        let text = written(Format::Text, |writer| {
+            writer.sample("a", "", "", 1.0);
+            writer.sample("a", "b=\"c\"", "", 1.0);
+            writer.sample("a", "", "d=\"e\"", 1.0);
+            writer.sample("a", "b=\"c\"", "d=\"e\"", 1.5);
+        });
         assert_eq!(
-            out,
-            b"a 1\na{b=\"c\"} 1\na{d=\"e\"} 1\na{b=\"c\",d=\"e\"} 1.5\n"
+            text,
+            "a 1\na{b=\"c\"} 1\na{d=\"e\"} 1\na{b=\"c\",d=\"e\"} 1.5\n"
         );
     }
 }

@@ -7,11 +7,10 @@
 //! | `/-/reload`, `/config` | [`lifecycle`] |
 //! | `/` | [`status`] |
 //!
-//! Each request first meets the [`toolkit`], then [`Routes`]: a scrape goes straight to [`metrics`], the rest by a router.
+//! Each request first passes the [`toolkit`], then [`Routes`].
 //! [`server`] accepts connections and ends them, [`connections`] says which, [`toolkit`] says who may come in. Nothing here
 //! asks the API: a scrape waits for the collector at most, and reads what the publisher holds.
 
-mod chunks;
 mod connections;
 mod health;
 mod lifecycle;
@@ -34,12 +33,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tower_service::Service as _;
 
 use self::toolkit::Toolkit;
-use crate::{
-    collector,
-    config::Config,
-    oauth::TokenSource,
-    publisher::{Publisher, Tails},
-};
+use crate::{collector, config::Config, oauth::TokenSource, publisher::Publisher};
 
 /// A request's URL may be this long: far more than any `?name[]=` list needs.
 const MAX_URL_BYTES: usize = 8 * 1024;
@@ -56,8 +50,6 @@ const METHOD_NOT_ALLOWED: (StatusCode, &str) =
 pub struct App {
     /// Holds what is shown.
     pub publisher: Arc<Publisher>,
-    /// Ends every body.
-    pub tails: Arc<Tails>,
     /// Makes collections.
     pub collector: collector::Handle,
     /// For the status page.
@@ -155,15 +147,7 @@ impl Entry {
         if let Some(refusal) = oversized(&request) {
             return refusal;
         }
-        // The one request that comes again and again goes past the router, which costs as much as the scrape of a small
-        // building.
-        let is_scrape =
-            request.method() == Method::GET && request.uri().path() == self.site.telemetry_path;
-        let mut response = if is_scrape {
-            metrics::answer(&self.site, request.uri(), request.headers()).await
-        } else {
-            self.router.clone().call(request).await.into_response()
-        };
+        let mut response = self.router.clone().call(request).await.into_response();
         response
             .headers_mut()
             .insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF.clone());

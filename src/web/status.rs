@@ -19,9 +19,8 @@ use super::Context;
 use crate::{
     catalog::{Status, is_measured},
     clock::unix_now,
-    exposition::{Shown, View},
+    exposition::{ShownReading, View},
     oauth,
-    publisher::Published,
     snapshot::{Identity, Sensor, Summary, UnixTime},
 };
 
@@ -145,11 +144,11 @@ pub(super) async fn page(
     State(context): State<Context>,
     query: Result<QueryString<Query>, QueryRejection>,
 ) -> Response {
-    let published = context.app.publisher.current().await;
+    let view = context.app.publisher.view().await;
     let token = token_card(&context.app.tokens.status());
     let query = query.map(|QueryString(query)| query).unwrap_or_default();
     let path = context.telemetry_path.clone();
-    let rendered = spawn_blocking(move || render(&published, token, query, &path)).await;
+    let rendered = spawn_blocking(move || render(&view, token, query, &path)).await;
     match rendered {
         Ok(Ok(page)) => (
             [(header::CONTENT_SECURITY_POLICY, POLICY.clone())],
@@ -174,14 +173,8 @@ static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     HeaderValue::from_str(&policy).expect("a policy of base64 and words is a header")
 });
 
-fn render(
-    published: &Published,
-    token: Card,
-    query: Query,
-    telemetry_path: &str,
-) -> askama::Result<String> {
+fn render(view: &View, token: Card, query: Query, telemetry_path: &str) -> askama::Result<String> {
     let now = unix_now();
-    let view = &*published.view;
     let snapshot = &**view.snapshot();
     let rows = rows(view);
     let problems = rows.iter().filter(|row| !row.problems.is_empty()).count();
@@ -317,7 +310,7 @@ fn rows(view: &View) -> Vec<Row<'_>> {
         .map(row)
         .collect();
     for (family, shown) in view.readings() {
-        for Shown {
+        for ShownReading {
             sensor,
             reading,
             value,
@@ -349,7 +342,7 @@ fn fill(rows: &mut [Row<'_>], view: &View, now: UnixTime) {
     }
     for (family, shown) in view.readings() {
         let display = DISPLAY.iter().find(|(metric, ..)| *metric == family.name);
-        for Shown {
+        for ShownReading {
             sensor,
             reading,
             value,

@@ -1,5 +1,5 @@
-//! What Prometheus reads, asserted on the text itself: golden files, and any text and number through a reader that
-//! shares nothing with the writer. `UPDATE_GOLDEN=1` writes the golden files anew.
+//! The text that Prometheus reads: golden files, and arbitrary texts and numbers through a parser that shares no code with
+//! the writer. `UPDATE_GOLDEN=1` rewrites the golden files.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -17,7 +17,11 @@ use std::{
 use flate2::bufread::GzDecoder;
 use lightfi_exporter::{
     catalog::{Catalog, Override},
-    exposition::{Filter, Format, View, gzip, render_own},
+    exposition::{
+        Filter, Format, View,
+        gzip::{self, Compressor, Part},
+        render_self_metrics,
+    },
     snapshot::{Identity, Reading, Sensor, Skip, Skipped, Snapshot, Summary, UnixTime},
     stats::Stats,
 };
@@ -74,21 +78,26 @@ fn snapshot(sensors: Vec<Sensor>) -> Snapshot {
     Snapshot::new(sensors, summary)
 }
 
-/// A whole body, without metrics of the exporter itself.
+/// A whole response without metrics of the exporter itself.
 fn body(snapshot: &Snapshot, catalog: &Arc<Catalog>, format: Format) -> String {
-    let everything = Filter::default();
-    let mut out = prefix(snapshot, catalog, format, &everything);
-    render_own(&[], format, &everything, &mut out);
-    String::from_utf8(out).unwrap()
+    let all = Filter::default();
+    readings(snapshot, catalog, format, &all) + &render_self_metrics(&[], format, &all)
 }
 
-/// What stands before the metrics of the exporter itself.
-fn prefix(snapshot: &Snapshot, catalog: &Arc<Catalog>, format: Format, filter: &Filter) -> Vec<u8> {
-    let view = Arc::new(View::new(snapshot.clone().into(), catalog.clone(), NOW));
-    view.rendering(format, filter.clone()).flatten().collect()
+/// The part of a response before the metrics of the exporter itself.
+fn readings(
+    snapshot: &Snapshot,
+    catalog: &Arc<Catalog>,
+    format: Format,
+    filter: &Filter,
+) -> String {
+    let view = View::new(snapshot.clone().into(), catalog.clone(), NOW);
+    let mut text = String::new();
+    view.render(format, filter, &mut |chunk| text.push_str(chunk));
+    text
 }
 
-/// Both bodies are well-formed and hold the same series; their golden files say the rest.
+/// Checks that both responses are well-formed, hold the same series, and equal their golden files.
 fn golden(case: &str, snapshot: &Snapshot, catalog: &Arc<Catalog>) {
     let bodies = Format::ALL.map(|format| body(snapshot, catalog, format));
     assert_golden(case, &bodies);
@@ -127,104 +136,78 @@ fn all_series(families: &[Family]) -> BTreeSet<String> {
 }
 
 #[test]
-fn base() {
-    let readings = [
-        ("clientsWiFi", 20.0, 42.0),
-        ("clientsBLE", 20.0, 17.0),
-        ("BACnetReads", 20.0, 10.0),
-        ("onlineStatus", 86_400.0, 1.0),
-    ];
-    let base = identity("LF-0A1B2C3D4E5F", "Gateway 3", "HQ / Floor 3", &[]);
-    golden(
-        "model_base",
-        &snapshot(vec![sensor(base, &readings)]),
-        &catalog(),
-    );
-}
-
-#[test]
-fn base_with_a_meter() {
-    let readings = [("energyInkWh", 20.0, 2000.1), ("onlineStatus", 20.0, -1.0)];
-    let meter = identity("LF-0A1B2C3D4E60", "Main meter", "HQ", &[]);
-    golden(
-        "meter",
-        &snapshot(vec![sensor(meter, &readings)]),
-        &catalog(),
-    );
-}
-
-#[test]
-fn sahara() {
-    let readings = [
-        ("CO2ppm", 30.5, 612.0),
-        ("VOCppb", 30.5, 1000.0),
-        ("particulateMatter", 30.5, 10.5),
-        ("pressuremBar", 30.5, 1013.25),
-        ("temperatureC", 30.5, 21.4),
-        ("relativeHumidity", 30.5, 57.0),
-        ("onlineStatus", 86_400.0, 1.0),
-    ];
-    let sahara = identity(
-        "LF5-0A1B2C3D4E5F",
-        "Boardroom",
-        "HQ / Floor 3",
-        &[("desk", "12"), ("side", "north")],
-    );
-    golden(
-        "model_sahara",
-        &snapshot(vec![sensor(sahara, &readings)]),
-        &catalog(),
-    );
-}
-
-#[test]
-fn alpine() {
-    let readings = [
-        ("CO2ppm", 120.0, 850.0),
-        ("temperatureC", 120.0, -0.5),
-        ("relativeHumidity", 120.0, 50.0),
-        ("illuminanceArb", 120.0, 20.0),
-        ("batteryLevelPct", 10.0 * 86_400.0, 90.0),
-        ("onlineStatus", 60.0, 1.0),
-    ];
-    let alpine = identity("AQ2-FE753C0D7ADF", "", "", &[]);
-    golden(
-        "model_alpine",
-        &snapshot(vec![sensor(alpine, &readings)]),
-        &catalog(),
-    );
-}
-
-#[test]
-fn hoth() {
-    let readings = [
-        ("temperatureC", 120.0, -40.0),
-        ("relativeHumidity", 120.0, 100.0),
-        ("batteryLevelPct", 120.0, 0.0),
-        ("onlineStatus", 60.0, 0.0),
-    ];
-    let hoth = identity("MS1-FE753C0D7ADF", "Cold store", "Site B / Cellar", &[]);
-    golden(
-        "model_hoth",
-        &snapshot(vec![sensor(hoth, &readings)]),
-        &catalog(),
-    );
-}
-
-#[test]
-fn x1() {
-    let readings = [
-        ("motionEvent", 90.0, 7.0),
-        ("occSignatures", 30.0, 2.0),
-        ("batteryLevelPct", 30.0, 57.0),
-        ("onlineStatus", 60.0, 1.0),
-    ];
-    let x1 = identity("AMP-FE753C0D7ADF", "Door", "HQ / Floor 1", &[]);
-    golden(
-        "model_x1",
-        &snapshot(vec![sensor(x1, &readings)]),
-        &catalog(),
-    );
+fn every_sensor_model() {
+    let on_floor_3 = |id, name| identity(id, name, "HQ / Floor 3", &[]);
+    for (case, identity, readings) in [
+        (
+            "model_base",
+            on_floor_3("LF-0A1B2C3D4E5F", "Gateway 3"),
+            &[
+                ("clientsWiFi", 20.0, 42.0),
+                ("clientsBLE", 20.0, 17.0),
+                ("BACnetReads", 20.0, 10.0),
+                ("onlineStatus", 86_400.0, 1.0),
+            ] as &[_],
+        ),
+        (
+            "meter",
+            identity("LF-0A1B2C3D4E60", "Main meter", "HQ", &[]),
+            &[("energyInkWh", 20.0, 2000.1), ("onlineStatus", 20.0, -1.0)],
+        ),
+        (
+            "model_sahara",
+            identity(
+                "LF5-0A1B2C3D4E5F",
+                "Boardroom",
+                "HQ / Floor 3",
+                &[("desk", "12"), ("side", "north")],
+            ),
+            &[
+                ("CO2ppm", 30.5, 612.0),
+                ("VOCppb", 30.5, 1000.0),
+                ("particulateMatter", 30.5, 10.5),
+                ("pressuremBar", 30.5, 1013.25),
+                ("temperatureC", 30.5, 21.4),
+                ("relativeHumidity", 30.5, 57.0),
+                ("onlineStatus", 86_400.0, 1.0),
+            ],
+        ),
+        (
+            "model_alpine",
+            identity("AQ2-FE753C0D7ADF", "", "", &[]),
+            &[
+                ("CO2ppm", 120.0, 850.0),
+                ("temperatureC", 120.0, -0.5),
+                ("relativeHumidity", 120.0, 50.0),
+                ("illuminanceArb", 120.0, 20.0),
+                ("batteryLevelPct", 10.0 * 86_400.0, 90.0),
+                ("onlineStatus", 60.0, 1.0),
+            ],
+        ),
+        (
+            "model_hoth",
+            identity("MS1-FE753C0D7ADF", "Cold store", "Site B / Cellar", &[]),
+            &[
+                ("temperatureC", 120.0, -40.0),
+                ("relativeHumidity", 120.0, 100.0),
+                ("batteryLevelPct", 120.0, 0.0),
+                ("onlineStatus", 60.0, 0.0),
+            ],
+        ),
+        (
+            "model_x1",
+            identity("AMP-FE753C0D7ADF", "Door", "HQ / Floor 1", &[]),
+            &[
+                ("motionEvent", 90.0, 7.0),
+                ("occSignatures", 30.0, 2.0),
+                ("batteryLevelPct", 30.0, 57.0),
+                ("onlineStatus", 60.0, 1.0),
+            ],
+        ),
+    ] {
+        let snapshot = snapshot(vec![sensor(identity, readings)]);
+        golden(case, &snapshot, &catalog());
+    }
 }
 
 #[test]
@@ -248,8 +231,8 @@ fn unknown_variables() {
 }
 
 #[test]
-fn nulls_and_numbers_that_are_none() {
-    // What the API gave as null or as no number never gets into a snapshot but as a count.
+fn skipped_readings_are_counted() {
+    // The collector only counts what is null or malformed; conversion can make more readings non-finite.
     let mut skipped = Skipped::default();
     for skip in [
         Skip::Null,
@@ -447,33 +430,28 @@ fn the_exporters_own_metrics() {
     }
     registry.register(Box::new(duration)).unwrap();
     let families = registry.gather();
-    let bodies = Format::ALL.map(|format| {
-        let mut out = Vec::new();
-        render_own(&families, format, &Filter::default(), &mut out);
-        String::from_utf8(out).unwrap()
-    });
+    let all = Filter::default();
+    let bodies = Format::ALL.map(|format| render_self_metrics(&families, format, &all));
     assert_golden("own", &bodies);
 }
 
 #[test]
-fn a_whole_scrape_has_the_same_series_in_both_formats_plain_and_packed() {
-    let readings = [("temperatureC", 30.0, 21.0), ("energyInkWh", 30.0, 10.0)];
-    let snapshot = snapshot(vec![sensor(identity("LF5-1", "One", "HQ", &[]), &readings)]);
+fn a_whole_response_has_the_same_series_in_both_formats_plain_and_compressed() {
+    let given = [("temperatureC", 30.0, 21.0), ("energyInkWh", 30.0, 10.0)];
+    let snapshot = snapshot(vec![sensor(identity("LF5-1", "One", "HQ", &[]), &given)]);
     let families = Stats::new(NOW).gather();
-    let catalog = catalog();
-    let everything = Filter::default();
+    let all = Filter::default();
     let series = Format::ALL.map(|format| {
-        let prefix = prefix(&snapshot, &catalog, format, &everything);
-        let mut tail = Vec::new();
-        render_own(&families, format, &everything, &mut tail);
-        let mut deflater = gzip::Deflater::new(prefix.len());
-        deflater.push(&prefix);
-        let packed = gzip::join(&deflater.finish(), &gzip::Tail::new(&tail)).concat();
+        let readings = readings(&snapshot, &catalog(), format, &all);
+        let own = render_self_metrics(&families, format, &all);
+        let mut compressor = Compressor::default();
+        compressor.push(&readings);
+        let member = gzip::join(&compressor.finish(), &Part::last(&own)).concat();
         let mut body = String::new();
-        let mut member = GzDecoder::new(&packed[..]);
-        member.read_to_string(&mut body).unwrap();
-        assert!(member.into_inner().is_empty());
-        assert_eq!(body.as_bytes(), [prefix, tail].concat());
+        GzDecoder::new(&member[..])
+            .read_to_string(&mut body)
+            .unwrap();
+        assert_eq!(body, readings + &own);
         all_series(&parse(&body, format).unwrap())
     });
     assert_eq!(series[0], series[1]);
@@ -509,9 +487,12 @@ fn filtered(names: &[&str], format: Format) -> Vec<Family> {
     requests.with_label_values(&["sensor"]);
     registry.register(Box::new(requests)).unwrap();
     let filter: Filter = names.iter().map(|name| (*name).to_owned()).collect();
-    let mut out = prefix(&snapshot, &catalog(), format, &filter);
-    render_own(&registry.gather(), format, &filter, &mut out);
-    parse(str::from_utf8(&out).unwrap(), format).unwrap()
+    let own = render_self_metrics(&registry.gather(), format, &filter);
+    parse(
+        &(self::readings(&snapshot, &catalog(), format, &filter) + &own),
+        format,
+    )
+    .unwrap()
 }
 
 #[test]
@@ -549,65 +530,27 @@ fn a_filter_names_families_as_the_text_format_does_in_both_formats() {
 }
 
 #[test]
-fn every_helps_last_word_is_its_variable_and_says_how_fresh_it_is() {
+fn help_of_a_reading_says_that_it_is_cached_and_ends_with_its_variable() {
     let rows = lightfi_exporter::catalog::ROWS;
     let readings: Vec<_> = rows.iter().map(|row| (row.var_name, 30.0, 1.0)).collect();
-    let snapshot = snapshot(vec![sensor(
-        identity("LF-000000000001", "One", "HQ", &[]),
-        &readings,
-    )]);
-    let families = parse(
-        &body(&snapshot, &catalog(), Format::OpenMetrics),
-        Format::OpenMetrics,
-    )
-    .unwrap();
-    let of_readings: Vec<_> = families
+    let identity = identity("LF-000000000001", "One", "HQ", &[]);
+    let snapshot = snapshot(vec![sensor(identity, &readings)]);
+    let openmetrics = body(&snapshot, &catalog(), Format::OpenMetrics);
+    let families = parse(&openmetrics, Format::OpenMetrics).unwrap();
+    let cached: Vec<_> = families
         .iter()
-        .filter(|family| {
-            family
-                .help
-                .contains("cached and refreshed every collect.interval")
+        .filter_map(|family| {
+            let (_, after) = family.help.split_once("; cached and refreshed every ")?;
+            after.strip_prefix("collect.interval, from ")
         })
         .collect();
-    // Motion feeds two.
-    assert_eq!(of_readings.len(), rows.len() + 1);
-    let last = |family: &Family| family.help.split_whitespace().last().unwrap().to_owned();
-    let words: BTreeSet<_> = of_readings.into_iter().map(last).collect();
-    assert_eq!(
-        words,
-        rows.iter().map(|row| row.var_name.to_owned()).collect()
-    );
+    // Motion has two families.
+    assert_eq!(cached.len(), rows.len() + 1);
+    let variables: BTreeSet<_> = cached.into_iter().collect();
+    assert_eq!(variables, rows.iter().map(|row| row.var_name).collect());
 }
 
-#[test]
-fn a_name_taken_twice_shows_once() {
-    let named = |name: &str| Override {
-        name: Some(name.to_owned()),
-        ..Override::default()
-    };
-    let overrides = BTreeMap::from([
-        ("A".to_owned(), named("same")),
-        ("B".to_owned(), named("same")),
-        ("C".to_owned(), named("temperature_celsius")),
-    ]);
-    let readings = [
-        ("A", 30.0, 1.0),
-        ("B", 30.0, 2.0),
-        ("C", 30.0, 3.0),
-        ("temperatureC", 30.0, 4.0),
-    ];
-    let snapshot = snapshot(vec![sensor(
-        identity("LF-000000000001", "One", "HQ", &[]),
-        &readings,
-    )]);
-    for format in Format::ALL {
-        let catalog = Catalog::new(&overrides, HOUR, false).into();
-        let families = parse(&body(&snapshot, &catalog, format), format).unwrap();
-        assert!(families.iter().any(|family| family.samples[0].value == 4.0));
-    }
-}
-
-/// Texts as people and machines may send them, thick with what the formats escape.
+/// Any text, rich in characters that the formats escape.
 fn any_text() -> impl Strategy<Value = String> {
     let special = proptest::sample::select(vec![
         '\\', '"', '\n', '\r', '\t', ',', '{', '}', '=', ' ', '#', 'n', '\0',

@@ -20,7 +20,7 @@ use lightfi_exporter::{
     catalog::{Catalog, Override},
     collector::{Attempt, Ledger, Round, Schedule, Step, Targets},
     config::{self, Mode},
-    exposition::{Filter, Format, View, render_own},
+    exposition::{Filter, Format, View, render_self_metrics},
     snapshot::{Snapshot, UnixTime},
 };
 use proptest::prelude::*;
@@ -209,10 +209,10 @@ impl Published {
         if now > view.valid_until {
             view = self.view(now);
         }
-        let rendering = Arc::new(view).rendering(format, Filter::default());
-        let mut out = rendering.flatten().collect();
-        render_own(&[], format, &Filter::default(), &mut out);
-        String::from_utf8(out).unwrap()
+        let all = Filter::default();
+        let mut body = String::new();
+        view.render(format, &all, &mut |chunk| body.push_str(chunk));
+        body + &render_self_metrics(&[], format, &all)
     }
 
     fn valid_until(&self) -> UnixTime {
