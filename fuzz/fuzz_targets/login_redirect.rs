@@ -1,4 +1,4 @@
-//! Any query as the one that a browser comes back with: an answer only with the state of the login, and then safe to show.
+//! Parses any query as the callback of a login. It is accepted only with the login's state, and an error in it is redacted.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -7,38 +7,49 @@ use libfuzzer_sys::fuzz_target;
 use lightfi_exporter::{
     config::{Config, Flags, Purpose, load_text},
     http::{Proxies, http_client},
-    oauth::login::{Answer, Login, RedirectUri},
+    oauth::login::{Callback, Login, RedirectUri},
 };
 
-/// Stands in the input for the state, which nobody can guess.
+/// Replaced by the state, which no input can guess.
 const STATE: &str = "STATE";
 const SECRET: &str = "Kq7/s3cret+of=ours";
-/// Two fields of two hundred characters, and the brackets.
-const LONGEST_REFUSAL: usize = 403;
+/// Two parameters of 200 characters, a space and parentheses.
+const MAX_ERROR_CHARS: usize = 403;
 
-/// Begins a login. What all of them have in common is made once.
-static BEGIN: LazyLock<Box<dyn Fn() -> Login + Send + Sync>> = LazyLock::new(|| {
+/// Creates a login. The configuration and the client are made once.
+static NEW_LOGIN: LazyLock<Box<dyn Fn() -> Login + Send + Sync>> = LazyLock::new(|| {
     let text = format!("oauth:\n  client_id: id\n  client_secret: {SECRET}\n");
-    let nothing = std::iter::empty;
-    let loaded = load_text("login", &text, &Flags::default(), nothing(), Purpose::Login);
-    let Config { api, oauth, .. } = loaded.expect("it is good").config;
-    let http = http_client(&api, Proxies::None).expect("it can be set up");
-    let uri = RedirectUri::parse("http://localhost:3000").expect("it is one");
-    Box::new(move || Login::begin(&oauth, uri.clone(), http.clone()).expect("it can begin"))
+    let environment = std::iter::empty();
+    let loaded = load_text(
+        "login",
+        &text,
+        &Flags::default(),
+        environment,
+        Purpose::Login,
+    );
+    let Config { api, oauth, .. } = loaded.expect("the configuration is valid").config;
+    let http = http_client(&api, Proxies::None).expect("the client can be built");
+    let uri = RedirectUri::parse("http://localhost:3000").expect("the redirect URI is valid");
+    Box::new(move || {
+        Login::new(&oauth, uri.clone(), http.clone()).expect("the credentials are configured")
+    })
 });
 
 fuzz_target!(|query: &str| {
-    let login = BEGIN();
-    let mut pairs = login.url().query_pairs();
-    let (_, state) = pairs.find(|(key, _)| key == "state").expect("it has one");
-    assert!(login.answer(query).is_err(), "nobody knows the state");
-    match login.answer(&query.replace(STATE, &state)) {
-        Ok(Answer::Code(code)) => assert!(!code.expose().is_empty()),
-        Ok(Answer::Refused(words)) => {
-            assert!(words.chars().count() <= LONGEST_REFUSAL, "{words}");
-            assert!(!words.contains(char::is_control), "{words:?}");
+    let login = NEW_LOGIN();
+    let url = login.url();
+    let mut pairs = url.query_pairs();
+    let (_, state) = pairs
+        .find(|(key, _)| key == "state")
+        .expect("the URL has a state");
+    assert!(login.parse_callback(query).is_err(), "wrong state");
+    match login.parse_callback(&query.replace(STATE, &state)) {
+        Ok(Callback::Code(code)) => assert!(!code.expose().is_empty()),
+        Ok(Callback::Refused(error)) => {
+            assert!(error.chars().count() <= MAX_ERROR_CHARS, "{error}");
+            assert!(!error.contains(char::is_control), "{error:?}");
             for secret in [SECRET, &state] {
-                assert!(!words.contains(secret), "{words}");
+                assert!(!error.contains(secret), "{error}");
             }
         }
         Err(_) => {}

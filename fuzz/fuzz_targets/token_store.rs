@@ -1,4 +1,5 @@
-//! Any bytes as the token store's file: refused in words that show nothing of it, or read, and kept as it is read.
+//! Reads any bytes as the token store. They are refused with an error that quotes none of them, or survive being written
+//! again.
 #![no_main]
 
 use std::fs;
@@ -6,7 +7,7 @@ use std::fs;
 use libfuzzer_sys::fuzz_target;
 use lightfi_exporter::oauth::store::Store;
 
-/// No word of ours is so long.
+/// No word of an error message is this long.
 const LONG_WORD: usize = 14;
 
 fuzz_target!(|contents: &[u8]| {
@@ -14,15 +15,15 @@ fuzz_target!(|contents: &[u8]| {
         .prefix("store-")
         .rand_bytes(8)
         .tempdir()
-        .expect("there is a place for it");
+        .expect("a temporary directory");
     let path = directory.path().join("token.json");
-    fs::write(&path, contents).expect("it can be written");
+    fs::write(&path, contents).expect("the file can be written");
     let error = match Store::open(&path) {
         Ok(store) => {
-            let read = || store.read().expect("it was read").expect("it is there");
+            let read = || store.read().expect("it is valid").expect("it exists");
             let record = read();
             assert!(!record.refresh_token.expose().trim().is_empty());
-            store.write(&record).expect("it was ours");
+            store.write(&record).expect("it can be replaced");
             let again = read();
             assert!(again.refresh_token == record.refresh_token);
             assert_eq!(again.seed, record.seed);
@@ -31,10 +32,10 @@ fuzz_target!(|contents: &[u8]| {
         }
         Err(error) => error.to_string(),
     };
-    assert_eq!(fs::read(&path).expect("it is there"), contents);
+    assert_eq!(fs::read(&path).expect("it still exists"), contents);
     for word in contents.split(|byte| !byte.is_ascii_alphanumeric()) {
         let word = str::from_utf8(word).expect("it is ASCII");
-        // A number may be the version's.
+        // A number may be the version.
         if word.len() >= LONG_WORD && !word.bytes().all(|byte| byte.is_ascii_digit()) {
             assert!(!error.contains(word), "{error}");
         }

@@ -1,6 +1,6 @@
-//! `check`: whether the configuration is good, whether it works, or whether a running exporter is healthy.
+//! `check`: validates the configuration, tries it out, or asks a running exporter for its health.
 //!
-//! A line per step on standard output. Exit code 1: something does not work; 2: the configuration is not good.
+//! Each step is a line on standard output. The exit code is 1 if something does not work, 2 if the configuration is bad.
 
 use std::{
     fmt::Display,
@@ -9,7 +9,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anstyle::{AnsiColor, Style};
 use anyhow::{Context, anyhow};
 use clap::Args;
 use rustls::RootCertStore;
@@ -17,30 +16,22 @@ use url::Url;
 
 use super::{Failure, listing, serve::Exporter};
 use crate::{
-    api::{Client, Session},
+    api::Session,
     clock::unix_now,
     collector::Collector,
     config::{self, Config, Purpose, duration},
     http::{Proxies, client_builder},
-    oauth::TokenSource,
     telemetry::Telemetry,
     web::toolkit::Toolkit,
 };
 
-/// Variables that begin like this configure the exporter; of others, Kubernetes sets many.
-const OF_EXPORTER: [&str; 6] = [
-    "LIGHTFI_API",
-    "LIGHTFI_COLLECT",
-    "LIGHTFI_LOCATIONS",
-    "LIGHTFI_METRICS",
-    "LIGHTFI_OAUTH",
-    "LIGHTFI_SENSORS",
-];
+/// Without a file, the client id comes from a variable of this prefix. Other variables may be set by Kubernetes.
+const OAUTH_ENVIRONMENT_PREFIX: &str = "LIGHTFI_OAUTH";
 
-/// A container's health check must not hang.
+/// The health check of a container must end soon.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What to check.
+/// The flags of `check`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// Also get a token, make one collection, and compare the routes with the API's own document
@@ -51,218 +42,197 @@ pub(super) struct Arguments {
     health: Option<Url>,
 }
 
-/// Tells on standard output what is good; what is not is the failure.
+/// Runs the checks that the flags ask for.
 pub(super) async fn run(
     flags: &config::Flags,
     arguments: Arguments,
     environment: Vec<(String, String)>,
 ) -> Result<(), Failure> {
     if let Some(url) = arguments.health {
-        return Ok(health(url).await?);
+        return Ok(check_health(url).await?);
     }
-    let mut report = Report {
-        out: anstream::stdout(),
-        bad: 0,
-        warnings: 0,
-    };
-    // Who names a web configuration and has no other yet has only that looked at.
-    let nothing_else = flags.config_file.is_none()
-        && !Path::new(config::DEFAULT_FILE).exists()
-        && !environment
-            .iter()
-            .any(|(name, _)| OF_EXPORTER.iter().any(|of| name.starts_with(of)));
+    let mut report = Report::default();
     if let Some(file) = &flags.web_config_file
         && !file.as_os_str().is_empty()
-        && nothing_else
+        && !is_exporter_configured(flags, &environment)
     {
-        web_configuration(file, &mut report)?;
-        return Ok(());
+        return check_web_config(file, &mut report);
     }
     let loaded = config::load(flags, environment.into_iter(), Purpose::Serve)
         .map_err(|errors| Failure::Configuration(errors.into()))?;
     for warning in &loaded.warnings {
-        report.warning("configuration", warning)?;
+        report.line(Verdict::Warning, "configuration", warning)?;
     }
     let config = loaded.config;
     let (sensors, locations) = (config.sensors.len(), config.locations.len());
-    report.good(
-        "configuration",
-        format_args!("valid: {sensors} sensors and {locations} locations listed"),
-    )?;
+    let listed = format!("valid: {sensors} sensors and {locations} locations listed");
+    report.line(Verdict::Ok, "configuration", listed)?;
     if let Some(file) = &config.web.config_file {
-        web_configuration(file, &mut report)?;
+        check_web_config(file, &mut report)?;
     }
     if arguments.online {
         Telemetry::install_quietly(&config.log);
-        return online(config, report).await;
+        return check_online(config, report).await;
     }
-    // What depends on this machine is no fault of a configuration that may be meant for another.
+    // The configuration may be meant for another machine, so this is no failure.
     if let Err(failure) = Exporter::new(config, Proxies::FromEnvironment).await {
-        report.warning(
-            "start",
-            format_args!("the exporter would not start here: {failure}"),
-        )?;
+        let warning = format!("the exporter would not start here: {failure}");
+        report.line(Verdict::Warning, "start", warning)?;
     }
     Ok(())
 }
 
-/// TLS and users, with the files that are named there.
-fn web_configuration(file: &Path, report: &mut Report) -> Result<(), Failure> {
+/// Returns whether there is any configuration besides a web configuration file, which may be checked alone.
+fn is_exporter_configured(flags: &config::Flags, environment: &[(String, String)]) -> bool {
+    flags.config_file.is_some()
+        || Path::new(config::DEFAULT_FILE).exists()
+        || environment
+            .iter()
+            .any(|(name, _)| name.starts_with(OAUTH_ENVIRONMENT_PREFIX))
+}
+
+/// Validates the web configuration file and the files that it names.
+fn check_web_config(file: &Path, report: &mut Report) -> Result<(), Failure> {
     let (toolkit, warnings) =
         Toolkit::load(Some(file)).map_err(|errors| Failure::Configuration(errors.into()))?;
     for warning in warnings {
-        report.warning("web configuration", warning)?;
+        report.line(Verdict::Warning, "web configuration", warning)?;
     }
     let tls = if toolkit.is_tls() { "on" } else { "off" };
-    let file = file.display();
-    report.good(
-        "web configuration",
-        format_args!("{file} is valid, TLS is {tls}"),
-    )?;
+    let valid = format!("{} is valid, TLS is {tls}", file.display());
+    report.line(Verdict::Ok, "web configuration", valid)?;
     Ok(())
 }
 
-async fn online(config: Config, mut report: Report) -> Result<(), Failure> {
+/// Gets a token, makes one collection, and compares the routes with the API's document.
+async fn check_online(config: Config, mut report: Report) -> Result<(), Failure> {
     let exporter = Exporter::new(config, Proxies::FromEnvironment).await?;
-    let Exporter { config, tokens, .. } = &exporter;
-    if let Err(error) = tokens.token().await {
-        report.bad("token", format_args!("{error}: {}", error.remedy()))?;
-        return report.summary();
-    }
-    report.good("token", lifetime(config, tokens))?;
-    if tokens.is_rotated_in_memory_only() {
-        report.warning(
-            "token",
-            "the server rotates refresh tokens and no oauth.token_store keeps the new one, which ends with this check: \
-             set one that can be written, then run `lightfi-exporter login`",
-        )?;
-    }
-
-    let routes = routes(config, &exporter.client()).await;
-    let (collector, _) = Collector::new(exporter.assignment());
-    let (snapshot, problems) = collector.once(&|_, _| ()).await;
-    for problem in &problems {
-        report.bad(
-            &problem.of,
-            format_args!("{} ({})", problem.what, problem.reason.as_str()),
-        )?;
-    }
-    let read = snapshot
-        .sensors
-        .iter()
-        .filter(|sensor| sensor.read == Some(true))
-        .count();
-    let seconds = snapshot.summary.duration.as_secs_f64();
-    let sensors = snapshot.sensors.len();
-    let found = format!("{read} of {sensors} sensors read in {seconds:.1} s");
-    if problems.is_empty() {
-        report.good("collection", found)?
-    } else {
-        report.bad("collection", found)?
-    }
-    if sensors > 0 {
-        writeln!(
-            report.out,
-            "\n{}\n",
-            listing::table(&listing::entries(&snapshot))
-        )?;
-    }
-
-    match routes {
-        Ok(missing) if missing.is_empty() => report.good("routes", "all in the API's document")?,
-        Ok(missing) => {
-            for route in missing {
-                report.warning(
-                    "routes",
-                    format_args!("GET {route} is not in the API's document"),
-                )?;
-            }
-        }
-        Err(what) => report.note(
-            "routes",
-            format_args!("GET /openapi.json, the API's document, cannot be had: {what}"),
-        )?,
+    if check_token(&exporter, &mut report).await? {
+        check_collection(&exporter, &mut report).await?;
+        check_routes(&exporter, &mut report).await?;
     }
     report.summary()
 }
 
-fn lifetime(config: &Config, tokens: &TokenSource) -> String {
-    let left = tokens
-        .status()
-        .access_token_expires_at
-        .map_or(0.0, |end| (end - unix_now()).max(0.0));
-    let left = Duration::from_secs(left.round() as u64);
-    let margin = config.oauth.expiry_margin.min(left / 2);
-    let [left, margin] = [left, margin].map(duration::format);
-    format!("lives {left}, renewed {margin} before its end")
+/// Returns whether there is an access token, without which nothing else can be checked.
+async fn check_token(exporter: &Exporter, report: &mut Report) -> io::Result<bool> {
+    let Exporter { config, tokens, .. } = exporter;
+    if let Err(error) = tokens.token().await {
+        let failure = format!("{error}: {}", error.remedy());
+        report.line(Verdict::Failed, "token", failure)?;
+        return Ok(false);
+    }
+    let expires_at = tokens.status().access_token_expires_at;
+    let lifetime = expires_at.map_or(0.0, |end| (end - unix_now()).max(0.0));
+    let lifetime = Duration::from_secs(lifetime.round() as u64);
+    let margin = config.oauth.expiry_margin.min(lifetime / 2);
+    let [lifetime, margin] = [lifetime, margin].map(duration::format);
+    let lifetime = format!("lives {lifetime}, renewed {margin} before its end");
+    report.line(Verdict::Ok, "token", lifetime)?;
+    if tokens.is_rotated_in_memory_only() {
+        let warning = "the server rotates refresh tokens, and the new one is lost when this check ends, as there is no \
+                       oauth.token_store: set one, then run `lightfi-exporter login`";
+        report.line(Verdict::Warning, "token", warning)?;
+    }
+    Ok(true)
 }
 
-async fn routes(config: &Config, api: &Client) -> Result<Vec<&'static str>, String> {
-    let session = Session::until(Instant::now() + config.api.timeout);
-    api.routes_not_documented(&session)
-        .await
-        .map_err(|failure| failure.to_string())
+async fn check_collection(exporter: &Exporter, report: &mut Report) -> io::Result<()> {
+    let (collector, _) = Collector::new(exporter.assignment());
+    let (snapshot, problems) = collector.once(&|_, _| ()).await;
+    for problem in &problems {
+        let failure = format!("{} ({})", problem.what, problem.reason.as_str());
+        report.line(Verdict::Failed, &problem.of, failure)?;
+    }
+    let sensors = &snapshot.sensors;
+    let read = sensors.iter().filter(|sensor| sensor.read == Some(true));
+    let summary = format!(
+        "{} of {} sensors read in {:.1} s",
+        read.count(),
+        sensors.len(),
+        snapshot.summary.duration.as_secs_f64()
+    );
+    let verdict = match problems.is_empty() {
+        true => Verdict::Ok,
+        false => Verdict::Failed,
+    };
+    report.line(verdict, "collection", summary)?;
+    if !sensors.is_empty() {
+        let table = listing::table(&listing::entries(&snapshot));
+        writeln!(io::stdout(), "\n{table}\n")?;
+    }
+    Ok(())
 }
 
-/// What was found, line by line, and how much of it is bad.
+/// Compares the routes that the exporter requests with the API's document.
+async fn check_routes(exporter: &Exporter, report: &mut Report) -> io::Result<()> {
+    let session = Session::until(Instant::now() + exporter.config.api.timeout);
+    match exporter.client().routes_not_documented(&session).await {
+        Ok(missing) if missing.is_empty() => {
+            report.line(Verdict::Ok, "routes", "all in the API's document")
+        }
+        Ok(missing) => missing.iter().try_for_each(|route| {
+            let warning = format!("GET {route} is not in the API's document");
+            report.line(Verdict::Warning, "routes", warning)
+        }),
+        Err(failure) => {
+            let note = format!("cannot get the API's document, GET /openapi.json: {failure}");
+            report.line(Verdict::Note, "routes", note)
+        }
+    }
+}
+
+/// The result of one step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Ok,
+    Note,
+    Warning,
+    Failed,
+}
+
+/// Writes a line for each step, and counts warnings and failures.
+#[derive(Default)]
 struct Report {
-    /// Coloured on a terminal, plain elsewhere.
-    out: anstream::AutoStream<io::Stdout>,
-    bad: usize,
+    failures: usize,
     warnings: usize,
 }
 
 impl Report {
-    fn good(&mut self, step: &str, what: impl Display) -> io::Result<()> {
-        self.line(AnsiColor::Green, "ok", step, what)
-    }
-
-    fn note(&mut self, step: &str, what: impl Display) -> io::Result<()> {
-        self.line(AnsiColor::Cyan, "note", step, what)
-    }
-
-    fn warning(&mut self, step: &str, what: impl Display) -> io::Result<()> {
-        self.warnings += 1;
-        self.line(AnsiColor::Yellow, "warning", step, what)
-    }
-
-    fn bad(&mut self, step: &str, what: impl Display) -> io::Result<()> {
-        self.bad += 1;
-        self.line(AnsiColor::Red, "failed", step, what)
-    }
-
-    fn line(
-        &mut self,
-        color: AnsiColor,
-        verdict: &str,
-        step: &str,
-        what: impl Display,
-    ) -> io::Result<()> {
-        let style = Style::new().fg_color(Some(color.into()));
-        writeln!(self.out, "{style}{verdict:<8}{style:#}{step}: {what}")
+    fn line(&mut self, verdict: Verdict, step: &str, text: impl Display) -> io::Result<()> {
+        let word = match verdict {
+            Verdict::Ok => "ok",
+            Verdict::Note => "note",
+            Verdict::Warning => "warning",
+            Verdict::Failed => "failed",
+        };
+        self.warnings += usize::from(verdict == Verdict::Warning);
+        self.failures += usize::from(verdict == Verdict::Failed);
+        writeln!(io::stdout(), "{word:<8}{step}: {text}")
     }
 
     fn summary(mut self) -> Result<(), Failure> {
         let warnings = match self.warnings {
             0 => String::new(),
-            1 => ", 1 warning".to_owned(),
-            many => format!(", {many} warnings"),
+            count => format!(", {}", counted(count, "warning")),
         };
-        let verdict = match self.bad {
-            0 => {
-                self.good("summary", format_args!("everything works{warnings}"))?;
-                return Ok(());
-            }
-            1 => format!("1 check failed{warnings}"),
-            many => format!("{many} checks failed{warnings}"),
-        };
-        self.line(AnsiColor::Red, "failed", "summary", &verdict)?;
-        Err(Failure::Failed(anyhow!(verdict)))
+        if self.failures == 0 {
+            let summary = format!("everything works{warnings}");
+            return Ok(self.line(Verdict::Ok, "summary", summary)?);
+        }
+        let summary = format!("{} failed{warnings}", counted(self.failures, "check"));
+        self.line(Verdict::Failed, "summary", &summary)?;
+        Err(Failure::Failed(anyhow!(summary)))
     }
 }
 
-/// `/-/healthy` of the exporter at `url`, or the path that `url` names.
-async fn health(mut url: Url) -> anyhow::Result<()> {
+fn counted(count: usize, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{plural}")
+}
+
+/// Asks a running exporter for `/-/healthy`, or for the path of the URL.
+async fn check_health(mut url: Url) -> anyhow::Result<()> {
     if url.path() == "/" {
         url.set_path("/-/healthy");
     }
@@ -272,12 +242,9 @@ async fn health(mut url: Url) -> anyhow::Result<()> {
         .timeout(HEALTH_TIMEOUT)
         .no_proxy()
         .build()?;
-    let response = client
-        .get(url.clone())
-        .send()
-        .await
-        .map_err(|error| anyhow!(error.without_url()));
+    let response = client.get(url.clone()).send().await;
     let status = response
+        .map_err(|error| anyhow!(error.without_url()))
         .with_context(|| format!("no answer from {url}"))?
         .status();
     anyhow::ensure!(status.is_success(), "{url} answers {status}");

@@ -1,6 +1,6 @@
-//! How `check --online` and `sensors` show sensors to a person or a program.
+//! The list of sensors that `check --online` and `sensors` print.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use comfy_table::{Table, presets};
 use serde::Serialize;
@@ -12,105 +12,83 @@ use crate::{
     snapshot::{Sensor, Snapshot, UnixTime},
 };
 
-/// One sensor, as `sensors --output json` writes it.
+/// A sensor in the list, and in `sensors --output json`.
 #[derive(Debug, Serialize)]
-pub(super) struct Entry {
-    id: String,
-    name: Option<String>,
-    location: Option<String>,
-    location_id: Option<String>,
-    model: Option<String>,
-    variables: Vec<String>,
+pub(super) struct ListedSensor<'a> {
+    id: &'a str,
+    name: Option<&'a str>,
+    location: Option<&'a str>,
+    location_id: Option<&'a str>,
+    model: Option<&'a str>,
+    variables: Vec<&'a str>,
     age_seconds: Option<u64>,
 }
 
-/// The sensors of a snapshot, by id.
-pub(super) fn entries(snapshot: &Snapshot) -> Vec<Entry> {
+/// Returns the sensors of a snapshot in its order.
+pub(super) fn entries(snapshot: &Snapshot) -> Vec<ListedSensor<'_>> {
     let now = unix_now();
-    snapshot
-        .sensors
-        .iter()
-        .map(|sensor| Entry::of(sensor, now))
-        .collect()
+    let sensors = snapshot.sensors.iter();
+    sensors.map(|sensor| entry(sensor, now)).collect()
 }
 
-impl Entry {
-    fn of(sensor: &Sensor, now: UnixTime) -> Self {
-        let identity = &sensor.identity;
-        // What the sensor measured tells when it was heard of; a gateway that measures nothing has only the rest.
-        let newest = |measured: bool| {
-            let readings = sensor
-                .readings
-                .iter()
-                .filter(|reading| !measured || catalog::is_measured(&reading.var_name));
-            readings.map(|reading| reading.time).reduce(f64::max)
-        };
-        let text = |text: &Option<Arc<str>>| text.as_deref().map(str::to_owned);
-        Self {
-            id: identity.id.to_string(),
-            name: text(&identity.name),
-            location: text(&identity.location),
-            location_id: text(&identity.location_id),
-            model: identity.model().map(str::to_owned),
-            variables: sensor
-                .readings
-                .iter()
-                .map(|reading| reading.var_name.to_string())
-                .collect(),
-            age_seconds: newest(true)
-                .or_else(|| newest(false))
-                .map(|time| (now - time).max(0.0) as u64),
-        }
-    }
-
-    fn age(&self) -> String {
-        self.age_seconds.map_or("never".to_owned(), |seconds| {
-            duration::format(coarse(Duration::from_secs(seconds)))
-        })
+fn entry(sensor: &Sensor, now: UnixTime) -> ListedSensor<'_> {
+    let identity = &sensor.identity;
+    let readings = || sensor.readings.iter();
+    // The time of a measurement shows best when the sensor was last active. A gateway measures nothing.
+    let measured = readings().filter(|reading| catalog::is_measured(&reading.var_name));
+    let newest = measured
+        .map(|reading| reading.time)
+        .reduce(f64::max)
+        .or_else(|| readings().map(|reading| reading.time).reduce(f64::max));
+    ListedSensor {
+        id: &identity.id,
+        name: identity.name.as_deref(),
+        location: identity.location.as_deref(),
+        location_id: identity.location_id.as_deref(),
+        model: identity.model(),
+        variables: readings().map(|reading| &*reading.var_name).collect(),
+        age_seconds: newest.map(|time| (now - time).max(0.0) as u64),
     }
 }
 
-/// A table for a person, without borders.
-pub(super) fn table(entries: &[Entry]) -> String {
+/// Returns a table without borders.
+pub(super) fn table(sensors: &[ListedSensor<'_>]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(["SENSOR", "NAME", "LOCATION", "MODEL", "VARIABLES", "AGE"]);
-    let text = |text: &Option<String>| text.as_deref().map_or("-".to_owned(), printable);
-    for entry in entries {
-        let variables = if entry.variables.is_empty() {
-            "none".to_owned()
-        } else {
-            entry.variables.join(", ")
+    for sensor in sensors {
+        let variables = match sensor.variables.as_slice() {
+            [] => "none".to_owned(),
+            variables => printable(&variables.join(", ")),
         };
+        let age = sensor.age_seconds.map_or("never".to_owned(), age_text);
         table.add_row([
-            printable(&entry.id),
-            text(&entry.name),
-            text(&entry.location),
-            text(&entry.model),
-            printable(&variables),
-            entry.age(),
+            printable(sensor.id),
+            printable(sensor.name.unwrap_or("-")),
+            printable(sensor.location.unwrap_or("-")),
+            printable(sensor.model.unwrap_or("-")),
+            variables,
+            age,
         ]);
     }
     let lines: Vec<_> = table.lines().map(|line| line.trim().to_owned()).collect();
     lines.join("\n")
 }
 
-/// Names come from a server: none may steer the terminal.
+/// Replaces control characters: names come from a server and must not control the terminal.
 fn printable(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { '�' } else { c })
-        .collect()
+    text.replace(|c: char| c.is_control(), "�")
 }
 
-/// In the largest unit that still tells something: nobody reads `6d3h12m7s`.
-fn coarse(age: Duration) -> Duration {
-    let unit = match age.as_secs() {
+/// Returns the age in one unit: `6d` instead of `6d3h12m7s`.
+fn age_text(seconds: u64) -> String {
+    let unit = match seconds {
         0..120 => 1,
         120..7_200 => 60,
         7_200..172_800 => 3_600,
         _ => 86_400,
     };
-    Duration::from_secs(age.as_secs() / unit * unit)
+    duration::format(Duration::from_secs(seconds / unit * unit))
 }
 
 #[cfg(test)]
@@ -118,14 +96,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ages_are_told_in_one_unit() {
-        let ages = [1, 119, 121, 7_199, 7_201, 172_799, 172_801, 900_000];
-        let told = ages.map(|seconds| duration::format(coarse(Duration::from_secs(seconds))));
-        assert_eq!(told, ["1s", "119s", "2m", "119m", "2h", "47h", "2d", "10d"]);
+    fn ages_have_one_unit() {
+        let ages = [1, 119, 121, 7_199, 7_201, 172_799, 172_801, 900_000].map(age_text);
+        assert_eq!(ages, ["1s", "119s", "2m", "119m", "2h", "47h", "2d", "10d"]);
     }
 
     #[test]
-    fn a_name_cannot_steer_the_terminal() {
+    fn names_cannot_control_the_terminal() {
         assert_eq!(printable("a\u{1b}[31mb\nc"), "a�[31mb�c");
     }
 }

@@ -1,23 +1,24 @@
-//! `login`: a person logs in with a browser, and the refresh token goes where the exporter finds it.
+//! `login`: a person logs in with a browser, and the refresh token goes where the exporter reads it.
 //!
-//! What is said to the person and in which order belongs here; `loopback` waits for the browser, `paste` for the
-//! terminal, `page` is what the browser shows at the end. The protocol is `oauth::login`'s.
+//! The messages to the user and the order of the steps belong here. `callback_server` waits for the browser, `pasted` for
+//! the user's input, `callback_page` is what the browser shows at the end. The protocol is in `oauth::login`.
 
-mod loopback;
-mod page;
-mod paste;
+mod callback_page;
+mod callback_server;
+mod pasted;
 
 use std::{
-    fmt,
     io::{self, Write},
     path::PathBuf,
     process::{Command, Stdio},
+    sync::Arc,
     thread,
     time::Duration,
 };
 
-use anyhow::anyhow;
-use clap::{Args, ValueEnum};
+use anyhow::{Context, anyhow};
+use clap::Args;
+use tokio::time::timeout;
 use tracing::warn;
 
 use super::Failure;
@@ -26,74 +27,51 @@ use crate::{
     config::{self, duration},
     http::{Proxies, http_client},
     oauth::{
-        deposit::{Deposit, DepositError, Form},
-        login::{Answer, Login, LoginError, RedirectUri},
+        destination::{TokenDestination, TokenFormat},
+        login::{Callback, Login, RedirectUri},
     },
     telemetry::Telemetry,
 };
 
-use loopback::Loopback;
+use callback_page::CallbackPage;
+use callback_server::CallbackServer;
 
-/// For a person with a password manager and a second factor.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// Enough for a password manager and a second factor.
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Every environment variable of ours, secrets among them, begins so.
-const OUR_ENVIRONMENT: &str = "LIGHTFI_";
+/// The authorization server shows this error to the browser only, so the exporter would wait in vain.
+const REDIRECT_HINT: &str = "If the browser shows an error such as redirect_mismatch, stop this command and name a URI \
+                             that is registered for your client with --redirect-uri, exactly, including the trailing \
+                             slash.";
 
-/// How to log in, and where the refresh token goes.
+/// The prefix of the exporter's environment variables, which may hold secrets.
+const ENVIRONMENT_PREFIX: &str = "LIGHTFI_";
+
+/// The flags of `login`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Only print the address to open, for a browser that is started by hand on this machine
+    /// Only print the address to open instead of starting a browser
     #[arg(long)]
     no_browser: bool,
-    /// Take the address that the browser ends up at from standard input, for a machine without a browser
+    /// Read the address that the browser ends up at from standard input, for a machine without a browser
     #[arg(long)]
     paste: bool,
-    /// Where the browser is sent back to: a URI registered for the client, letter by letter; off loopback only with
-    /// --paste
+    /// Where the browser is sent back to: a URI registered for the client, exactly; not on loopback only with --paste
     #[arg(long, value_name = "URI", default_value = "http://localhost:3000")]
     redirect_uri: String,
-    /// Where the refresh token goes, readable by its owner only (default: oauth.token_store, else
+    /// Write the refresh token to this file, readable by its owner only (default: oauth.token_store, else
     /// oauth.refresh_token_file)
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Show the refresh token on standard output too, or only there where no file is named
+    /// Print the refresh token to standard output, also where it goes to a file
     #[arg(long)]
     print: bool,
-    /// How --out and --print write it; the configured files always hold what the exporter reads
-    #[arg(long, value_enum, value_name = "FORM", default_value_t)]
-    format: Format,
+    /// The format for --out and --print; the configured files always hold what the exporter reads
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+    format: TokenFormat,
 }
 
-/// How the refresh token is written.
-#[derive(Debug, Clone, Copy, Default, ValueEnum)]
-enum Format {
-    /// The bare token
-    #[default]
-    Token,
-    /// A manifest for kubectl apply
-    KubernetesSecret,
-}
-
-/// Why no refresh token was kept, once the login was under way.
-#[derive(Debug, thiserror::Error)]
-enum Unfinished {
-    #[error(transparent)]
-    Login(#[from] LoginError),
-    #[error("logged in, but the refresh token is lost: {0}")]
-    Deposit(DepositError),
-    #[error("logged in, but the refresh token cannot be printed: {0}")]
-    Print(io::Error),
-    #[error(
-        "nobody has logged in within {}: run `lightfi-exporter login` again",
-        duration::format(*.0)
-    )]
-    TimedOut(Duration),
-    #[error("standard input ended before the address that the browser ended up at")]
-    NothingPasted,
-}
-
-/// Sends a person to log in, waits for them, and keeps the refresh token.
+/// Sends a person to log in, waits for the callback, and keeps the refresh token.
 pub(super) async fn run(
     flags: &config::Flags,
     arguments: Arguments,
@@ -101,97 +79,112 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     let loaded = config::load(flags, environment.into_iter(), config::Purpose::Login)
         .map_err(|errors| Failure::Configuration(errors.into()))?;
-    let config = loaded.config;
-    Telemetry::install(config.log.level, config.log.format);
+    Telemetry::install(loaded.config.log.level, loaded.config.log.format);
     for warning in &loaded.warnings {
         warn!("{warning}");
     }
-    let redirect_uri = redirect_uri(&arguments).map_err(Failure::Configuration)?;
-    let form = match arguments.format {
-        Format::Token => Form::Token,
-        Format::KubernetesSecret => Form::KubernetesSecret,
-    };
-    let deposit = Deposit::prove(
-        &config.oauth,
-        arguments.out.as_deref(),
-        form,
-        arguments.print,
-    )
-    .map_err(|error| Failure::Configuration(error.into()))?;
-    let http = http_client(&config.api, Proxies::FromEnvironment)
-        .map_err(|error| Failure::Configuration(error.into()))?;
-    let login = Login::begin(&config.oauth, redirect_uri.clone(), http)
-        .map_err(|error| Failure::Configuration(error.into()))?;
-    let loopback = match arguments.paste {
+    let prepared = prepare(&loaded.config, &arguments);
+    let (login, destination) = prepared.map_err(Failure::Configuration)?;
+    let login = Arc::new(login);
+    let listeners = match arguments.paste {
         true => None,
-        false => Some(Loopback::bind(&redirect_uri).await?),
+        false => Some(callback_server::bind(login.redirect_uri()).await?),
     };
-    login.look_first().await?;
 
-    let voice = Voice {
-        to_stderr: deposit.prints(),
-    };
-    voice.say(format_args!("To log in, open\n\n{}\n", login.url()))?;
-    if loopback.is_some() && !arguments.no_browser {
-        open_browser(login.url().as_str());
+    let url = login.url();
+    say(
+        &destination,
+        &format!("To log in, open\n\n{url}\n\n{REDIRECT_HINT}\n"),
+    )?;
+    let mut server = listeners.map(|listeners| CallbackServer::start(listeners, login.clone()));
+    if server.is_some() && !arguments.no_browser {
+        open_browser(url.as_str());
     }
-    let finish = async |answer| finish(&login, &deposit, answer).await;
-    match loopback {
-        Some(loopback) => {
-            let advice = deposit.advice();
-            loopback.wait(&login, PATIENCE, finish, &advice).await?;
-        }
-        None => paste::wait(&login, PATIENCE, finish).await?,
+    let callback = wait_for_callback(&login, server.as_mut(), LOGIN_TIMEOUT).await?;
+    let outcome = finish(&login, &destination, callback).await;
+    let next_step = destination.next_step();
+    if let Some(server) = server {
+        let page = match &outcome {
+            Ok(()) => CallbackPage::logged_in(&next_step),
+            Err(error) => CallbackPage::failed(&format!("{error:#}")),
+        };
+        server.finish(page).await;
     }
-    voice.say(format_args!("Logged in. {}", deposit.advice()))?;
+    outcome?;
+    say(&destination, &format!("Logged in. {next_step}"))?;
     Ok(())
 }
 
-/// The one that was given, if this machine can be reached at it or a person brings its answer.
-fn redirect_uri(arguments: &Arguments) -> anyhow::Result<RedirectUri> {
-    let given = &arguments.redirect_uri;
-    let uri =
-        RedirectUri::parse(given).map_err(|error| anyhow!("--redirect-uri {given} {error}"))?;
+/// Checks everything that can be checked before a person logs in.
+fn prepare(
+    config: &config::Config,
+    arguments: &Arguments,
+) -> anyhow::Result<(Login, TokenDestination)> {
+    let redirect_uri = RedirectUri::parse(&arguments.redirect_uri)?;
     anyhow::ensure!(
-        arguments.paste || !uri.loopback().is_empty(),
-        "--redirect-uri {given} is not http:// on a port of this machine's loopback: the browser's answer cannot be \
-         received there; add --paste"
+        arguments.paste || !redirect_uri.loopback_addresses().is_empty(),
+        "--redirect-uri is not an http:// URL with a port on loopback, so the exporter cannot receive the browser's \
+         request: add --paste"
     );
-    Ok(uri)
+    let (out, format) = (arguments.out.as_deref(), arguments.format);
+    let destination = TokenDestination::choose(&config.oauth, out, format, arguments.print)?;
+    destination.check_writable()?;
+    let http = http_client(&config.api, Proxies::FromEnvironment)?;
+    let login = Login::new(&config.oauth, redirect_uri, http)?;
+    Ok((login, destination))
 }
 
-/// What an answer leads to: the refresh token in its place.
-async fn finish(login: &Login, deposit: &Deposit, answer: Answer) -> Result<(), Unfinished> {
-    let refresh_token = login.redeem(answer).await?;
-    // It cannot be had again without a person: what works is done even where the other fails.
-    let printed = match deposit.prints() {
-        true => deposit.print(&refresh_token, &mut io::stdout()),
-        false => Ok(()),
-    };
-    deposit
-        .keep(&refresh_token, unix_now())
-        .map_err(Unfinished::Deposit)?;
-    printed.map_err(Unfinished::Print)
-}
-
-/// Results go to standard output, which with `--print` belongs to the token alone.
-struct Voice {
-    to_stderr: bool,
-}
-
-impl Voice {
-    fn say(&self, what: fmt::Arguments<'_>) -> io::Result<()> {
-        if self.to_stderr {
-            return writeln!(io::stderr(), "{what}");
+/// Waits for the browser, or without a server for the user's input.
+async fn wait_for_callback(
+    login: &Login,
+    server: Option<&mut CallbackServer>,
+    limit: Duration,
+) -> anyhow::Result<Callback> {
+    let callback = async {
+        match server {
+            Some(server) => Ok(server.callback().await),
+            None => pasted::read_callback(login).await,
         }
-        let mut out = io::stdout();
-        writeln!(out, "{what}")?;
-        out.flush()
+    };
+    match timeout(limit, callback).await {
+        Ok(callback) => {
+            callback?.context("standard input ended before an address with a code was pasted")
+        }
+        Err(_) => Err(anyhow!(
+            "no login within {}: run `lightfi-exporter login` again",
+            duration::format(limit)
+        )),
     }
 }
 
-/// Asks the desktop to open `url`, which holds no secret of the client. That it cannot is no failure: the address is
-/// on the terminal.
+/// Exchanges the code and keeps the refresh token.
+async fn finish(
+    login: &Login,
+    destination: &TokenDestination,
+    callback: Callback,
+) -> anyhow::Result<()> {
+    let refresh_token = login.exchange_code(callback).await?;
+    // A new refresh token takes a new login, so it is saved even if it cannot be printed, and the other way round.
+    let printed = match destination.prints() {
+        true => destination.print(&refresh_token, &mut io::stdout()),
+        false => Ok(()),
+    };
+    destination
+        .save(&refresh_token, unix_now())
+        .context("logged in, but the refresh token is lost")?;
+    printed.context("logged in, but the refresh token cannot be printed")
+}
+
+/// Writes a message to standard output, or with `--print` to standard error, as standard output is for the token then.
+fn say(destination: &TokenDestination, text: &str) -> io::Result<()> {
+    if destination.prints() {
+        return writeln!(io::stderr(), "{text}");
+    }
+    writeln!(io::stdout(), "{text}")?;
+    io::stdout().flush()
+}
+
+/// Opens the login page in the desktop's browser. A failure is only reported, as the user can open the address.
 fn open_browser(url: &str) {
     let opener = if cfg!(target_os = "macos") {
         "open"
@@ -204,28 +197,51 @@ fn open_browser(url: &str) {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    // A browser has no business with our secrets.
+    // The browser must not inherit secrets.
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with(OUR_ENVIRONMENT) {
+        if name.to_string_lossy().starts_with(ENVIRONMENT_PREFIX) {
             command.env_remove(name);
         }
     }
-    let failed = move |why: &dyn fmt::Display| {
+    // The command may run as long as the browser does.
+    thread::spawn(move || {
+        let failure = match command.status() {
+            Ok(status) if status.success() => return,
+            Ok(status) => status.to_string(),
+            Err(error) => error.to_string(),
+        };
         let _ = writeln!(
             io::stderr(),
-            "No browser could be started here ({opener}: {why}): open the address yourself, or use --paste where the \
-             browser is on another machine."
+            "Cannot start a browser ({opener}: {failure}): open the address yourself, or use --paste if the browser is \
+             on another machine."
         );
-    };
-    match command.spawn() {
-        // It may live as long as the browser does.
-        Ok(mut child) => {
-            thread::spawn(move || match child.wait() {
-                Ok(status) if !status.success() => failed(&status),
-                Ok(_) => {}
-                Err(error) => failed(&error),
-            });
-        }
-        Err(error) => failed(&error),
+    });
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::config::{Purpose, load_text};
+
+    #[tokio::test]
+    async fn a_login_times_out_and_frees_its_port() {
+        let yaml = "oauth: {client_id: id, client_secret: secret}";
+        let (flags, environment) = (config::Flags::default(), std::iter::empty());
+        let loaded = load_text("test", yaml, &flags, environment, Purpose::Login).unwrap();
+        let http = http_client(&loaded.config.api, Proxies::None).unwrap();
+        let redirect_uri = RedirectUri::parse("http://127.0.0.1:3000").unwrap();
+        let login = Arc::new(Login::new(&loaded.config.oauth, redirect_uri, http).unwrap());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut server = CallbackServer::start(vec![listener], login.clone());
+        let limit = Duration::from_millis(100);
+        let outcome = wait_for_callback(&login, Some(&mut server), limit).await;
+        assert_eq!(
+            outcome.unwrap_err().to_string(),
+            "no login within 100ms: run `lightfi-exporter login` again"
+        );
+        server.finish(CallbackPage::failed("timed out")).await;
+        tokio::net::TcpListener::bind(address).await.unwrap();
     }
 }

@@ -1,12 +1,11 @@
-//! `sensors`: what the configured locations contain, as a table, as JSON, or as YAML to paste.
+//! `sensors`: lists what the configured locations contain, as a table, as JSON, or as YAML to paste.
 
 use std::{
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     sync::Arc,
 };
 
 use clap::{Args, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use super::{Failure, listing, serve::Exporter};
@@ -14,39 +13,30 @@ use crate::{
     collector::Collector,
     config::{self, Location, Purpose},
     http::Proxies,
+    snapshot::Snapshot,
     telemetry::Telemetry,
 };
 
-/// How to list.
+/// The flags of `sensors`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// How to write the list
+    /// The format of the list
     #[arg(long, value_enum, default_value_t)]
-    output: Output,
+    output: OutputFormat,
 }
 
 #[derive(Debug, Clone, Copy, Default, ValueEnum)]
-enum Output {
-    /// For a person
+enum OutputFormat {
+    /// For people
     #[default]
     Table,
-    /// For a program
+    /// For programs
     Json,
     /// To paste under `sensors:`
     Yaml,
 }
 
-/// An entry of `sensors:` in the configuration.
-#[derive(Debug, Serialize)]
-struct Listed<'a> {
-    id: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    location: Option<&'a str>,
-}
-
-/// Walks the locations once and lists what is there.
+/// Makes one collection of the locations and lists the sensors.
 pub(super) async fn run(
     flags: &config::Flags,
     arguments: Arguments,
@@ -56,7 +46,6 @@ pub(super) async fn run(
         .map_err(|errors| Failure::Configuration(errors.into()))?;
     let mut config = loaded.config;
     Telemetry::install_quietly(&config.log);
-    // Whoever has listed nothing yet wants to know what there is.
     if config.locations.is_empty() {
         config.locations.push(Location {
             id: "base".to_owned(),
@@ -67,57 +56,60 @@ pub(super) async fn run(
     config.sensors = Arc::default();
     let exporter = Exporter::new(config, Proxies::FromEnvironment).await?;
     let (collector, _) = Collector::new(exporter.assignment());
+    let (snapshot, problems) = collector.once(&show_progress).await;
+    clear_progress();
 
-    // Shows itself on a terminal only.
-    let bar = ProgressBar::new(0).with_style(
-        ProgressStyle::with_template("{bar:32} {pos}/{len} locations")
-            .unwrap_or(ProgressStyle::default_bar()),
-    );
-    let (snapshot, problems) = collector
-        .once(&|done, known| {
-            bar.set_length(known as u64);
-            bar.set_position(done as u64);
-        })
-        .await;
-    bar.finish_and_clear();
-
-    let entries = listing::entries(&snapshot);
     let text = match arguments.output {
-        Output::Table => listing::table(&entries),
-        Output::Json => serde_json::to_string_pretty(&entries)?,
-        Output::Yaml => yaml(&snapshot)?,
+        OutputFormat::Table => listing::table(&listing::entries(&snapshot)),
+        OutputFormat::Json => serde_json::to_string_pretty(&listing::entries(&snapshot))?,
+        OutputFormat::Yaml => yaml(&snapshot)?,
     };
     match writeln!(io::stdout(), "{}", text.trim_end()) {
-        // Whoever reads has seen enough, as `head` has.
+        // The reader, such as `head`, needs no more.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-        written => written?,
+        result => result?,
     }
-    match problems.as_slice() {
-        [] => Ok(()),
-        problems => {
-            let lines: Vec<_> = problems
-                .iter()
-                .map(|problem| format!("{}: {}", problem.of, problem.what))
-                .collect();
-            Err(Failure::Failed(anyhow::anyhow!(
-                "the list is not whole\n{}",
-                lines.join("\n")
-            )))
-        }
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let failures = problems
+        .iter()
+        .map(|problem| format!("\n{}: {}", problem.of, problem.what));
+    let failures: String = failures.collect();
+    Err(anyhow::anyhow!("incomplete: some requests failed{failures}").into())
+}
+
+/// Shows the progress in one line of the terminal.
+fn show_progress(done: usize, known: usize) {
+    if io::stderr().is_terminal() {
+        let _ = write!(io::stderr(), "\r{done}/{known} locations");
     }
 }
 
-/// Indented as it stands under `sensors:`.
-fn yaml(snapshot: &crate::snapshot::Snapshot) -> anyhow::Result<String> {
-    let listed: Vec<_> = snapshot
-        .sensors
-        .iter()
-        .map(|sensor| Listed {
-            id: &sensor.identity.id,
-            name: sensor.identity.name.as_deref(),
-            location: sensor.identity.location.as_deref(),
-        })
-        .collect();
-    let text = serde_saphyr::to_string(&listed)?;
+fn clear_progress() {
+    if io::stderr().is_terminal() {
+        // The escape sequence erases the line.
+        let _ = write!(io::stderr(), "\r\x1b[K");
+    }
+}
+
+/// An entry of `sensors:` in the configuration.
+#[derive(Debug, Serialize)]
+struct SensorEntry<'a> {
+    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    location: Option<&'a str>,
+}
+
+/// Returns the list with the indentation of entries under `sensors:`.
+fn yaml(snapshot: &Snapshot) -> anyhow::Result<String> {
+    let sensors = snapshot.sensors.iter().map(|sensor| SensorEntry {
+        id: &sensor.identity.id,
+        name: sensor.identity.name.as_deref(),
+        location: sensor.identity.location.as_deref(),
+    });
+    let text = serde_saphyr::to_string(&sensors.collect::<Vec<_>>())?;
     Ok(text.lines().map(|line| format!("  {line}\n")).collect())
 }

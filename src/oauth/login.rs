@@ -1,19 +1,19 @@
-//! A person's login: the URL to send them to, what the redirect says when they come back, and the refresh token that
-//! its code is good for. Authorization code with PKCE (S256) and a random state.
+//! A login by a person: OAuth's authorization code with PKCE (S256) and a random state (RFC 6749, RFC 7636).
 //!
-//! How the redirect reaches this process — a browser, a terminal — is `cli/login`'s; where the refresh token goes is
-//! `deposit`'s.
+//! The authorize URL, the parsing of the redirect and the exchange of the code for a refresh token belong here. How the
+//! redirect reaches this process is the concern of `cli/login`, where the token goes that of `destination`.
 
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    time::Duration,
 };
 
-use oauth2::{
-    AuthUrl, ClientId, CsrfToken, PkceCodeChallenge, RedirectUrl, Scope, basic::BasicClient,
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use reqwest::Client;
+use ring::{
+    digest::{SHA256, digest},
+    rand::{self, SystemRandom},
 };
-use reqwest::{Client, header::LOCATION};
 use url::{Host, Url, form_urlencoded};
 
 use super::{
@@ -22,211 +22,152 @@ use super::{
     request::{Exchanged, TokenRequest},
     scrub::Scrubber,
 };
-use crate::{
-    config::{Oauth, Secret},
-    http::read_limited,
-};
+use crate::config::{Oauth, Secret};
 
-/// A first look at the authorization endpoint must not keep anybody waiting.
-const FIRST_LOOK: Duration = Duration::from_secs(5);
-
-/// Ample for an error page.
-const MAX_PAGE_BYTES: usize = 256 * 1024;
-
-/// What servers call a client that is not set up for this login, in a redirect or on a page; no login of any person would
-/// change it. Other errors may concern only who asks without a browser. What is about the redirect comes first, as it is
-/// the most common, and pages say more than one of them.
-const REFUSALS: [&str; 9] = [
-    "redirect_mismatch",
-    "redirect_uri",
-    "redirect uri",
-    "redirect url",
-    "callback url",
-    "unauthorized_client",
-    "invalid_client",
-    "unsupported_response_type",
-    "invalid_scope",
-];
-
-/// Where the authorization server sends the browser back to. It is sent as it was given, letter by letter, as servers
-/// compare it so.
+/// The URI that the authorization server sends the browser back to. It is sent exactly as given, as servers compare it
+/// byte by byte.
 #[derive(Debug, Clone)]
-pub struct RedirectUri(RedirectUrl);
-
-/// Why a text is no redirect URI.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum RedirectError {
-    /// Nothing a browser can be sent to.
-    #[error("is no http:// or https:// URL")]
-    NoUrl,
-    /// A password would be sent about.
-    #[error("carries a user or a password")]
-    UserInfo,
-    /// OAuth forbids it, and the answer would be lost in it.
-    #[error("carries a fragment (#)")]
-    Fragment,
+pub struct RedirectUri {
+    text: String,
+    url: Url,
 }
 
 impl RedirectUri {
-    /// Takes it as it is.
-    pub fn parse(text: &str) -> Result<Self, RedirectError> {
-        let uri = RedirectUrl::new(text.to_owned()).map_err(|_| RedirectError::NoUrl)?;
-        let url = uri.url();
-        // What `url` would quietly mend is not what the server has registered.
-        let mended = text
-            .chars()
-            .any(|character| character.is_whitespace() || character.is_control());
-        if mended || !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
-            return Err(RedirectError::NoUrl);
+    /// Checks the text and keeps it unchanged.
+    pub fn parse(text: &str) -> Result<Self, LoginError> {
+        let not_http = LoginError::RedirectUri("is not an http:// or https:// URL");
+        let Ok(url) = Url::parse(text) else {
+            return Err(not_http);
+        };
+        // `Url` removes such characters, but servers compare the text.
+        let is_cleaned = text.contains(|c: char| c.is_whitespace() || c.is_control());
+        if is_cleaned || !matches!(url.scheme(), "http" | "https") {
+            return Err(not_http);
         }
         if !url.username().is_empty() || url.password().is_some() {
-            return Err(RedirectError::UserInfo);
+            return Err(LoginError::RedirectUri("contains a user or a password"));
         }
         if url.fragment().is_some() {
-            return Err(RedirectError::Fragment);
+            return Err(LoginError::RedirectUri("contains a fragment (#)"));
         }
-        Ok(Self(uri))
+        Ok(Self {
+            text: text.to_owned(),
+            url,
+        })
     }
 
-    /// The path that the browser asks for.
+    /// Returns the path that the browser will request.
     pub fn path(&self) -> &str {
-        self.0.url().path()
+        self.url.path()
     }
 
-    /// Where this machine can wait for the browser; nowhere if it is not on loopback, or asks for TLS.
-    pub fn loopback(&self) -> Vec<SocketAddr> {
-        let url = self.0.url();
-        let (v4, v6) = (
-            IpAddr::V4(Ipv4Addr::LOCALHOST),
-            IpAddr::V6(Ipv6Addr::LOCALHOST),
-        );
-        let hosts = match url.host() {
-            _ if url.scheme() != "http" => vec![],
-            // Which of the two a browser tries first is its own business.
-            Some(Host::Domain("localhost")) => vec![v4, v6],
-            Some(Host::Ipv4(ip)) if ip.is_loopback() => vec![IpAddr::V4(ip)],
-            Some(Host::Ipv6(ip)) if ip.is_loopback() => vec![IpAddr::V6(ip)],
+    /// Returns the loopback addresses at which the browser may arrive; none if the URI is not plain HTTP on loopback.
+    pub fn loopback_addresses(&self) -> Vec<SocketAddr> {
+        let ips = match self.url.host() {
+            _ if self.url.scheme() != "http" => vec![],
+            // Browsers try either first.
+            Some(Host::Domain("localhost")) => {
+                vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]
+            }
+            Some(Host::Ipv4(ip)) => vec![IpAddr::V4(ip)],
+            Some(Host::Ipv6(ip)) => vec![IpAddr::V6(ip)],
             _ => vec![],
         };
-        let port = url.port_or_known_default().filter(|port| *port != 0);
-        hosts
-            .into_iter()
-            .zip(std::iter::repeat(port))
-            .filter_map(|(host, port)| Some(SocketAddr::new(host, port?)))
+        let port = self.url.port_or_known_default().unwrap_or(0);
+        ips.into_iter()
+            .filter(|ip| ip.is_loopback() && port != 0)
+            .map(|ip| SocketAddr::new(ip, port))
             .collect()
     }
 }
 
 impl fmt::Display for RedirectUri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.as_str())
+        f.write_str(&self.text)
     }
 }
 
-/// A login under way.
+/// One login.
 pub struct Login {
     oauth: Oauth,
     client_id: Secret,
     client_secret: Option<Secret>,
     redirect_uri: RedirectUri,
-    url: Url,
-    state: CsrfToken,
+    state: Secret,
     verifier: Secret,
     http: Client,
     scrubber: Scrubber,
 }
 
-/// What came back with the state of this login.
+/// The authorization server's answer to a login.
 #[derive(Debug)]
-pub enum Answer {
-    /// The person has logged in.
+pub enum Callback {
+    /// The authorization code.
     Code(Secret),
-    /// They have not, or may not; safe to show.
+    /// An error, redacted.
     Refused(String),
 }
 
-/// What came back and is no answer to this login.
+/// Why a query is not the answer to this login.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stray {
-    /// Neither a code nor an error.
-    NoAnswer,
-    /// Another login's, or nobody's.
+pub enum CallbackError {
+    /// It contains neither a code nor an error.
+    Incomplete,
+    /// It answers another login, or is forged.
     WrongState,
 }
 
-/// Why there is no refresh token. Every text in it is safe to show.
+/// Why a login failed. No message contains a secret.
 #[derive(Debug, thiserror::Error)]
 pub enum LoginError {
-    /// The client's credentials are not where they are looked for.
+    /// No server can have registered the redirect URI. It is not shown, because it may contain a password.
+    #[error("--redirect-uri {0}")]
+    RedirectUri(&'static str),
+    /// A file with the client id or secret cannot be read.
     #[error("no client credentials: {0}")]
-    ClientMissing(String),
-    /// The redirect URI is not registered.
-    #[error(
-        "this client may not redirect to {redirect_uri} (the authorization server answers {what}): name a registered URI with --redirect-uri, letter by letter, the slash at the end included"
-    )]
-    RedirectRefused {
-        /// As it was sent.
-        redirect_uri: String,
-        /// What was seen.
-        what: String,
-    },
-    /// The authorization server sent an error instead of a code.
-    #[error("the login was refused: {0}")]
+    CredentialsMissing(String),
+    /// The state and the code verifier must be random.
+    #[error("the operating system provides no random numbers")]
+    NoRandomNumbers,
+    /// The authorization server answered with an error instead of a code.
+    #[error("the authorization server refused the login: {0}")]
     Refused(String),
-    /// The code was used before, is too old, or was given for something else.
+    /// The code was used before, has expired, or belongs to another login.
     #[error(
-        "the code of this login is not accepted, as it is good only once and for a few minutes: {0}; run `lightfi-exporter login` again"
+        "the authorization code is not accepted ({0}); a code can be used only once and expires within minutes: run `lightfi-exporter login` again"
     )]
-    CodeRefused(String),
-    /// Client id or secret are wrong.
+    CodeRejected(String),
+    /// The token request failed for another reason.
+    #[error("{0}: {hint}; then run `lightfi-exporter login` again", hint = .0.remedy())]
+    TokenRequest(TokenError),
+    /// The server answered without a refresh token.
     #[error(
-        "the client id or secret is not accepted: {0}; mend oauth.client_id, oauth.client_secret or oauth.client_auth"
-    )]
-    ClientRefused(String),
-    /// The client is not set up to get one.
-    #[error(
-        "the token endpoint gave no refresh token: ask LightFi support to allow refresh tokens for this client"
+        "the token endpoint sent no refresh token: ask LightFi support to allow refresh tokens for this client"
     )]
     NoRefreshToken,
-    /// No sensible answer.
-    #[error(
-        "cannot redeem the code of this login: {what}: {remedy}, and run `lightfi-exporter login` again"
-    )]
-    Unavailable {
-        /// What was seen.
-        what: String,
-        /// What a person can do.
-        remedy: &'static str,
-    },
 }
 
 impl Login {
-    /// Begins one: reads the client's credentials and makes up the secrets of this login. Sends nothing.
-    pub fn begin(
-        oauth: &Oauth,
-        redirect_uri: RedirectUri,
-        http: Client,
-    ) -> Result<Self, LoginError> {
+    /// Reads the client's credentials and generates the state and the code verifier. Sends nothing.
+    pub fn new(oauth: &Oauth, redirect_uri: RedirectUri, http: Client) -> Result<Self, LoginError> {
         let client_id = read_credential("oauth.client_id_file", &oauth.client_id)
-            .map_err(LoginError::ClientMissing)?;
+            .map_err(LoginError::CredentialsMissing)?;
         let client_secret = oauth
             .client_secret
             .as_ref()
             .map(|secret| read_credential("oauth.client_secret_file", secret))
             .transpose()
-            .map_err(LoginError::ClientMissing)?;
-        let (url, state, verifier) = authorization(oauth, &client_id, &redirect_uri);
+            .map_err(LoginError::CredentialsMissing)?;
+        let (state, verifier) = (random_text()?, random_text()?);
         let scrubber = Scrubber::default();
-        for secret in client_secret.iter().chain([&verifier]) {
+        for secret in client_secret.iter().chain([&state, &verifier]) {
             scrubber.learn(secret);
         }
-        scrubber.learn(&Secret::new(state.secret()));
         Ok(Self {
             oauth: oauth.clone(),
             client_id,
             client_secret,
             redirect_uri,
-            url,
             state,
             verifier,
             http,
@@ -234,88 +175,54 @@ impl Login {
         })
     }
 
-    /// Where to send the person.
-    pub fn url(&self) -> &Url {
-        &self.url
+    /// Returns the URI that the browser is sent back to.
+    pub fn redirect_uri(&self) -> &RedirectUri {
+        &self.redirect_uri
     }
 
-    /// Asks the authorization endpoint as a browser would, with a state of its own, so that a client that is not set up
-    /// for this is told here: the server tells it to the browser only. An answer that is no clear refusal is none.
-    pub async fn look_first(&self) -> Result<(), LoginError> {
-        let (url, _, _) = authorization(&self.oauth, &self.client_id, &self.redirect_uri);
-        let request = self.http.get(url.clone()).timeout(FIRST_LOOK);
-        let Ok(response) = request.send().await else {
-            return Ok(());
-        };
-        let status = response.status();
-        let location = response
-            .headers()
-            .get(LOCATION)
-            .and_then(|to| url.join(to.to_str().ok()?).ok());
-        let what = match (status.as_u16(), location) {
-            (300..=399, Some(to)) => value(to.query().unwrap_or_default(), "error"),
-            (400, _) => {
-                let page = read_limited(response, MAX_PAGE_BYTES)
-                    .await
-                    .unwrap_or_default();
-                // A page may repeat the address it was asked for by, which says nothing.
-                let page = String::from_utf8_lossy(&page)
-                    .to_lowercase()
-                    .replace("redirect_uri=", "");
-                let named = REFUSALS.iter().find(|words| page.contains(*words));
-                named.map(|words| format!("400, {words}"))
-            }
-            _ => None,
-        };
-        let Some(what) = what else {
-            return Ok(());
-        };
-        let Some(refusal) = REFUSALS.iter().find(|words| what.contains(*words)) else {
-            return Ok(());
-        };
-        let what = self.scrubber.excerpt(&what);
-        Err(
-            if refusal.contains("redirect") || refusal.contains("callback") {
-                LoginError::RedirectRefused {
-                    redirect_uri: self.redirect_uri.to_string(),
-                    what,
-                }
-            } else if refusal.contains("client") {
-                LoginError::ClientRefused(what)
-            } else {
-                LoginError::Refused(what)
-            },
-        )
+    /// Returns the URL at which a person logs in.
+    pub fn url(&self) -> Url {
+        let hash = digest(&SHA256, self.verifier.expose().as_bytes());
+        let mut url = self.oauth.authorize_url.clone();
+        url.query_pairs_mut()
+            .append_pair("response_type", "code")
+            .append_pair("client_id", self.client_id.expose())
+            .append_pair("redirect_uri", &self.redirect_uri.text)
+            .append_pair("scope", &self.oauth.scope)
+            .append_pair("state", self.state.expose())
+            .append_pair("code_challenge", &BASE64_URL_SAFE_NO_PAD.encode(hash))
+            .append_pair("code_challenge_method", "S256");
+        url
     }
 
-    /// What the query of a redirect says.
-    pub fn answer(&self, query: &str) -> Result<Answer, Stray> {
-        let (code, error) = (value(query, "code"), value(query, "error"));
+    /// Parses the query of the URL that the browser was sent back to.
+    pub fn parse_callback(&self, query: &str) -> Result<Callback, CallbackError> {
+        let (code, error) = (parameter(query, "code"), parameter(query, "error"));
         if code.is_none() && error.is_none() {
-            return Err(Stray::NoAnswer);
+            return Err(CallbackError::Incomplete);
         }
-        if value(query, "state").as_deref() != Some(self.state.secret()) {
-            return Err(Stray::WrongState);
+        if parameter(query, "state").as_deref() != Some(self.state.expose()) {
+            return Err(CallbackError::WrongState);
         }
         let Some(error) = error else {
             let code = Secret::new(code.unwrap_or_default());
             self.scrubber.learn(&code);
-            return Ok(Answer::Code(code));
+            return Ok(Callback::Code(code));
         };
         let error = self.scrubber.excerpt(&error);
-        Ok(Answer::Refused(match value(query, "error_description") {
-            Some(description) => {
-                format!("{error} ({})", self.scrubber.excerpt(&description))
-            }
-            None => error,
-        }))
+        Ok(Callback::Refused(
+            match parameter(query, "error_description") {
+                Some(description) => format!("{error} ({})", self.scrubber.excerpt(&description)),
+                None => error,
+            },
+        ))
     }
 
-    /// The refresh token that an answer is good for.
-    pub async fn redeem(&self, answer: Answer) -> Result<Secret, LoginError> {
-        let code = match answer {
-            Answer::Code(code) => code,
-            Answer::Refused(what) => return Err(LoginError::Refused(what)),
+    /// Exchanges the authorization code for a refresh token.
+    pub async fn exchange_code(&self, callback: Callback) -> Result<Secret, LoginError> {
+        let code = match callback {
+            Callback::Code(code) => code,
+            Callback::Refused(error) => return Err(LoginError::Refused(error)),
         };
         let request = TokenRequest {
             token_url: &self.oauth.token_url,
@@ -324,48 +231,27 @@ impl Login {
             client_secret: self.client_secret.as_ref(),
             exchanged: Exchanged::Code {
                 code: &code,
-                redirect_uri: self.redirect_uri.0.as_str(),
+                redirect_uri: &self.redirect_uri.text,
                 verifier: &self.verifier,
             },
         };
-        let reply = request.send(&self.http, &self.scrubber).await;
-        reply
-            .map_err(|error| match error {
-                TokenError::Unavailable { ref what, .. } => LoginError::Unavailable {
-                    what: what.clone(),
-                    remedy: error.remedy(),
-                },
-                TokenError::InvalidGrant(what) | TokenError::RefreshTokenMissing(what) => {
-                    LoginError::CodeRefused(what)
-                }
-                TokenError::InvalidClient(what) | TokenError::ClientMissing(what) => {
-                    LoginError::ClientRefused(what)
-                }
-            })?
-            .refresh_token
-            .ok_or(LoginError::NoRefreshToken)
+        match request.send(&self.http, &self.scrubber).await {
+            Ok(reply) => reply.refresh_token.ok_or(LoginError::NoRefreshToken),
+            Err(TokenError::InvalidGrant(what)) => Err(LoginError::CodeRejected(what)),
+            Err(error) => Err(LoginError::TokenRequest(error)),
+        }
     }
 }
 
-/// An authorization URL with a state and a challenge of its own; the challenge's verifier.
-fn authorization(
-    oauth: &Oauth,
-    client_id: &Secret,
-    redirect_uri: &RedirectUri,
-) -> (Url, CsrfToken, Secret) {
-    let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
-    let (url, state) = BasicClient::new(ClientId::new(client_id.expose().to_owned()))
-        .set_auth_uri(AuthUrl::from_url(oauth.authorize_url.clone()))
-        .set_redirect_uri(redirect_uri.0.clone())
-        .authorize_url(CsrfToken::new_random)
-        .add_scope(Scope::new(oauth.scope.clone()))
-        .set_pkce_challenge(challenge)
-        .url();
-    (url, state, Secret::new(verifier.secret()))
+/// Returns 256 random bits as 43 characters that need no encoding, as RFC 7636 recommends for the code verifier.
+fn random_text() -> Result<Secret, LoginError> {
+    let bytes: rand::Random<[u8; 32]> =
+        rand::generate(&SystemRandom::new()).map_err(|_| LoginError::NoRandomNumbers)?;
+    Ok(Secret::new(BASE64_URL_SAFE_NO_PAD.encode(bytes.expose())))
 }
 
-/// The first field of this name that is not empty.
-fn value(query: &str, name: &str) -> Option<String> {
+/// Returns the first parameter of this name that is not empty.
+fn parameter(query: &str, name: &str) -> Option<String> {
     form_urlencoded::parse(query.as_bytes())
         .find(|(key, value)| key == name && !value.is_empty())
         .map(|(_, value)| value.into_owned())
@@ -374,17 +260,16 @@ fn value(query: &str, name: &str) -> Option<String> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use axum::{
-        Router,
-        http::{StatusCode, header::LOCATION},
-        routing::get,
-    };
+    use std::time::Duration;
 
     use super::*;
-    use crate::config::{ClientAuth, Credential};
+    use crate::{
+        config::{ClientAuth, Credential},
+        http::client_builder,
+    };
 
-    fn oauth(authorize_url: &str) -> Oauth {
-        Oauth {
+    fn login(authorize_url: &str) -> Login {
+        let oauth = Oauth {
             token_url: "http://127.0.0.1:1/token".parse().unwrap(),
             authorize_url: authorize_url.parse().unwrap(),
             scope: "a b".to_owned(),
@@ -395,27 +280,19 @@ mod tests {
             expiry_margin: Duration::from_secs(60),
             token_store: None,
             allow_insecure: false,
-        }
-    }
-
-    fn login(authorize_url: &str) -> Login {
+        };
         let redirect_uri = RedirectUri::parse("http://localhost:3000").unwrap();
-        let http = crate::http::client_builder(rustls::RootCertStore::empty())
+        let http = client_builder(rustls::RootCertStore::empty())
             .unwrap()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .unwrap();
-        Login::begin(&oauth(authorize_url), redirect_uri, http).unwrap()
-    }
-
-    fn addresses(uri: &str) -> Vec<String> {
-        let addresses = RedirectUri::parse(uri).unwrap().loopback();
-        addresses.iter().map(SocketAddr::to_string).collect()
+        Login::new(&oauth, redirect_uri, http).unwrap()
     }
 
     #[test]
-    fn a_redirect_uri_stays_as_it_was_written() {
+    fn a_redirect_uri_is_kept_exactly_as_given() {
         for text in [
             "http://localhost:3000",
             "http://localhost:3000/",
@@ -426,134 +303,77 @@ mod tests {
     }
 
     #[test]
-    fn a_redirect_uri_says_where_on_loopback_the_browser_comes_back() {
-        assert_eq!(
-            addresses("http://localhost:3000"),
-            ["127.0.0.1:3000", "[::1]:3000"]
-        );
-        assert_eq!(addresses("http://127.0.0.2/x"), ["127.0.0.2:80"]);
-        assert_eq!(addresses("http://[::1]:8"), ["[::1]:8"]);
-        for nowhere in [
-            "https://localhost:3000",
-            "http://localhost:0",
-            "http://localhost.example:3000",
-            "http://192.0.2.1:3000",
-            "http://[2001:db8::1]:3000",
-            "https://apiv2.lightfi.io/docs/redirect",
+    fn a_redirect_uri_on_loopback_has_addresses_to_listen_on() {
+        for (text, expected) in [
+            (
+                "http://localhost:3000",
+                &["127.0.0.1:3000", "[::1]:3000"][..],
+            ),
+            ("http://127.0.0.2/x", &["127.0.0.2:80"]),
+            ("http://[::1]:8", &["[::1]:8"]),
+            ("https://localhost:3000", &[]),
+            ("http://localhost:0", &[]),
+            ("http://localhost.example:3000", &[]),
+            ("http://192.0.2.1:3000", &[]),
+            ("http://[2001:db8::1]:3000", &[]),
+            ("https://apiv2.lightfi.io/docs/redirect", &[]),
         ] {
-            assert!(addresses(nowhere).is_empty(), "{nowhere}");
+            let addresses = RedirectUri::parse(text).unwrap().loopback_addresses();
+            let addresses: Vec<_> = addresses.iter().map(SocketAddr::to_string).collect();
+            assert_eq!(addresses, expected, "{text}");
         }
     }
 
     #[test]
-    fn what_no_server_can_have_registered_is_no_redirect_uri() {
-        let error = |text: &str| RedirectUri::parse(text).unwrap_err();
-        for text in [
-            "",
-            "localhost:3000",
-            "/x",
-            "ftp://localhost",
-            " http://localhost",
-            "http://local\nhost",
+    fn a_text_that_no_server_can_have_registered_is_not_a_redirect_uri() {
+        for (text, expected) in [
+            ("", "not an http"),
+            ("localhost:3000", "not an http"),
+            ("http://", "not an http"),
+            ("ftp://localhost", "not an http"),
+            (" http://localhost", "not an http"),
+            ("http://local\nhost", "not an http"),
+            ("http://localhost/#", "fragment"),
+            ("http://user@localhost/", "user"),
         ] {
-            assert_eq!(error(text), RedirectError::NoUrl, "{text:?}");
+            let error = RedirectUri::parse(text).unwrap_err().to_string();
+            assert!(error.contains(expected), "{text:?}: {error}");
         }
-        assert_eq!(error("http://localhost/#"), RedirectError::Fragment);
-        assert_eq!(error("http://user@localhost/"), RedirectError::UserInfo);
     }
 
     #[test]
-    fn the_authorize_urls_own_query_stays() {
+    fn the_authorize_url_keeps_its_query_and_contains_the_hash_of_the_verifier() {
         let login = login("https://login.example/authorize?tenant=7");
-        let query: Vec<_> = login.url().query_pairs().collect();
+        let url = login.url();
+        let query: Vec<_> = url.query_pairs().collect();
         assert_eq!(query[0], ("tenant".into(), "7".into()));
         assert!(query.contains(&("scope".into(), "a b".into())));
-        assert!(!login.url().as_str().contains("s3cret"));
+        let hash = digest(&SHA256, login.verifier.expose().as_bytes());
+        let challenge = BASE64_URL_SAFE_NO_PAD.encode(hash);
+        assert!(query.contains(&("code_challenge".into(), challenge.into())));
+        for secret in ["s3cret", login.verifier.expose()] {
+            assert!(!url.as_str().contains(secret));
+        }
     }
 
     #[test]
-    fn only_this_logins_state_makes_an_answer() {
+    fn a_callback_must_have_the_state_of_this_login() {
         let login = login("https://login.example/authorize");
-        let state = login.state.secret();
-        let stray = |query: &str| login.answer(query).unwrap_err();
-        assert_eq!(stray(""), Stray::NoAnswer);
-        assert_eq!(stray(&format!("code=&state={state}")), Stray::NoAnswer);
-        assert_eq!(stray("code=abc"), Stray::WrongState);
-        assert_eq!(stray("error=x&state=other"), Stray::WrongState);
-        let answer = login.answer(&format!("state={state}&code=a%2Bb"));
-        assert!(matches!(answer, Ok(Answer::Code(code)) if code.expose() == "a+b"));
-        let answer = login.answer(&format!("code=abc&error=x&state={state}"));
-        assert!(
-            matches!(answer, Ok(Answer::Refused(what)) if what == "x"),
-            "an error beside a code is an error"
-        );
-    }
-
-    async fn first_look(
-        status: u16,
-        location: &'static str,
-        page: &'static str,
-    ) -> Result<(), LoginError> {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/authorize", listener.local_addr().unwrap());
-        let status = StatusCode::from_u16(status).unwrap();
-        let answer = get(async move || (status, [(LOCATION, location)], page));
-        let router = Router::new().route("/authorize", answer);
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        login(&url).look_first().await
-    }
-
-    #[tokio::test]
-    async fn a_first_look_sees_a_redirect_that_is_not_registered() {
-        for (status, location, page) in [
-            (400, "", "<p>redirect_mismatch</p>"),
-            (400, "", "Invalid parameter: redirect_uri"),
-            (302, "/error?error=redirect_mismatch&client_id=id", ""),
-        ] {
-            let error = first_look(status, location, page).await.unwrap_err();
-            assert!(
-                matches!(error, LoginError::RedirectRefused { .. }),
-                "{error}"
-            );
-        }
-    }
-
-    #[tokio::test]
-    async fn a_first_look_sees_a_client_that_is_not_set_up_for_this() {
-        for (status, location, page) in [
-            (400, "", "<p>invalid_client</p>"),
-            (302, "http://localhost:3000?error=unauthorized_client", ""),
-        ] {
-            let error = first_look(status, location, page).await.unwrap_err();
-            assert!(matches!(error, LoginError::ClientRefused(_)), "{error}");
-        }
-        let error = first_look(302, "http://localhost:3000?error=invalid_scope", "").await;
+        let state = login.state.expose();
+        let error = |query: &str| login.parse_callback(query).unwrap_err();
+        assert_eq!(error(""), CallbackError::Incomplete);
         assert_eq!(
-            error.unwrap_err().to_string(),
-            "the login was refused: invalid_scope"
+            error(&format!("code=&state={state}")),
+            CallbackError::Incomplete
         );
-    }
-
-    #[tokio::test]
-    async fn a_first_look_that_sees_no_clear_refusal_stops_nobody() {
-        for (status, location, page) in [
-            (200, "", "the redirect_uri is on the login page"),
-            (302, "/login?redirect_uri=http://localhost:3000", ""),
-            (302, "http://localhost:3000?code=abc", ""),
-            (302, "/login?error=login_required", ""),
-            (400, "", "no cookies"),
-            (
-                400,
-                "",
-                "no cookies at /authorize?redirect_uri=http://localhost:3000",
-            ),
-            (403, "", "no robots: redirect_uri"),
-            (503, "", ""),
-        ] {
-            first_look(status, location, page).await.unwrap();
-        }
-        // Nobody there: the browser may have another way.
-        let login = login("http://127.0.0.1:1/authorize");
-        login.look_first().await.unwrap();
+        assert_eq!(error("code=abc"), CallbackError::WrongState);
+        assert_eq!(error("error=x&state=other"), CallbackError::WrongState);
+        let callback = login.parse_callback(&format!("state={state}&code=a%2Bb"));
+        assert!(matches!(callback, Ok(Callback::Code(code)) if code.expose() == "a+b"));
+        let callback = login.parse_callback(&format!("code=abc&error=x&state={state}"));
+        assert!(
+            matches!(callback, Ok(Callback::Refused(error)) if error == "x"),
+            "a code next to an error is ignored"
+        );
     }
 }

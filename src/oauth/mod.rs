@@ -11,16 +11,16 @@
 //! | `credentials` | what a request is made with; which refresh token wins |
 //! | `store` | the file that keeps rotated refresh tokens |
 //! | `login` | a person's login, from the URL to the refresh token |
-//! | `replace` | how a file is put in another's place |
-//! | `deposit` | where a login's refresh token goes |
+//! | `destination` | where the refresh token of a login goes |
+//! | `atomic_file` | atomic file replacement |
 //! | `token` | one access token and its lifetime |
 //! | `scrub` | server's words made safe to show |
 
+mod atomic_file;
 mod credentials;
-pub mod deposit;
+pub mod destination;
 pub mod login;
 mod policy;
-mod replace;
 mod request;
 mod scrub;
 mod source;

@@ -350,7 +350,7 @@ async fn lost_for_good_is_told_and_mended(cloud: &Cloud, config: &Path, token: &
         scrape.body
     );
     let output = exporter.says("reason=invalid_grant").await;
-    for word in ["broken", "cannot use the token store"] {
+    for word in ["damaged", "cannot use the token store"] {
         assert!(!output.contains(word), "{output}");
     }
     fs::write(token, cloud.simulator.replace_refresh_token()).expect("written");

@@ -449,6 +449,6 @@ fn a_broken_store_is_told_once() {
     let output = run(&["--config.file", config.to_str().expect("a plain path")]);
     assert_eq!(output.status.code(), Some(2));
     let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(said.matches("is no token store").count(), 1, "{said}");
+    assert_eq!(said.matches("is not a token store").count(), 1, "{said}");
     assert!(said.contains("oauth.token_store: "), "{said}");
 }
