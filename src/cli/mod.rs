@@ -137,7 +137,12 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// The process's exit code.
+    /// Wraps an error that ends with exit code 2.
+    fn configuration(error: impl Into<anyhow::Error>) -> Self {
+        Self::Configuration(error.into())
+    }
+
+    /// Returns the process's exit code.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Failed(_) => 1,

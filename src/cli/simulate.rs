@@ -1,4 +1,4 @@
-//! `simulate`: only the simulated LightFi cloud, for trying an exporter, dashboards and alerts against it.
+//! `simulate`: runs only the simulated LightFi cloud, for trying an exporter, dashboards and alerts against it.
 
 use std::{
     io::{self, Write},
@@ -7,47 +7,47 @@ use std::{
 };
 
 use anyhow::anyhow;
-use clap::{Args, ValueEnum};
-use lightfi_simulator::{ClockSkew, Fault, Options, Replay, Simulator};
+use clap::Args;
+use lightfi_simulator::{Fault, Listing, Options, Replay, Simulator};
 use tokio::net::TcpListener;
 
 use super::Failure;
 use crate::{config::duration, shutdown::Signals};
 
-/// What to simulate.
+/// The flags of `simulate`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Where to listen
+    /// Address to listen on
     #[arg(long, default_value = "127.0.0.1:0", value_name = "HOST:PORT")]
     listen: String,
-    /// How many sensors the building has
+    /// Number of sensors in the simulated building
     #[arg(long, default_value_t = 40, value_name = "N")]
     sensors: usize,
-    /// Another seed is another building
+    /// Seed of the simulated building
     #[arg(long, default_value_t = 1, value_name = "N")]
     seed: u64,
-    /// Added to every answer of the API
+    /// Delay added to every API response
     #[arg(long, default_value = "0", value_name = "DURATION", value_parser = duration::parse)]
     latency: Duration,
-    /// Of access tokens
+    /// Access-token lifetime
     #[arg(long, default_value = "4h", value_name = "DURATION", value_parser = duration::parse)]
     token_lifetime: Duration,
-    /// Each refresh gives a new refresh token; the old one stays good for 60 s
+    /// Return a new refresh token with each refresh; the old one stays valid for 60 s
     #[arg(long)]
     rotate_refresh_tokens: bool,
-    /// Where a login may send its code besides LightFi's usual places; repeatable
+    /// Additional allowed redirect URI; repeatable
     #[arg(long = "redirect-uri", value_name = "URI")]
     redirect_uris: Vec<String>,
-    /// What goes wrong, as NAME, NAME=SENSOR_ID, NAME=LOCATION_ID or NAME=token; repeatable
+    /// Fault to inject: NAME, NAME=SENSOR_ID, NAME=LOCATION_ID or NAME=token; repeatable
     #[arg(long = "fault", value_name = "NAME[=ID]")]
     faults: Vec<Fault>,
     /// How far the clock that stamps tokens is ahead; behind with a minus sign
     #[arg(long, default_value = "0", value_name = "DURATION", value_parser = clock_skew, allow_hyphen_values = true)]
-    clock_skew: ClockSkew,
-    /// Recorded readings to serve, as CSV with the columns time,sensor_id,var_name,value and, if wanted, location
+    clock_skew: f64,
+    /// Recorded readings to serve, as CSV with the columns time,sensor_id,var_name,value and optionally location
     #[arg(long, value_name = "FILE.csv")]
     replay: Option<PathBuf>,
-    /// How many times as fast the recorded readings are served
+    /// Replay the recorded readings this many times as fast
     #[arg(
         long,
         default_value_t = 1.0,
@@ -55,54 +55,22 @@ pub(super) struct Arguments {
         requires = "replay"
     )]
     speed: f64,
-    /// How the printed configuration names the sensors
-    #[arg(long, value_enum, default_value_t)]
+    /// How the printed configuration lists the sensors: mixed (some by id, the rest by location), sensors (all by id) or
+    /// locations (the base location)
+    #[arg(long, default_value = "mixed", value_name = "HOW", value_parser = listing)]
     listing: Listing,
 }
 
-/// How the printed configuration names the sensors.
-#[derive(Debug, Clone, Copy, Default, ValueEnum)]
-enum Listing {
-    /// Some by id, the rest by locations
-    #[default]
-    Mixed,
-    /// All by id
-    Sensors,
-    /// All by the account's base location
-    Locations,
-}
-
-/// Serves until it is told to stop. Once it listens it prints a configuration, then `# ready`.
+/// Serves until a signal. Once it listens it prints a configuration, then `# ready`.
 pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
-    let wrong = |error: anyhow::Error| Failure::Configuration(error);
-    let replay = arguments
-        .replay
-        .map(|path| Replay::open(&path, arguments.speed))
-        .transpose();
-    let options = Options {
-        sensors: arguments.sensors,
-        seed: arguments.seed,
-        latency: arguments.latency,
-        token_lifetime: arguments.token_lifetime,
-        rotate_refresh_tokens: arguments.rotate_refresh_tokens,
-        redirect_uris: arguments.redirect_uris,
-        faults: arguments.faults,
-        clock_skew: arguments.clock_skew,
-        replay: replay.map_err(|error| wrong(error.into()))?,
-        listing: match arguments.listing {
-            Listing::Mixed => lightfi_simulator::Listing::Mixed,
-            Listing::Sensors => lightfi_simulator::Listing::Sensors,
-            Listing::Locations => lightfi_simulator::Listing::Locations,
-        },
-        ..Options::default()
-    };
-    let simulator = Simulator::new(options).map_err(|error| wrong(error.into()))?;
-    let Signals { shutdown, .. } = Signals::listen()?;
-    let address = arguments.listen;
+    let address = arguments.listen.clone();
+    let options = options(arguments).map_err(Failure::Configuration)?;
+    let simulator = Simulator::new(options).map_err(Failure::configuration)?;
+    let signals = Signals::listen()?;
     let listener = TcpListener::bind(&address).await.map_err(|error| {
-        let no_address = error.kind() == io::ErrorKind::InvalidInput;
+        let is_invalid = error.kind() == io::ErrorKind::InvalidInput;
         let error = anyhow!("cannot listen on {address} (--listen): {error}");
-        match no_address {
+        match is_invalid {
             true => Failure::Configuration(error),
             false => Failure::Failed(error),
         }
@@ -111,15 +79,44 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let mut out = io::stdout();
     writeln!(out, "{yaml}# ready")?;
     out.flush()?;
-    simulator
-        .serve(listener, shutdown.cancelled_owned())
-        .await?;
+    let shutdown = signals.shutdown.cancelled_owned();
+    simulator.serve(listener, shutdown).await;
     Ok(())
 }
 
-fn clock_skew(text: &str) -> Result<ClockSkew, &'static str> {
+fn options(arguments: Arguments) -> anyhow::Result<Options> {
+    let replay = arguments
+        .replay
+        .map(|path| Replay::open(&path, arguments.speed))
+        .transpose()?;
+    Ok(Options {
+        sensors: arguments.sensors,
+        seed: arguments.seed,
+        latency: arguments.latency,
+        token_lifetime: arguments.token_lifetime,
+        rotate_refresh_tokens: arguments.rotate_refresh_tokens,
+        redirect_uris: arguments.redirect_uris,
+        faults: arguments.faults,
+        clock_skew: arguments.clock_skew,
+        replay,
+        listing: arguments.listing,
+        ..Options::default()
+    })
+}
+
+/// Returns the seconds of a duration that may have a minus sign.
+fn clock_skew(text: &str) -> Result<f64, &'static str> {
     match text.strip_prefix('-') {
-        Some(behind) => duration::parse(behind).map(ClockSkew::Behind),
-        None => duration::parse(text).map(ClockSkew::Ahead),
+        Some(behind) => duration::parse(behind).map(|behind| -behind.as_secs_f64()),
+        None => duration::parse(text).map(|ahead| ahead.as_secs_f64()),
+    }
+}
+
+fn listing(name: &str) -> Result<Listing, &'static str> {
+    match name {
+        "mixed" => Ok(Listing::Mixed),
+        "sensors" => Ok(Listing::Sensors),
+        "locations" => Ok(Listing::Locations),
+        _ => Err("expected mixed, sensors or locations"),
     }
 }

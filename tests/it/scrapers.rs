@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use lightfi_simulator::{Item, Options};
+use lightfi_simulator::{Options, Reading};
 use serde_json::Value;
 
 use crate::{
@@ -58,7 +58,7 @@ async fn prometheus_and_victoria_metrics_store_what_the_cloud_served() {
     let exporter = Exporter::serve(&config);
     let scrape = exporter.scrape().await;
     assert_eq!(scrape.sum("lightfi_sensor_read_success"), 60.0);
-    let served: BTreeMap<String, Vec<Item>> = cloud
+    let served: BTreeMap<String, Vec<Reading>> = cloud
         .simulator
         .sensors()
         .into_iter()
@@ -233,7 +233,7 @@ pub fn metric_of(var_name: &str, value: f64) -> (&'static str, f64, f64) {
 /// Every series of every sensor at a moment.
 fn expected(
     identities: &BTreeMap<String, Identity>,
-    served: &BTreeMap<String, Vec<Item>>,
+    served: &BTreeMap<String, Vec<Reading>>,
     now: f64,
 ) -> Values {
     let mut values = Values::new();

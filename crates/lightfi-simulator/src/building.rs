@@ -1,68 +1,47 @@
-//! Who stands where: locations and sensors, and the rooms and devices behind them, laid out once from (seed, number of
-//! sensors). Nothing here depends on time: `world` gives the readings. All names are invented.
+//! The building: locations and sensors as the API describes them, and the rooms and devices behind them, derived from
+//! seed and number of sensors. Nothing here depends on time: `world` makes the readings. All names are invented.
 
 use std::{collections::HashMap, ops::Range};
 
-use super::chance::{hash, unit};
+use super::noise::{hash, uniform};
 
-/// A sensor's kind; the id's prefix tells it.
+/// The model of a sensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Model {
-    /// `LF`: gateway; the flag says whether an energy meter hangs on it.
-    Gateway { meter: bool },
-    /// `LF5`
+    /// A gateway, perhaps with an energy meter.
+    Gateway {
+        meter: bool,
+    },
     Sahara,
-    /// `AQ2`
     Alpine,
-    /// `MS1`
     Hoth,
-    /// `AMP`
     X1,
-    /// `HAL`: a people counter that the vendor's pages do not list; old firmware uses the old variable.
-    Radar { old_firmware: bool },
-    /// `DW1`: a door contact, all of whose variables are unknown ones.
+    /// A people counter that the vendor's pages do not list; old firmware uses the old variable.
+    Radar {
+        old_firmware: bool,
+    },
+    /// A door contact, whose variables are all unknown to the exporter.
     Door,
 }
 
 impl Model {
-    fn prefix(self) -> &'static str {
+    /// Returns the prefix of the id, the seconds between reports, and the end of the sensor's name.
+    fn facts(self) -> (&'static str, f64, &'static str) {
         match self {
-            Self::Gateway { .. } => "LF",
-            Self::Sahara => "LF5",
-            Self::Alpine => "AQ2",
-            Self::Hoth => "MS1",
-            Self::X1 => "AMP",
-            Self::Radar { .. } => "HAL",
-            Self::Door => "DW1",
-        }
-    }
-
-    /// Seconds between reports: what hangs on the mains reports more often.
-    fn period(self) -> f64 {
-        match self {
-            Self::Gateway { .. } => 60.0,
-            Self::Sahara | Self::Radar { .. } => 120.0,
-            Self::Alpine | Self::X1 | Self::Door => 180.0,
-            Self::Hoth => 300.0,
-        }
-    }
-
-    /// What tells a second device in a room from the first.
-    fn suffix(self) -> &'static str {
-        match self {
-            Self::Gateway { .. } => " gateway",
-            Self::X1 => " motion",
-            Self::Radar { .. } => " counter",
-            Self::Door => " door",
-            Self::Hoth => " window",
-            Self::Sahara | Self::Alpine => "",
+            Self::Gateway { .. } => ("LF", 60.0, " gateway"),
+            Self::Sahara => ("LF5", 120.0, ""),
+            Self::Alpine => ("AQ2", 180.0, ""),
+            Self::Hoth => ("MS1", 300.0, " window"),
+            Self::X1 => ("AMP", 180.0, " motion"),
+            Self::Radar { .. } => ("HAL", 120.0, " counter"),
+            Self::Door => ("DW1", 180.0, " door"),
         }
     }
 }
 
-/// What a room is for.
+/// The purpose of a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Use {
+pub(super) enum RoomKind {
     Lobby,
     OpenPlan,
     Meeting,
@@ -70,7 +49,7 @@ pub(super) enum Use {
     Canteen,
 }
 
-impl Use {
+impl RoomKind {
     fn name_and_seats(self) -> (&'static str, u32) {
         match self {
             Self::Lobby => ("Lobby", 6),
@@ -86,46 +65,53 @@ impl Use {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Condition {
     Healthy,
-    /// Its humidity element is broken: the value is null.
+    /// The humidity is null.
     NoHumidity,
-    /// Now and then a reading comes without a time.
+    /// Some readings have no time.
     LosesTimes,
-    /// Online, but no reading has come for hours.
+    /// Online, but without a reading for hours.
     Silent,
     Offline,
     Rebooting,
     Retired,
 }
 
-/// Which of each forty sensors is how. The first eight cover every variable and are left in health.
-const CONDITIONS: [(usize, Condition); 6] = [
-    (8, Condition::NoHumidity),
-    (12, Condition::LosesTimes),
-    (16, Condition::Silent),
-    (25, Condition::Rebooting),
-    (27, Condition::Offline),
-    (38, Condition::Retired),
-];
+/// The conditions within each forty sensors. The first eight cover every variable and stay healthy.
+fn condition(index: usize) -> Condition {
+    match index % 40 {
+        8 => Condition::NoHumidity,
+        12 => Condition::LosesTimes,
+        16 => Condition::Silent,
+        25 => Condition::Rebooting,
+        27 => Condition::Offline,
+        38 => Condition::Retired,
+        _ => Condition::Healthy,
+    }
+}
 
-/// Sensors of one zone, each with the room of the zone it stands in.
+/// The number of sensors in a zone.
 const ZONE: usize = 10;
-type Plan = ([Use; 4], [(Model, usize); ZONE]);
+
+/// The rooms of a zone, and its sensors with the room of each.
+type Plan = ([RoomKind; 4], [(Model, usize); ZONE]);
+
 #[rustfmt::skip]
-const ENTRANCE: Plan = ([Use::Lobby, Use::Meeting, Use::Canteen, Use::OpenPlan], [
+const ENTRANCE: Plan = ([RoomKind::Lobby, RoomKind::Meeting, RoomKind::Canteen, RoomKind::OpenPlan], [
     (Model::Gateway { meter: true }, 0), (Model::Sahara, 0), (Model::Alpine, 1), (Model::Hoth, 0), (Model::X1, 0),
     (Model::Radar { old_firmware: false }, 1), (Model::Radar { old_firmware: true }, 2), (Model::Door, 0),
     (Model::Alpine, 2), (Model::Hoth, 2),
 ]);
 #[rustfmt::skip]
-const OFFICES: Plan = ([Use::OpenPlan, Use::Meeting, Use::Focus, Use::Meeting], [
+const OFFICES: Plan = ([RoomKind::OpenPlan, RoomKind::Meeting, RoomKind::Focus, RoomKind::Meeting], [
     (Model::Gateway { meter: false }, 0), (Model::Sahara, 0), (Model::Alpine, 1), (Model::Hoth, 0), (Model::X1, 1),
     (Model::Radar { old_firmware: false }, 1), (Model::Alpine, 2), (Model::X1, 2), (Model::Hoth, 2), (Model::Alpine, 3),
 ]);
+
 /// Every fifth zone has an entrance.
 const ENTRANCE_EVERY: usize = 5;
 const FLOORS_PER_BUILDING: usize = 8;
 const BUILDINGS_PER_SITE: usize = 5;
-/// A floor grows to a hundred sensors, as the vendor says of real ones, before there are many buildings.
+/// A floor grows to a hundred sensors, the vendor's figure for real floors, before there are many buildings.
 const ZONES_PER_FLOOR: usize = 10;
 
 const ORGANISATION: &str = "Northlight Estates";
@@ -140,27 +126,27 @@ const BUILDINGS: [&str; 5] = ["Gatehouse", "Harbour House", "Granary", "Foundry"
 /// A room: what its sensors share.
 #[derive(Debug, Clone)]
 pub(super) struct Room {
-    /// Its own chance.
-    pub(super) key: u64,
-    pub(super) purpose: Use,
+    /// The seed of its noise.
+    pub(super) seed: u64,
+    pub(super) kind: RoomKind,
     pub(super) seats: u32,
-    /// Share of the air renewed per second.
+    /// The share of the air that is replaced per second.
     pub(super) renewal: f64,
-    /// CO₂ above outdoors, in ppm, that one person would in the end cause.
+    /// The CO₂ above outdoors, in ppm, that one person causes in the long run.
     pub(super) ppm_per_person: f64,
 }
 
-/// What stands behind a simulated sensor.
+/// The device behind a simulated sensor.
 #[derive(Debug, Clone)]
 pub(super) struct Device {
     pub(super) model: Model,
     pub(super) condition: Condition,
-    /// Its own chance.
-    pub(super) key: u64,
-    /// Seconds between reports, and where in that time its report falls.
+    /// The seed of its noise.
+    pub(super) seed: u64,
+    /// Seconds between reports, and the offset of the reports in that period.
     pub(super) period: f64,
     pub(super) phase: f64,
-    /// Index of its room, and those of its zone.
+    /// The index of its room, and those of its zone.
     pub(super) room: usize,
     pub(super) zone: Range<usize>,
 }
@@ -172,13 +158,13 @@ pub(super) struct Equipment {
     pub(super) devices: Vec<Device>,
 }
 
-/// What the API tells of a sensor besides its readings.
+/// A sensor as the API describes it, without its readings.
 #[derive(Debug)]
 pub(super) struct Sensor {
     pub(super) id: String,
     /// Absent for recorded sensors.
     pub(super) name: Option<String>,
-    /// Index of its location.
+    /// The index of its location.
     location: usize,
 }
 
@@ -193,7 +179,7 @@ pub(super) struct Location {
     pub(super) sensors: Vec<usize>,
 }
 
-/// Every place and every sensor that the account may see.
+/// All locations and sensors of the account.
 #[derive(Debug)]
 pub(super) struct Building {
     pub(super) sensors: Vec<Sensor>,
@@ -204,7 +190,7 @@ pub(super) struct Building {
 }
 
 impl Building {
-    /// Lays out `sensors` sensors: a gatehouse of one floor first, then buildings of eight floors.
+    /// Lays out sensors: a gatehouse of one floor first, then buildings of eight floors.
     pub(super) fn new(seed: u64, sensors: usize) -> (Self, Equipment) {
         let mut building = Self::empty();
         let mut equipment = Equipment::default();
@@ -221,28 +207,36 @@ impl Building {
             };
             let site = numbered(&SITES, number / BUILDINGS_PER_SITE);
             let site = building.child(0, "site", &site);
-            // Building names go on counting through the sites, so that no two are alike.
+            // The numbers of building names continue over the sites, so that no two are alike.
             let house = building.child(site, "building", &numbered(&BUILDINGS, number));
             let floor_name = match floor {
                 0 => "Ground floor".to_owned(),
                 _ => format!("Floor {floor}"),
             };
             let location = building.child(house, "floor", &floor_name);
-            let (uses, plan) = match zone % ENTRANCE_EVERY {
+            let (rooms, devices) = match zone % ENTRANCE_EVERY {
                 0 => &ENTRANCE,
                 _ => &OFFICES,
             };
-            let plan = &plan[..ZONE.min(sensors - zone * ZONE)];
-            for (n, name) in names(uses, plan, floor, part).into_iter().enumerate() {
-                let id = id(seed, plan[n].0, zone * ZONE + n);
+            let devices = &devices[..ZONE.min(sensors - zone * ZONE)];
+            for (model, room) in devices {
+                // Such as `3.12 Meeting room motion`: the floor, the room's number on it, its kind, the device.
+                let room_number = part * rooms.len() + room + 1;
+                let (kind, _) = rooms[*room].name_and_seats();
+                let (_, _, suffix) = model.facts();
+                let name = match model {
+                    Model::Gateway { .. } => format!("{floor}.{room_number:02}{suffix}"),
+                    _ => format!("{floor}.{room_number:02} {kind}{suffix}"),
+                };
+                let id = id(seed, *model, building.sensors.len());
                 building.add(id, Some(name), location);
             }
-            equipment.furnish(seed, uses, plan);
+            equipment.add_zone(seed, rooms, devices);
         }
         (building, equipment)
     }
 
-    /// Recorded sensors: each in the location of the name recorded with it, else in the organisation itself.
+    /// Lays out recorded sensors: each in the location that was recorded with it, else in the organisation.
     pub(super) fn recorded<'a>(
         sensors: impl IntoIterator<Item = (&'a str, Option<&'a str>)>,
     ) -> Self {
@@ -252,31 +246,30 @@ impl Building {
             let location = location.map_or(0, |name| {
                 *by_name
                     .entry(name)
-                    .or_insert_with(|| building.push_location(Some(0), "location", name.to_owned()))
+                    .or_insert_with(|| building.push_location(Some(0), "location", name))
             });
             building.add(id.to_owned(), None, location);
         }
         building
     }
 
-    /// Index of a sensor.
+    /// Returns the index of a sensor.
     pub(super) fn sensor(&self, id: &str) -> Option<usize> {
         self.sensor_by_id.get(id).copied()
     }
 
-    /// A location by its id.
+    /// Returns a location by its id.
     pub(super) fn location(&self, id: &str) -> Option<&Location> {
-        self.location_by_id
-            .get(id)
-            .map(|index| &self.locations[*index])
+        let index = self.location_by_id.get(id)?;
+        Some(&self.locations[*index])
     }
 
-    /// The root: what the account may see.
+    /// Returns the base location of the account.
     pub(super) fn root(&self) -> &Location {
         &self.locations[0]
     }
 
-    /// Building and floor of a sensor, as a path; `None` for one that stands in no building.
+    /// Returns building and floor of a sensor, as a path.
     pub(super) fn path(&self, sensor: &Sensor) -> Option<String> {
         let floor = &self.locations[sensor.location];
         let house = &self.locations[floor.parent?];
@@ -290,17 +283,17 @@ impl Building {
             sensor_by_id: HashMap::new(),
             location_by_id: HashMap::new(),
         };
-        building.push_location(None, "organisation", ORGANISATION.to_owned());
+        building.push_location(None, "organisation", ORGANISATION);
         building
     }
 
-    fn push_location(&mut self, parent: Option<usize>, kind: &'static str, name: String) -> usize {
+    fn push_location(&mut self, parent: Option<usize>, kind: &'static str, name: &str) -> usize {
         let index = self.locations.len();
         let id = (1000 + index).to_string();
         self.location_by_id.insert(id.clone(), index);
         self.locations.push(Location {
             id,
-            name,
+            name: name.to_owned(),
             kind,
             parent,
             children: Vec::new(),
@@ -312,11 +305,12 @@ impl Building {
         index
     }
 
-    /// The child of that name, made where it is missing. Zones come in order, so only the last child can be it.
+    /// Returns the child of that name, and adds it if it is missing. Zones come in order, so only the last child can
+    /// be it.
     fn child(&mut self, parent: usize, kind: &'static str, name: &str) -> usize {
         let last = self.locations[parent].children.last().copied();
         last.filter(|index| self.locations[*index].name == name)
-            .unwrap_or_else(|| self.push_location(Some(parent), kind, name.to_owned()))
+            .unwrap_or_else(|| self.push_location(Some(parent), kind, name))
     }
 
     fn add(&mut self, id: String, name: Option<String>, location: usize) {
@@ -328,56 +322,40 @@ impl Building {
 }
 
 impl Equipment {
-    fn furnish(&mut self, seed: u64, uses: &[Use], plan: &[(Model, usize)]) {
+    fn add_zone(&mut self, seed: u64, rooms: &[RoomKind], devices: &[(Model, usize)]) {
         let first = self.rooms.len();
-        for purpose in uses {
-            let key = hash(seed, &[1, self.rooms.len() as u64]);
-            self.rooms.push(room(key, *purpose));
+        for kind in rooms {
+            let seed = hash(seed, &[1, self.rooms.len() as u64]);
+            self.rooms.push(room(seed, *kind));
         }
-        for (model, room) in plan {
+        for (model, room) in devices {
             let index = self.devices.len();
-            let key = hash(seed, &[2, index as u64]);
-            // Whole quarters of a second are exact in an f64. Battery sensors report on whole seconds.
+            let seed = hash(seed, &[2, index as u64]);
+            // Quarters of a second are exact in an f64. Battery sensors report on whole seconds.
             let steps_per_second = match model {
                 Model::Gateway { .. } | Model::Sahara => 4.0,
                 _ => 1.0,
             };
-            let period = model.period();
+            let (_, period, _) = model.facts();
             self.devices.push(Device {
                 model: *model,
-                condition: CONDITIONS
-                    .iter()
-                    .find(|(at, _)| *at == index % 40)
-                    .map_or(Condition::Healthy, |(_, condition)| *condition),
-                key,
+                condition: condition(index),
+                seed,
                 period,
-                phase: (unit(key, &[3]) * period * steps_per_second).floor() / steps_per_second,
+                phase: (uniform(seed, &[3]) * period * steps_per_second).floor() / steps_per_second,
                 room: first + room,
-                zone: first..first + uses.len(),
+                zone: first..first + rooms.len(),
             });
         }
     }
 }
 
-/// `<prefix>-<12 hex digits>`; the index is in the low digits (times an odd number, so that no two ids are alike).
+/// Returns `<prefix>-<12 hex digits>`. The low digits hold the index times an odd number, so that no two ids are equal.
 fn id(seed: u64, model: Model, index: usize) -> String {
-    let maker = hash(seed, &[3, index as u64]) >> 40;
-    let number = hash(seed, &[4]).wrapping_add(index as u64 * 0x61C7) & 0xFF_FFFF;
-    format!("{}-{maker:06X}{number:06X}", model.prefix())
-}
-
-/// Such as `3.12 Meeting room motion`: floor, number of the room on it, what the room is, which device.
-fn names(uses: &[Use], plan: &[(Model, usize)], floor: usize, part: usize) -> Vec<String> {
-    let mut names: Vec<String> = Vec::new();
-    for (model, room) in plan {
-        let number = part * uses.len() + room + 1;
-        let (purpose, _) = uses[*room].name_and_seats();
-        names.push(match model {
-            Model::Gateway { .. } => format!("{floor}.{number:02} gateway"),
-            _ => format!("{floor}.{number:02} {purpose}{}", model.suffix()),
-        });
-    }
-    names
+    let (prefix, ..) = model.facts();
+    let high = hash(seed, &[3, index as u64]) >> 40;
+    let low = hash(seed, &[4]).wrapping_add(index as u64 * 0x61C7) & 0xFF_FFFF;
+    format!("{prefix}-{high:06X}{low:06X}")
 }
 
 fn numbered(names: &[&str], index: usize) -> String {
@@ -388,16 +366,16 @@ fn numbered(names: &[&str], index: usize) -> String {
     }
 }
 
-fn room(key: u64, purpose: Use) -> Room {
-    let (_, seats) = purpose.name_and_seats();
-    // Ten litres of fresh air per second and seat dilute a person's CO₂ to 520 ppm above outdoors; few rooms get all
-    // of that, and some get a third.
-    let stuffiness = 0.8 + 1.6 * unit(key, &[1]).powi(2);
+fn room(seed: u64, kind: RoomKind) -> Room {
+    let (_, seats) = kind.name_and_seats();
+    // Ten litres of fresh air per second and seat dilute a person's CO₂ to 520 ppm above outdoors. Few rooms get that
+    // much, and some get a third.
+    let stuffiness = 0.8 + 1.6 * uniform(seed, &[1]).powi(2);
     Room {
-        key,
-        purpose,
+        seed,
+        kind,
         seats,
-        renewal: (1.5 + 2.5 * unit(key, &[2])) / 3600.0,
+        renewal: (1.5 + 2.5 * uniform(seed, &[2])) / 3600.0,
         ppm_per_person: 520.0 * stuffiness / f64::from(seats),
     }
 }
@@ -410,7 +388,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_a_prefix_and_twelve_hex_digits_and_differ() {
+    fn ids_are_a_prefix_and_twelve_hex_digits_and_are_unique() {
         let (building, _) = Building::new(42, 10_000);
         let ids: HashSet<&str> = building.sensors.iter().map(|s| s.id.as_str()).collect();
         assert_eq!(ids.len(), 10_000);
@@ -426,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn every_sensor_hangs_once_in_the_tree_under_a_name_of_its_own() {
+    fn every_sensor_is_once_in_the_tree_and_names_are_unique_in_a_location() {
         for sensors in [1, 10, 11, 40, 400, 10_000] {
             let (building, equipment) = Building::new(1, sensors);
             assert_eq!(
@@ -450,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn forty_sensors_stand_on_several_floors_of_two_buildings() {
+    fn forty_sensors_are_on_several_floors_of_two_buildings() {
         let (building, _) = Building::new(1, 40);
         let paths: Vec<_> = building
             .sensors

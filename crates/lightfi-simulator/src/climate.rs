@@ -1,37 +1,36 @@
-//! The air and the light of rooms: what weather, the hour and people make of them. Used by `world`; pure.
+//! Air and light in rooms, by weather, hour and people. Pure; used by `world`.
 
 use std::f64::consts::TAU;
 
 use super::{
     building::Room,
-    chance::{unit, wander},
+    noise::{smooth, uniform},
     people::{SLOT, Week, slot},
 };
 
 const HOUR: f64 = 3600.0;
 const DAY: f64 = 24.0 * HOUR;
 
-/// How fast a room warms with people, per second: a time constant of an hour and a half.
+/// How fast people warm a room, per second: a time constant of an hour and a half.
 const WARMING: f64 = 0.67 / HOUR;
 
-/// One weather for all buildings, and the people that breathe in their rooms.
+/// The weather, which is the same for all buildings, and the week of the people in them.
 #[derive(Debug)]
 pub(super) struct Climate {
     seed: u64,
     pub(super) week: Week,
 }
 
-/// What people have done to a room's air.
+/// The effect of people on the air of a room.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Air {
-    /// CO₂ above outdoors.
+    /// CO₂ above outdoors, in ppm.
     ppm: f64,
-    /// 0: long empty, 1: long full.
+    /// How full the room has been, from 0 to 1.
     pub(super) load: f64,
 }
 
 impl Climate {
-    /// The weather of that seed.
     pub(super) fn new(seed: u64) -> Self {
         Self {
             seed,
@@ -39,18 +38,18 @@ impl Climate {
         }
     }
 
-    /// CO₂ and warmth of a room's air: every ten minutes' people move both towards where they would settle, in closed
-    /// form. Eight hours back the rest is forgotten (e⁻¹² at the slowest renewal).
+    /// Returns the air of a room. In each slot both figures approach their equilibrium exponentially. People more than
+    /// eight hours ago no longer matter (e⁻¹² at the slowest renewal).
     pub(super) fn air(&self, room: &Room, at: f64) -> Air {
         const SLOTS: i64 = 48;
         let renewal = (-room.renewal * SLOT).exp();
         let warming = (-WARMING * SLOT).exp();
         let step = |air: Air, slot: i64, renewal: f64, warming: f64| {
             let people = f64::from(self.week.people(room, slot));
-            let settled = room.ppm_per_person * people;
+            let equilibrium = room.ppm_per_person * people;
             let full = people / f64::from(room.seats);
             Air {
-                ppm: settled + (air.ppm - settled) * renewal,
+                ppm: equilibrium + (air.ppm - equilibrium) * renewal,
                 load: full + (air.load - full) * warming,
             }
         };
@@ -65,73 +64,73 @@ impl Climate {
         step(air, now, renewal, warming)
     }
 
-    /// CO₂ in ppm.
+    /// Returns CO₂ in ppm.
     pub(super) fn co2(&self, air: Air, at: f64) -> f64 {
-        424.0 + 8.0 * wander(self.seed, 10, at / (6.0 * HOUR)) + air.ppm
+        424.0 + 8.0 * smooth(self.seed, 10, at / (6.0 * HOUR)) + air.ppm
     }
 
-    /// °C in a room.
+    /// Returns °C in a room.
     pub(super) fn temperature(&self, room: &Room, air: Air, at: f64) -> f64 {
-        let side = 1.2 * (unit(room.key, &[5]) - 0.5);
+        let side = 1.2 * (uniform(room.seed, &[5]) - 0.5);
         20.9 + side
             + 0.6 * daily(at, 15.0)
             + 0.05 * (self.outdoors(at) - 11.0)
             + 1.8 * air.load
-            + 0.15 * wander(room.key, 13, at / HOUR)
+            + 0.15 * smooth(room.seed, 13, at / HOUR)
     }
 
-    /// Relative humidity in a room, in %: outdoor moisture, and that of people, in indoor air.
+    /// Returns relative humidity in a room, in %: the moisture of outdoor air and of people in warm air.
     pub(super) fn humidity(&self, room: &Room, air: Air, at: f64) -> f64 {
         let outdoors = self.outdoors(at);
-        let moisture = (0.76 + 0.08 * wander(self.seed, 14, at / (8.0 * HOUR)))
+        let moisture = (0.76 + 0.08 * smooth(self.seed, 14, at / (8.0 * HOUR)))
             * saturation(outdoors)
             + 1.8 * air.load
             + 1.0;
         (100.0 * moisture / saturation(self.temperature(room, air, at))).clamp(15.0, 85.0)
     }
 
-    /// °C by season, hour and weather.
+    /// Returns °C outdoors, by season, hour and weather.
     fn outdoors(&self, at: f64) -> f64 {
         11.0 - 7.0 * (TAU * (at / DAY - 20.0) / 365.25).cos()
             + 3.5 * daily(at, 15.0)
-            + 3.0 * wander(self.seed, 15, at / (2.0 * DAY))
+            + 3.0 * smooth(self.seed, 15, at / (2.0 * DAY))
     }
 
-    /// mbar, the same everywhere.
+    /// Returns the pressure in mbar, which is the same everywhere.
     pub(super) fn pressure(&self, at: f64) -> f64 {
         1013.0
-            + 14.0 * wander(self.seed, 16, at / (1.5 * DAY))
-            + wander(self.seed, 17, at / (4.0 * HOUR))
+            + 14.0 * smooth(self.seed, 16, at / (1.5 * DAY))
+            + smooth(self.seed, 17, at / (4.0 * HOUR))
     }
 
-    /// Sun through the window, by hour, season and cloud; lamps where somebody is or has just been.
+    /// Returns the light of the sun, by hour, season and clouds, and of lamps while or shortly after people are there.
     pub(super) fn light(&self, room: &Room, at: f64) -> f64 {
         let season = -(TAU * (at / DAY - 355.0) / 365.25).cos();
         let sun = (daily(at, 12.5) + 0.25 * season + 0.05).max(0.0) / 1.3;
-        let clear = 0.6 + 0.4 * wander(self.seed, 18, at / HOUR);
-        let window = 250.0 + 500.0 * unit(room.key, &[6]);
+        let clear = 0.6 + 0.4 * smooth(self.seed, 18, at / HOUR);
+        let window = 250.0 + 500.0 * uniform(room.seed, &[6]);
         let slot = slot(at);
         let used = self.week.people(room, slot) + self.week.people(room, slot - 1) > 0;
         sun * clear * window + if used { 180.0 } else { 2.0 }
     }
 
-    /// PM2.5: comes from outdoors in spells of hours, and a little with people.
+    /// Returns PM2.5, which comes from outdoors for hours, and a little from people.
     pub(super) fn dust(&self, air: Air, at: f64) -> f64 {
-        7.0 + 5.0 * wander(self.seed, 11, at / (3.0 * HOUR)) + 4.0 * air.load
+        7.0 + 5.0 * smooth(self.seed, 11, at / (3.0 * HOUR)) + 4.0 * air.load
     }
 
-    /// Volatile organic compounds in ppb: people bring them.
+    /// Returns volatile organic compounds in ppb, which come with people.
     pub(super) fn voc(&self, room: &Room, air: Air, at: f64) -> f64 {
-        110.0 + 420.0 * air.load + 40.0 * wander(room.key, 12, at / HOUR)
+        110.0 + 420.0 * air.load + 40.0 * smooth(room.seed, 12, at / HOUR)
     }
 }
 
-/// 1 at `peak` o'clock, −1 twelve hours later.
+/// Returns 1 at `peak` o'clock and −1 twelve hours later.
 fn daily(at: f64, peak: f64) -> f64 {
     (TAU * (at / DAY - peak / 24.0)).cos()
 }
 
-/// Pressure of saturated water vapour in hPa (Magnus).
+/// Returns the pressure of saturated water vapour in hPa (Magnus).
 fn saturation(celsius: f64) -> f64 {
     6.112 * (17.62 * celsius / (243.12 + celsius)).exp()
 }

@@ -1,66 +1,67 @@
-//! Named faults: what the simulated cloud can be told to do wrong, and which of it is on at present.
+//! The named faults of the simulated cloud, and which of them are on.
 //!
-//! `routes` asks before it answers, and `broken` makes what is then answered; `--fault`, tests and
-//! `PUT /simulator/faults/…` switch.
+//! `fault_responses` makes the responses. Faults are switched by `--fault`, by tests and by `PUT /simulator/faults/…`.
 
-use std::{fmt, str::FromStr, sync::Arc};
-
-use arc_swap::ArcSwap;
+use std::{
+    fmt,
+    str::FromStr,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use super::building::Building;
 
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultKind {
-    /// Requests are answered 500.
+    /// The response is 500.
     Error500,
-    /// Requests are answered 429 with `Retry-After: 1`.
+    /// The response is 429 with `Retry-After: 1`.
     RateLimit,
-    /// Requests are answered two seconds late.
+    /// The response is two seconds late.
     Slow,
-    /// Requests are never answered.
+    /// There is never a response.
     Hang,
-    /// Requests are answered 200 with a body that is no JSON.
+    /// The response is 200 with invalid JSON.
     Malformed,
-    /// Answers end before the length they announce.
+    /// The body ends before the announced length.
     Truncated,
-    /// Requests are answered 401 though the token is good.
+    /// The response is 401 although the token is valid.
     Unauthorized,
-    /// The connection is reset in the middle of an answer.
+    /// The connection is reset in the middle of the body.
     Reset,
-    /// An answer comes at one byte a second.
+    /// The body arrives at one byte per second.
     Drip,
-    /// An answer is 200 MB long.
+    /// The body is 200 MB long.
     Huge,
-    /// An answer is small, and 64 MB long when it is unpacked.
+    /// The body is small, and 64 MB long when decompressed.
     GzipBomb,
-    /// An answer announces less than it has, so that it ends early.
+    /// The announced length is shorter than the body.
     WrongLength,
-    /// Requests are answered 200 with a web page, as portals and wrong addresses do.
+    /// The response is 200 with an HTML page.
     Html,
-    /// Requests are answered by a redirect to another host.
+    /// The response redirects to another host.
     Redirect,
-    /// Where a sensor's readings should be there is an object.
+    /// `data` is an object.
     DataObject,
-    /// Where a sensor's readings should be there is a text.
+    /// `data` is a string.
     DataString,
-    /// Where a sensor's readings should be there is `null`.
+    /// `data` is `null`.
     DataNull,
-    /// Every value is larger than any number a computer holds.
+    /// Every value is larger than an f64 can hold.
     OutOfRange,
-    /// Every value is `Infinity`, which JSON does not have.
+    /// Every value is `Infinity`, which is not JSON.
     Infinity,
-    /// Every reading is of long before 1970.
+    /// Every time is long before 1970.
     NegativeTimes,
-    /// Every reading is of some thousand years ahead.
+    /// Every time is some thousand years ahead.
     FarFuture,
-    /// Every variable comes twice, with an older reading.
+    /// Every variable appears twice, once with an older reading.
     DuplicateVariables,
-    /// Every sensor of a location comes twice.
+    /// Every sensor of a location appears twice.
     DuplicateSensors,
-    /// A sensor has 100,000 variables more.
+    /// Every sensor has 100,000 additional variables.
     ManyVariables,
-    /// Tokens granted from now on are refused two seconds later, long before they say they end.
+    /// New access tokens are refused after two seconds, long before they expire.
     TokenExpires,
     /// The token endpoint answers `invalid_grant`.
     TokenRevoked,
@@ -70,130 +71,91 @@ pub enum FaultKind {
     TokenError500,
     /// The token endpoint answers two seconds late.
     TokenSlow,
-    /// The token endpoint answers 200 with a web page, as portals and wrong addresses do.
+    /// The token endpoint answers 200 with an HTML page.
     TokenHtml,
-    /// The token endpoint answers 200 with JSON that holds no `access_token`.
+    /// The token endpoint answers 200 with JSON without `access_token`.
     TokenNoAccessToken,
 }
 
-/// What a fault is of, and so where it can happen.
+/// Where a fault can happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sort {
-    /// How an answer comes: on any route.
-    Delivery,
-    /// What it says of sensors: on the API's routes.
-    Readings,
-    /// Of the token endpoint alone.
+enum Scope {
+    /// How a response is sent: every route.
+    Transport,
+    /// What a response says about sensors: the API's routes.
+    Payload,
+    /// The token endpoint only.
     Token,
 }
 
-impl FaultKind {
-    /// Every fault with its name.
-    pub const ALL: [(&'static str, Self); 31] = [
-        ("error-500", Self::Error500),
-        ("rate-limit", Self::RateLimit),
-        ("slow", Self::Slow),
-        ("hang", Self::Hang),
-        ("malformed", Self::Malformed),
-        ("truncated", Self::Truncated),
-        ("unauthorized", Self::Unauthorized),
-        ("reset", Self::Reset),
-        ("drip", Self::Drip),
-        ("huge", Self::Huge),
-        ("gzip-bomb", Self::GzipBomb),
-        ("wrong-length", Self::WrongLength),
-        ("html", Self::Html),
-        ("redirect", Self::Redirect),
-        ("data-object", Self::DataObject),
-        ("data-string", Self::DataString),
-        ("data-null", Self::DataNull),
-        ("out-of-range", Self::OutOfRange),
-        ("infinity", Self::Infinity),
-        ("negative-times", Self::NegativeTimes),
-        ("far-future", Self::FarFuture),
-        ("duplicate-variables", Self::DuplicateVariables),
-        ("duplicate-sensors", Self::DuplicateSensors),
-        ("many-variables", Self::ManyVariables),
-        ("token-expires", Self::TokenExpires),
-        ("token-revoked", Self::TokenRevoked),
-        ("token-invalid-client", Self::TokenInvalidClient),
-        ("token-error-500", Self::TokenError500),
-        ("token-slow", Self::TokenSlow),
-        ("token-html", Self::TokenHtml),
-        ("token-no-access-token", Self::TokenNoAccessToken),
-    ];
+use FaultKind::*;
+use Scope::{Payload, Token, Transport};
 
-    fn sort(self) -> Sort {
-        match self {
-            Self::Error500
-            | Self::RateLimit
-            | Self::Slow
-            | Self::Hang
-            | Self::Malformed
-            | Self::Truncated
-            | Self::Unauthorized
-            | Self::Reset
-            | Self::Drip
-            | Self::Huge
-            | Self::GzipBomb
-            | Self::WrongLength
-            | Self::Html
-            | Self::Redirect => Sort::Delivery,
-            Self::DataObject
-            | Self::DataString
-            | Self::DataNull
-            | Self::OutOfRange
-            | Self::Infinity
-            | Self::NegativeTimes
-            | Self::FarFuture
-            | Self::DuplicateVariables
-            | Self::DuplicateSensors
-            | Self::ManyVariables => Sort::Readings,
-            Self::TokenExpires
-            | Self::TokenRevoked
-            | Self::TokenInvalidClient
-            | Self::TokenError500
-            | Self::TokenSlow
-            | Self::TokenHtml
-            | Self::TokenNoAccessToken => Sort::Token,
-        }
-    }
-}
+/// Every fault with its name and scope.
+const FAULTS: [(&str, FaultKind, Scope); 31] = [
+    ("error-500", Error500, Transport),
+    ("rate-limit", RateLimit, Transport),
+    ("slow", Slow, Transport),
+    ("hang", Hang, Transport),
+    ("malformed", Malformed, Transport),
+    ("truncated", Truncated, Transport),
+    ("unauthorized", Unauthorized, Transport),
+    ("reset", Reset, Transport),
+    ("drip", Drip, Transport),
+    ("huge", Huge, Transport),
+    ("gzip-bomb", GzipBomb, Transport),
+    ("wrong-length", WrongLength, Transport),
+    ("html", Html, Transport),
+    ("redirect", Redirect, Transport),
+    ("data-object", DataObject, Payload),
+    ("data-string", DataString, Payload),
+    ("data-null", DataNull, Payload),
+    ("out-of-range", OutOfRange, Payload),
+    ("infinity", Infinity, Payload),
+    ("negative-times", NegativeTimes, Payload),
+    ("far-future", FarFuture, Payload),
+    ("duplicate-variables", DuplicateVariables, Payload),
+    ("duplicate-sensors", DuplicateSensors, Payload),
+    ("many-variables", ManyVariables, Payload),
+    ("token-expires", TokenExpires, Token),
+    ("token-revoked", TokenRevoked, Token),
+    ("token-invalid-client", TokenInvalidClient, Token),
+    ("token-error-500", TokenError500, Token),
+    ("token-slow", TokenSlow, Token),
+    ("token-html", TokenHtml, Token),
+    ("token-no-access-token", TokenNoAccessToken, Token),
+];
 
-/// A fault of all API requests, or of one route only. Written `NAME` or `NAME=ID`.
+/// A fault of all API requests, or of one route. Written `NAME` or `NAME=ID`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     /// What goes wrong.
     pub kind: FaultKind,
-    /// The only one it happens to: a sensor or a location by its id, or [`TOKEN`]. In a location's reply a sensor is left
-    /// alone by faults of its own.
+    scope: Scope,
+    /// The id of the only sensor or location whose route it affects, or [`TOKEN_ENDPOINT`].
     pub only: Option<String>,
 }
 
-/// `NAME=token`: a fault of the token endpoint.
-pub(super) const TOKEN: &str = "token";
+/// `NAME=token` is a fault of the token endpoint.
+const TOKEN_ENDPOINT: &str = "token";
 
-/// Why a text names no fault.
+/// Why a text is not a fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FaultError {
-    /// No such name.
-    #[error("unknown fault {0:?}; known are {known}", known = known())]
+    /// No fault has that name.
+    #[error("unknown fault {0:?}; known are {known}", known = names().collect::<Vec<_>>().join(", "))]
     Unknown(String),
-    /// `NAME=` with nothing after it.
-    #[error(
-        "fault {0:?} ends where a sensor id should follow; without `=` it concerns all sensors"
-    )]
-    NoSensor(String),
-    /// A fault of the token endpoint with a sensor.
-    #[error("fault {0:?} is of the token endpoint and takes no sensor id")]
-    TakesNoSensor(String),
-    /// A fault of readings at the token endpoint.
-    #[error("fault {0:?} is of readings, which the token endpoint has none of")]
-    NotOfTokens(String),
+    /// `NAME=` without an id.
+    #[error("fault {0:?}: the id after \"=\" is missing; without \"=\" it affects all sensors")]
+    MissingId(String),
+    /// A fault of the token endpoint with an id, or a payload fault for the token endpoint.
+    #[error("fault {0:?} does not affect that route; see the table of faults in the README")]
+    WrongRoute(String),
 }
 
-fn known() -> String {
-    FaultKind::ALL.map(|(name, _)| name).join(", ")
+/// Returns the names of all faults.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    FAULTS.iter().map(|(name, ..)| *name)
 }
 
 impl FromStr for Fault {
@@ -204,16 +166,18 @@ impl FromStr for Fault {
             Some((name, only)) => (name, Some(only)),
             None => (text, None),
         };
-        let (_, kind) = FaultKind::ALL
-            .iter()
-            .find(|(known, _)| *known == name)
-            .ok_or_else(|| FaultError::Unknown(name.to_owned()))?;
-        match (only, kind.sort()) {
-            (Some(""), _) => Err(FaultError::NoSensor(text.to_owned())),
-            (Some(_), Sort::Token) => Err(FaultError::TakesNoSensor(name.to_owned())),
-            (Some(TOKEN), Sort::Readings) => Err(FaultError::NotOfTokens(name.to_owned())),
+        let mut faults = FAULTS.iter();
+        let Some(&(_, kind, scope)) = faults.find(|(known, ..)| *known == name) else {
+            return Err(FaultError::Unknown(name.to_owned()));
+        };
+        match (only, scope) {
+            (Some(""), _) => Err(FaultError::MissingId(text.to_owned())),
+            (Some(_), Token) | (Some(TOKEN_ENDPOINT), Payload) => {
+                Err(FaultError::WrongRoute(text.to_owned()))
+            }
             _ => Ok(Self {
-                kind: *kind,
+                kind,
+                scope,
                 only: only.map(str::to_owned),
             }),
         }
@@ -221,18 +185,18 @@ impl FromStr for Fault {
 }
 
 impl Fault {
-    /// Whether there is what it happens to.
-    pub(super) fn is_of(&self, building: &Building) -> bool {
+    /// Returns whether the building has the sensor or location that the fault names.
+    pub(super) fn exists_in(&self, building: &Building) -> bool {
         self.only.as_deref().is_none_or(|id| {
-            id == TOKEN || building.sensor(id).is_some() || building.location(id).is_some()
+            id == TOKEN_ENDPOINT || building.sensor(id).is_some() || building.location(id).is_some()
         })
     }
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = FaultKind::ALL.iter().find(|(_, kind)| *kind == self.kind);
-        f.write_str(name.map_or("", |(name, _)| name))?;
+        let row = FAULTS.iter().find(|(_, kind, _)| *kind == self.kind);
+        f.write_str(row.map_or("", |(name, ..)| name))?;
         match &self.only {
             Some(only) => write!(f, "={only}"),
             None => Ok(()),
@@ -242,35 +206,42 @@ impl fmt::Display for Fault {
 
 /// The faults that are on.
 #[derive(Debug)]
-pub(super) struct Faults(ArcSwap<Vec<Fault>>);
+pub(super) struct Faults(Mutex<Vec<Fault>>);
 
 impl Faults {
     pub(super) fn new(faults: Vec<Fault>) -> Self {
-        Self(ArcSwap::from_pointee(faults))
+        Self(Mutex::new(faults))
     }
 
-    /// Whether a request of the API is met by a fault: by one of all, and by those of its own sensor or location.
-    pub(super) fn meets(&self, kind: FaultKind, id: Option<&str>) -> bool {
-        kind.sort() != Sort::Token
-            && self.0.load().iter().any(|fault| {
-                fault.kind == kind && (fault.only.is_none() || fault.only.as_deref() == id)
-            })
-    }
-
-    /// Whether a token request is met by a fault.
-    pub(super) fn meets_token(&self, kind: FaultKind) -> bool {
-        self.0.load().iter().any(|fault| {
-            let of_tokens = kind.sort() == Sort::Token || fault.only.as_deref() == Some(TOKEN);
-            fault.kind == kind && of_tokens
+    /// Returns the faults that affect an API request for the sensor or location `id`.
+    pub(super) fn of_api_request(&self, id: Option<&str>) -> Vec<FaultKind> {
+        self.select(|fault| {
+            fault.scope != Token && (fault.only.is_none() || fault.only.as_deref() == id)
         })
     }
 
-    /// Switches one fault; switching what is so already does nothing.
+    /// Returns the faults that affect a token request.
+    pub(super) fn of_token_request(&self) -> Vec<FaultKind> {
+        self.select(|fault| fault.scope == Token || fault.only.as_deref() == Some(TOKEN_ENDPOINT))
+    }
+
+    /// Switches a fault on or off.
     pub(super) fn set(&self, fault: &Fault, on: bool) {
-        self.0.rcu(|faults| {
-            let others = faults.iter().filter(|known| *known != fault).cloned();
-            Arc::new(others.chain(on.then(|| fault.clone())).collect::<Vec<_>>())
-        });
+        let mut faults = self.lock();
+        faults.retain(|known| known != fault);
+        if on {
+            faults.push(fault.clone());
+        }
+    }
+
+    fn select(&self, affects: impl Fn(&Fault) -> bool) -> Vec<FaultKind> {
+        let faults = self.lock();
+        let selected = faults.iter().filter(|fault| affects(fault));
+        selected.map(|fault| fault.kind).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Fault>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -280,62 +251,46 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_name_reads_and_writes_itself() {
-        for (name, kind) in FaultKind::ALL {
-            let fault: Fault = name.parse().unwrap();
-            assert_eq!((fault.kind, fault.to_string()), (kind, name.to_owned()));
+    fn every_fault_is_written_as_it_is_read() {
+        for text in names().chain(["slow=AQ2-0A1B2C3D4E5F", "hang=token"]) {
+            assert_eq!(text.parse::<Fault>().unwrap().to_string(), text);
         }
-        let one: Fault = "slow=AQ2-0A1B2C3D4E5F".parse().unwrap();
-        assert_eq!(one.only.as_deref(), Some("AQ2-0A1B2C3D4E5F"));
-        assert_eq!(one.to_string(), "slow=AQ2-0A1B2C3D4E5F");
     }
 
     #[test]
-    fn what_is_no_fault_says_why() {
+    fn errors_say_what_is_wrong() {
         let error = |text: &str| text.parse::<Fault>().unwrap_err().to_string();
-        assert_eq!(
-            error("error500"),
-            "unknown fault \"error500\"; known are error-500, rate-limit, slow, hang, malformed, truncated, \
-             unauthorized, reset, drip, huge, gzip-bomb, wrong-length, html, redirect, data-object, data-string, \
-             data-null, out-of-range, infinity, negative-times, far-future, duplicate-variables, duplicate-sensors, \
-             many-variables, token-expires, token-revoked, token-invalid-client, token-error-500, token-slow, \
-             token-html, token-no-access-token"
-        );
-        assert_eq!(
-            error("data-null=token"),
-            "fault \"data-null\" is of readings, which the token endpoint has none of"
+        assert!(
+            error("error500")
+                .starts_with("unknown fault \"error500\"; known are error-500, rate-limit, slow, ")
         );
         assert_eq!(
             error("slow="),
-            "fault \"slow=\" ends where a sensor id should follow; without `=` it concerns all sensors"
+            "fault \"slow=\": the id after \"=\" is missing; without \"=\" it affects all sensors"
         );
-        assert_eq!(
-            error("token-revoked=LF-1"),
-            "fault \"token-revoked\" is of the token endpoint and takes no sensor id"
-        );
+        for text in ["data-null=token", "token-revoked=LF-1"] {
+            assert!(error(text).contains("does not affect that route"), "{text}");
+        }
     }
 
     #[test]
-    fn a_fault_of_one_sensor_leaves_the_others_alone_and_can_be_switched_off() {
+    fn a_fault_of_one_sensor_affects_no_other_and_can_be_switched_off() {
         let faults = Faults::new(vec!["hang=A".parse().unwrap()]);
-        assert!(faults.meets(FaultKind::Hang, Some("A")));
-        assert!(!faults.meets(FaultKind::Hang, Some("B")));
-        assert!(!faults.meets(FaultKind::Hang, None));
+        assert_eq!(faults.of_api_request(Some("A")), [Hang]);
+        assert_eq!(faults.of_api_request(Some("B")), []);
+        assert_eq!(faults.of_api_request(None), []);
         faults.set(&"hang".parse().unwrap(), true);
-        assert!(faults.meets(FaultKind::Hang, Some("B")));
+        assert_eq!(faults.of_api_request(Some("B")), [Hang]);
         faults.set(&"hang=A".parse().unwrap(), false);
         faults.set(&"hang".parse().unwrap(), false);
-        assert!(!faults.meets(FaultKind::Hang, Some("A")));
+        assert_eq!(faults.of_api_request(Some("A")), []);
     }
 
     #[test]
-    fn the_token_endpoint_has_its_own_faults_and_those_it_is_named_in() {
-        let faults = Faults::new(vec!["hang".parse().unwrap(), "html=token".parse().unwrap()]);
-        assert!(!faults.meets_token(FaultKind::Hang));
-        assert!(faults.meets_token(FaultKind::Html));
-        assert!(!faults.meets(FaultKind::Html, Some("A")));
-        faults.set(&"token-slow".parse().unwrap(), true);
-        assert!(faults.meets_token(FaultKind::TokenSlow));
-        assert!(!faults.meets(FaultKind::TokenSlow, Some("A")));
+    fn the_token_endpoint_has_its_own_faults_and_those_that_name_it() {
+        let faults = ["hang", "html=token", "token-slow"].map(|text| text.parse().unwrap());
+        let faults = Faults::new(faults.to_vec());
+        assert_eq!(faults.of_token_request(), [Html, TokenSlow]);
+        assert_eq!(faults.of_api_request(Some("A")), [Hang]);
     }
 }

@@ -1,125 +1,95 @@
 //! The configuration that makes an exporter use the simulated cloud, as YAML.
 //!
-//! Written as text: the exporter's own configuration types stay out of the simulator.
-
-use std::fmt::Write as _;
+//! It is written as text, because the simulator does not know the exporter's configuration types.
 
 use super::{
     building::{Building, Sensor},
+    options::Listing,
     tokens::Tokens,
 };
 
-/// How the configuration names the sensors.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Listing {
-    /// The first building's sensors one by one, the rest by whole buildings and sites; one of the rest both ways.
-    #[default]
-    Mixed,
-    /// Every sensor by its id.
-    Sensors,
-    /// The base location, with everything in it.
-    Locations,
-}
-
-/// Writes it.
-pub(super) fn yaml(
+/// Returns a complete configuration for the cloud at `base_url`.
+pub(super) fn config_yaml(
     listing: Listing,
     building: &Building,
     tokens: &Tokens,
-    refresh_token: &str,
     base_url: &str,
 ) -> String {
     let base = base_url.trim_end_matches('/');
-    let mut text = format!(
-        "api:\n  url: {}\noauth:\n  token_url: {}\n  authorize_url: {}\n  client_id: {}\n  client_secret: {}\n  \
-         refresh_token: {}\n",
-        quoted(base),
-        quoted(&format!("{base}/oauth2/token")),
-        quoted(&format!("{base}/oauth2/authorize")),
-        quoted(&tokens.client.id),
-        quoted(&tokens.client.secret),
-        quoted(refresh_token),
+    let refresh_token = tokens.newest_refresh_token();
+    let connection = format!(
+        "api:\n  url: \"{base}\"\noauth:\n  token_url: \"{base}/oauth2/token\"\n  \
+         authorize_url: \"{base}/oauth2/authorize\"\n  client_id: \"{}\"\n  client_secret: \"{}\"\n  \
+         refresh_token: \"{refresh_token}\"\n",
+        tokens.client_id, tokens.client_secret,
     );
-    // Recorded sensors stand in no building to go by.
-    let children = &building.root().children;
-    let flat = children
-        .iter()
-        .all(|child| building.locations[*child].children.is_empty());
-    match listing {
-        Listing::Locations => text.push_str("locations:\n  - id: base\n    recursive: true\n"),
-        Listing::Mixed if !flat => mixed(&mut text, building),
+    let mut children = building.root().children.iter();
+    // Recorded sensors are in no site or building.
+    let is_flat = children.all(|child| building.locations[*child].children.is_empty());
+    let sensors = match listing {
+        Listing::Locations => "locations:\n  - id: base\n    recursive: true\n".to_owned(),
+        Listing::Mixed if !is_flat => mixed(building),
         Listing::Mixed | Listing::Sensors => {
-            text.push_str("sensors:\n");
-            for sensor in &building.sensors {
-                let _ = writeln!(text, "  - {}", quoted(&sensor.id));
-            }
+            let ids = building.sensors.iter().map(|sensor| &sensor.id);
+            let entries: String = ids.map(|id| format!("  - \"{id}\"\n")).collect();
+            format!("sensors:\n{entries}")
         }
-    }
-    text
-}
-
-/// The first building one by one: most with the place that the sensor route does not tell, some bare. Then the other
-/// buildings of its site, and the other sites, each as one location.
-fn mixed(text: &mut String, building: &Building) {
-    let first = |index: usize| building.locations[index].children.first().copied();
-    let site = first(0);
-    let house = site.and_then(first);
-    let floors = house.map_or(&[][..], |house| &building.locations[house].children);
-    let listed: Vec<usize> = floors
-        .iter()
-        .flat_map(|floor| &building.locations[*floor].sensors)
-        .copied()
-        .collect();
-    text.push_str("sensors:\n");
-    for (n, index) in listed.iter().enumerate() {
-        let sensor = &building.sensors[*index];
-        if n + 2 >= listed.len() {
-            let _ = writeln!(text, "  - {}", quoted(&sensor.id));
-            continue;
-        }
-        let _ = writeln!(text, "  - id: {}", quoted(&sensor.id));
-        if n == 1 {
-            text.push_str("    name: Front desk\n    labels: {asset: \"A-1001\"}\n");
-        }
-        if let Some(path) = building.path(sensor) {
-            let _ = writeln!(text, "    location: {}", quoted(&path));
-        }
-    }
-    // The first meeting room of the next building has its own name here, and is found by its building as well.
-    let found = building.sensors.get(listed.len()..).unwrap_or_default();
-    let meeting_room = |sensor: &&Sensor| {
-        sensor
-            .name
-            .as_deref()
-            .is_some_and(|name| name.ends_with("Meeting room"))
     };
-    if let Some(sensor) = found.iter().find(meeting_room) {
-        let id = quoted(&sensor.id);
-        let _ = writeln!(
-            text,
-            "  - id: {id}\n    name: Boardroom\n    labels: {{asset: \"A-1002\"}}"
-        );
-    }
-    let others = |parent: usize| building.locations[parent].children.iter().skip(1);
-    let locations: Vec<_> = site.into_iter().flat_map(others).chain(others(0)).collect();
-    text.push_str(match locations.is_empty() {
-        true => "locations: []\n",
-        false => "locations:\n",
-    });
-    for index in locations {
-        let location = &building.locations[*index];
-        let _ = writeln!(
-            text,
-            "  - id: {}\n    name: {}\n    recursive: true",
-            quoted(&location.id),
-            quoted(&location.name)
-        );
-    }
+    connection + &sensors
 }
 
-/// A JSON string is a YAML string too.
-fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+/// Lists the sensors of the first building, and the other buildings of its site and the other sites as locations.
+fn mixed(building: &Building) -> String {
+    let children = |parent: usize| building.locations[parent].children.iter().copied();
+    let site = children(0).next().unwrap_or_default();
+    let floors = children(site).next().into_iter().flat_map(children);
+    let listed: usize = floors
+        .map(|floor| building.locations[floor].sensors.len())
+        .sum();
+    let (listed, found) = building.sensors.split_at(listed);
+    let entries: String = listed
+        .iter()
+        .enumerate()
+        .map(|(n, sensor)| entry(building, sensor, n, listed.len()))
+        .collect();
+    // One sensor of the next building is listed too, with a name of its own.
+    let is_meeting_room = |name: &String| name.ends_with("Meeting room");
+    let both = found
+        .iter()
+        .find(|sensor| sensor.name.as_ref().is_some_and(is_meeting_room))
+        .map_or_else(String::new, |sensor| {
+            format!(
+                "  - id: \"{}\"\n    name: Boardroom\n    labels: {{asset: \"A-1002\"}}\n",
+                sensor.id
+            )
+        });
+    let locations: String = children(site)
+        .skip(1)
+        .chain(children(0).skip(1))
+        .map(|index| {
+            let location = &building.locations[index];
+            format!(
+                "  - id: \"{}\"\n    name: \"{}\"\n    recursive: true\n",
+                location.id, location.name
+            )
+        })
+        .collect();
+    let none = if locations.is_empty() { " []" } else { "" };
+    format!("sensors:\n{entries}{both}locations:{none}\n{locations}")
+}
+
+/// Lists one sensor, usually with its location, which the sensor route does not return.
+fn entry(building: &Building, sensor: &Sensor, n: usize, count: usize) -> String {
+    let id = &sensor.id;
+    if n + 2 >= count {
+        return format!("  - \"{id}\"\n");
+    }
+    let name = match n {
+        1 => "    name: Front desk\n    labels: {asset: \"A-1001\"}\n",
+        _ => "",
+    };
+    let path = building.path(sensor).unwrap_or_default();
+    format!("  - id: \"{id}\"\n{name}    location: \"{path}\"\n")
 }
 
 #[cfg(test)]
@@ -127,8 +97,8 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use serde_json::{Value, json};
 
-    use super::super::{Options, Simulator};
     use super::*;
+    use crate::{Options, Simulator};
 
     fn listed(sensors: usize, listing: Listing) -> (Value, Vec<String>) {
         let options = Options {
