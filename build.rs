@@ -1,4 +1,4 @@
-//! Tells the binary which revision and which compiler made it, for `lightfi_exporter_build_info`.
+//! Sets the revision and the compiler version that `--version` and `lightfi_exporter_build_info` show.
 
 use std::{env, process::Command};
 

@@ -1,8 +1,8 @@
-//! What time it is. For those at the edges, who hand it on: what decides takes `now` as a value.
+//! The wall clock. Only the edges of the program read it; decisions take `now` as a value.
 
 use std::time::SystemTime;
 
-/// Seconds since 1970. A clock before that says 0: each reading then is one of the future, which is told.
+/// Returns the seconds since 1970, and 0 before: then each reading counts as one of the future, which is reported.
 pub fn unix_now() -> f64 {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)

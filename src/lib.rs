@@ -6,7 +6,7 @@
 //! `config → http → oauth → api → snapshot (+ catalog) → collector → exposition → publisher → web → cli → main`
 //!
 //! Data flows along that line only, and so do imports: a module may use what stands before it. `catalog`, `clock`,
-//! `stats`, [`aside`] and [`config::Secret`] are leaves that anyone may use, as tests may `heard`. A test
+//! `stats`, [`blocking`] and [`config::Secret`] are leaves that anyone may use, as tests may `test_logs`. A test
 //! (`tests/it/architecture.rs`) holds this line.
 //!
 //! Absences that hold:
@@ -19,7 +19,11 @@
 //! scrape is answered in `web/metrics.rs`.
 
 pub mod api;
-pub mod aside;
+/// The former name of [`blocking`], until every module uses the new one.
+pub mod aside {
+    pub use crate::blocking::run as aside;
+}
+pub mod blocking;
 pub mod catalog;
 pub mod cli;
 pub mod clock;
@@ -27,7 +31,9 @@ pub mod collector;
 pub mod config;
 pub mod exposition;
 #[cfg(test)]
-mod heard;
+mod heard {
+    pub(crate) use crate::test_logs::CapturedLogs as Log;
+}
 pub mod http;
 pub mod oauth;
 pub mod publisher;
@@ -35,4 +41,6 @@ pub mod shutdown;
 pub mod snapshot;
 pub mod stats;
 pub mod telemetry;
+#[cfg(test)]
+mod test_logs;
 pub mod web;

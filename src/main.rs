@@ -1,4 +1,4 @@
-//! The `lightfi-exporter` binary: reads the arguments, runs the command, tells of its failure.
+//! The `lightfi-exporter` binary: reads the arguments, runs the command, and reports its failure.
 
 use std::{
     env,
@@ -8,31 +8,25 @@ use std::{
 
 use lightfi_exporter::cli::Cli;
 use listenfd::ListenFd;
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 
-/// By how much the others are nicer than the thread that serves, where there is not a CPU for each.
-const NICER: i32 = 10;
+/// The `nice` increment of the blocking threads, so that the runtime thread wins on a single CPU.
+const WORKER_NICENESS: i32 = 10;
 
 fn main() -> ExitCode {
     let cli = match Cli::parse(env::args_os()) {
         Ok(cli) => cli,
         Err(error) => {
-            // Nobody is left to tell when standard output is closed.
+            // If the output is closed, the message cannot be shown.
             let _ = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    // Before there are threads: it takes its words out of the environment.
+    // Must run before any thread is spawned: it removes `LISTEN_*` from the environment.
     let sockets = ListenFd::from_env();
-    let text = |text: std::ffi::OsString| text.into_string().ok();
-    let environment = env::vars_os().filter_map(|(key, value)| Some((text(key)?, text(value)?)));
-    // One thread serves and asks: sending is the kernel's work, and rendering, packing and long decoding are done by others.
-    // A second one would serve no faster, and keep a heap of its own.
-    let mut builder = Builder::new_current_thread();
-    let runtime = builder.enable_all().on_thread_start(give_way).build();
-    let result = runtime.map_err(Into::into).and_then(|runtime| {
-        let result = runtime.block_on(cli.run(environment.collect(), sockets));
-        // A name look-up that hangs must not hold up the exit.
+    let result = runtime().map_err(Into::into).and_then(|runtime| {
+        let result = runtime.block_on(cli.run(environment(), sockets));
+        // A hanging name resolution must not delay the exit.
         runtime.shutdown_background();
         result
     });
@@ -45,9 +39,23 @@ fn main() -> ExitCode {
     }
 }
 
-/// Lets the thread that serves go before the one that begins here: on a single CPU a scrape would otherwise wait while
-/// the next snapshot is made. What else those threads do, passwords and files, waits with that.
-fn give_way() {
-    // On Linux this is of the calling thread. Where it is not allowed, scrapes wait for some milliseconds more.
-    let _ = rustix::process::nice(NICER);
+/// One thread serves and collects: the kernel does the sending, and rendering, compression and long decoding run on
+/// blocking threads. A second runtime thread would not serve faster, and would have a heap of its own.
+fn runtime() -> io::Result<Runtime> {
+    Builder::new_current_thread()
+        .enable_all()
+        .on_thread_start(lower_thread_priority)
+        .build()
+}
+
+/// Returns the variables whose names and values are valid UTF-8.
+fn environment() -> Vec<(String, String)> {
+    env::vars_os()
+        .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+fn lower_thread_priority() {
+    // On Linux this affects only the calling thread. If it is not permitted, scrapes wait some milliseconds longer.
+    let _ = rustix::process::nice(WORKER_NICENESS);
 }

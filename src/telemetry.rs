@@ -1,7 +1,7 @@
-//! The log: on standard error, in logfmt or JSON, one line an event.
+//! The log on standard error, in logfmt or JSON, one line per event. Installed by `cli`.
 //!
-//! Only events of this workspace's crates follow `log.level`. Other libraries log warnings and errors only: below that
-//! they log what goes over the wire, and that holds secrets.
+//! Only the crates of this workspace follow `log.level`. Other libraries log warnings and errors only: at lower levels
+//! they log requests and responses, which contain secrets.
 
 use std::io;
 
@@ -19,12 +19,12 @@ use tracing_subscriber::{
 
 use crate::config::{Log, LogFormat};
 
-/// Changes what is logged while the process runs.
+/// The installed log, whose level can change while the process runs.
 #[derive(Clone)]
 pub struct Telemetry(reload::Handle<Targets, Registry>);
 
 impl Telemetry {
-    /// Installs the log for the whole process; once.
+    /// Installs the log for the whole process. Must be called once.
     pub fn install(level: Level, format: LogFormat) -> Self {
         let (filter, handle) = reload::Layer::new(targets(level));
         tracing_subscriber::registry()
@@ -34,7 +34,7 @@ impl Telemetry {
         Self(handle)
     }
 
-    /// The log of a command whose results are what a person reads: only what is wrong, unless more is asked for.
+    /// Installs the log of a command whose output a person reads: warnings and errors, unless another level is configured.
     pub fn install_quietly(log: &Log) -> Self {
         let level = if log.level == Level::INFO {
             Level::WARN
@@ -44,9 +44,9 @@ impl Telemetry {
         Self::install(level, log.format)
     }
 
-    /// From now on events of this level and above are written.
+    /// Sets the minimum level.
     pub fn set_level(&self, level: Level) {
-        // Fails only once the subscriber is gone, and then nothing is written anyway.
+        // Fails only when the subscriber is gone, and then nothing is logged.
         let _ = self.0.reload(targets(level));
     }
 }

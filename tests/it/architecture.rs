@@ -1,11 +1,15 @@
-//! Imports point one way: along the line that `src/lib.rs` draws.
+//! Imports point one way: between the modules of the exporter along the line that `src/lib.rs` draws, and between the
+//! files of one module without circles. The compiler checks what the crates of the workspace may use.
 
-use std::{fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
 
-/// In the order of the data's way. A module may use those before it, and the leaves.
-const LINE: [&str; 10] = [
+/// The modules in the order of the flow of data. A module may use those before it, and the leaves.
+const FLOW: [&str; 9] = [
     "config",
-    "http",
     "oauth",
     "api",
     "snapshot",
@@ -15,95 +19,176 @@ const LINE: [&str; 10] = [
     "web",
     "cli",
 ];
-const LEAVES: [&str; 5] = ["aside", "catalog", "clock", "heard", "stats"];
-/// Started by `cli` alone, and using none of them.
+/// Any module may use these, and they use no module but each other.
+const LEAVES: [&str; 8] = [
+    "aside",
+    "blocking",
+    "catalog",
+    "clock",
+    "heard",
+    "http",
+    "stats",
+    "test_logs",
+];
+/// Only `cli` may use these.
 const EDGES: [&str; 2] = ["telemetry", "shutdown"];
 
-fn sources(directory: &Path, found: &mut Vec<(String, String)>) {
-    for entry in fs::read_dir(directory).expect("src can be read") {
-        let path = entry.expect("src can be read").path();
-        if path.is_dir() {
-            sources(&path, found);
-        } else {
-            let text = fs::read_to_string(&path).expect("sources are text");
-            found.push((path.display().to_string(), text));
-        }
-    }
-}
-
-/// The first words after `crate::`, braces taken apart.
-fn imports(text: &str) -> Vec<String> {
-    let mut modules = Vec::new();
-    for (at, _) in text.match_indices("crate::") {
-        let rest = &text[at + "crate::".len()..];
-        if let Some(list) = rest.strip_prefix('{') {
-            let mut depth = 0;
-            let mut word = String::new();
-            for c in list.chars() {
-                match c {
-                    '{' => depth += 1,
-                    '}' if depth == 0 => break,
-                    '}' => depth -= 1,
-                    ',' if depth == 0 => modules.push(std::mem::take(&mut word)),
-                    c if depth == 0 => word.push(c),
-                    _ => {}
-                }
-            }
-            modules.push(word);
-        } else {
-            modules.push(rest.to_owned());
-        }
-    }
-    let first = |text: String| {
-        text.trim()
-            .split(|c: char| !c.is_alphanumeric() && c != '_')
-            .next()
-            .map(str::to_owned)
-    };
-    modules
-        .into_iter()
-        .filter_map(first)
-        .filter(|module| !module.is_empty())
-        .collect()
-}
+/// Modules whose files still import each other in a circle.
+const WITH_CIRCLES: [&str; 1] = ["src/collector"];
 
 #[test]
-fn imports_point_along_the_line() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut found = Vec::new();
-    sources(&root, &mut found);
-    let place = |module: &str| LINE.iter().position(|known| *known == module);
-    let mut checked = 0;
-    for (path, text) in found {
-        let inside = Path::new(&path)
-            .strip_prefix(&root)
-            .expect("it is in src")
-            .to_owned();
-        let module = inside
-            .components()
-            .next()
-            .expect("a path has parts")
-            .as_os_str()
-            .to_string_lossy()
-            .into_owned();
-        let module = module.trim_end_matches(".rs");
-        for import in imports(&text).iter().filter(|import| *import != module) {
-            let allowed = match (place(module), place(import)) {
-                _ if LEAVES.contains(&import.as_str()) => !LEAVES.contains(&module),
-                (Some(mine), Some(theirs)) => theirs < mine,
+fn modules_import_only_what_comes_before_them() {
+    let source = root().join("src");
+    let position = |module: &str| FLOW.iter().position(|known| *known == module);
+    let mut imports = 0;
+    for path in rust_files(&source) {
+        let inside = path.strip_prefix(&source).expect("it is in src");
+        let first = inside.iter().next().expect("a path has parts");
+        let module = first.to_string_lossy().trim_end_matches(".rs").to_owned();
+        for import in names_after("crate::", &read(&path)) {
+            let allowed = match (position(&module), position(&import)) {
+                _ if import == module => continue,
+                _ if LEAVES.contains(&import.as_str()) => true,
+                (Some(this), Some(other)) => other < this,
                 (Some(_), None) => module == "cli" && EDGES.contains(&import.as_str()),
-                // `telemetry` is told in the configuration's words.
-                (None, _) => module == "telemetry" && import == "config",
+                // `telemetry` and `http` take their section of the configuration.
+                (None, _) => ["telemetry", "http"].contains(&&*module) && import == "config",
             };
             assert!(
                 allowed,
-                "{path} imports crate::{import}, which does not stand before {module}"
+                "{} must not import crate::{import}",
+                inside.display()
             );
-            checked += 1;
+            imports += 1;
         }
     }
     assert!(
-        checked > 20,
-        "only {checked} imports were seen: this test no longer reads them"
+        imports > 20,
+        "only {imports} imports found: this test no longer understands them"
     );
+}
+
+#[test]
+fn files_of_one_module_import_each_other_without_circles() {
+    let mut circles = Vec::new();
+    let mut imports = 0;
+    for directory in module_directories() {
+        let name = directory.strip_prefix(root()).expect("it is in the root");
+        let name = name.to_string_lossy().into_owned();
+        if WITH_CIRCLES.contains(&&*name) {
+            continue;
+        }
+        let files = imports_between_files(&directory);
+        imports += files.values().map(BTreeSet::len).sum::<usize>();
+        if let Some(circle) = circle(files) {
+            circles.push(format!("{name}: {}", circle.join(", ")));
+        }
+    }
+    assert!(circles.is_empty(), "{circles:#?}");
+    assert!(
+        imports > 20,
+        "only {imports} imports found: this test no longer understands them"
+    );
+}
+
+/// Returns, by file of a directory, the other files of the directory that it imports. `mod.rs` and `lib.rs`, which
+/// declare and re-export the others, and tests are left out.
+fn imports_between_files(directory: &Path) -> BTreeMap<String, BTreeSet<String>> {
+    let entries = fs::read_dir(directory).expect("a directory can be read");
+    let files: BTreeMap<String, String> = entries
+        .map(|entry| entry.expect("a directory can be read").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+        .map(|path| {
+            let name = path.file_stem().expect("a file has a name");
+            let text = read(&path);
+            let code = text.split("#[cfg(test)]\nmod tests").next();
+            (
+                name.to_string_lossy().into_owned(),
+                code.unwrap_or_default().to_owned(),
+            )
+        })
+        .filter(|(name, _)| !["mod", "lib", "main", "tests"].contains(&&**name))
+        .collect();
+    let is_crate = directory.ends_with("src");
+    let imports = |(name, text): (&String, &String)| {
+        let mut imports = names_after("super::", text);
+        if is_crate {
+            imports.extend(names_after("crate::", text));
+        }
+        imports.retain(|import| import != name && files.contains_key(import));
+        (name.clone(), imports)
+    };
+    files.iter().map(imports).collect()
+}
+
+/// Removes files that import nothing that is left, until none can be removed. Returns the rest.
+fn circle(mut files: BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
+    loop {
+        let names: BTreeSet<String> = files.keys().cloned().collect();
+        files.retain(|_, imports| !imports.is_disjoint(&names));
+        if files.len() == names.len() {
+            return (!files.is_empty()).then(|| files.into_keys().collect());
+        }
+    }
+}
+
+/// Returns the first names of the paths that start with `prefix`, such as `a` and `b` of `crate::{a::B, b}`.
+fn names_after(prefix: &str, text: &str) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for (at, _) in text.match_indices(prefix) {
+        let rest = &text[at + prefix.len()..];
+        let mut paths = vec![String::new()];
+        let mut depth = 0;
+        for c in rest.chars() {
+            match c {
+                '{' => depth += 1,
+                '}' => depth -= 1,
+                ',' if depth == 1 => paths.push(String::new()),
+                // The first names are outside of inner braces.
+                c if depth <= 1 => paths.last_mut().expect("there is one").push(c),
+                _ => {}
+            }
+            if depth == 0 && (c == '}' || !(c.is_alphanumeric() || c == '_')) {
+                break;
+            }
+        }
+        let is_word = |c: char| c.is_alphanumeric() || c == '_';
+        let first = |path: String| path.trim().chars().take_while(|c| is_word(*c)).collect();
+        names.extend(paths.into_iter().map(first));
+    }
+    names.remove("");
+    names
+}
+
+fn module_directories() -> BTreeSet<PathBuf> {
+    let files = [root().join("src"), root().join("crates")]
+        .iter()
+        .flat_map(|directory| rust_files(directory))
+        .collect::<Vec<_>>();
+    let parents = files.iter().filter_map(|path| path.parent());
+    let exporter = root().join("src");
+    parents
+        .filter(|parent| *parent != exporter)
+        .map(Path::to_owned)
+        .collect()
+}
+
+fn rust_files(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).expect("a directory can be read");
+    let paths = entries.map(|entry| entry.expect("a directory can be read").path());
+    paths
+        .flat_map(|path| match path.is_dir() {
+            true => rust_files(&path),
+            false => vec![path],
+        })
+        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+        .collect()
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).expect("sources are text")
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
 }

@@ -1,4 +1,4 @@
-//! The simulated LightFi cloud, served in the test's own process.
+//! The simulated LightFi cloud, served by the test process: the fixture of most integration tests.
 
 use std::path::Path;
 
@@ -13,12 +13,21 @@ pub struct Cloud {
 }
 
 impl Cloud {
+    /// Starts a cloud with default options.
+    pub async fn with_sensors(sensors: usize) -> Self {
+        Self::start(Options {
+            sensors,
+            ..Options::default()
+        })
+        .await
+    }
+
     pub async fn start(options: Options) -> Self {
         Self::start_on(options, "127.0.0.1:0").await
     }
 
     pub async fn start_on(options: Options, address: &str) -> Self {
-        let simulator = Simulator::new(options).expect("the options make a building");
+        let simulator = Simulator::new(options).expect("the options are valid");
         let listener = TcpListener::bind(address)
             .await
             .expect("loopback can be bound");
@@ -41,8 +50,7 @@ impl Cloud {
         }
     }
 
-    /// A configuration for this cloud whose section `oauth` has `oauth` in place of its refresh token, and `more` YAML at
-    /// its end.
+    /// Returns a configuration with the lines `oauth` instead of the refresh token, and `more` YAML at the end.
     pub fn config_without_token(&self, oauth: &str, more: &str) -> String {
         let yaml = self.config(more);
         let token = yaml
@@ -52,17 +60,18 @@ impl Cloud {
         yaml.replacen(&format!("{token}\n"), oauth, 1)
     }
 
-    /// A configuration for this cloud that keeps rotated refresh tokens in `store`.
+    /// Returns a configuration with this token store, and `more` YAML at the end.
     pub fn config_with_store(&self, store: &Path, more: &str) -> String {
         let store = format!("oauth:\n  token_store: \"{}\"\n", store.display());
         self.config(more).replacen("oauth:\n", &store, 1)
     }
 
-    /// A configuration for this cloud, with `more` YAML after it.
+    /// Returns a configuration for this cloud, with `more` YAML at the end.
     pub fn config(&self, more: &str) -> String {
         format!("{}{more}", self.simulator.config_yaml(&self.url))
     }
 
+    /// Switches a fault on or off.
     pub fn fault(&self, name: &str, on: bool) {
         let fault: Fault = name.parse().expect("a known fault");
         self.simulator.set_fault(&fault, on);

@@ -1,4 +1,4 @@
-//! The real binary, run as a user runs it.
+//! Runs the real binary: the fixture of most integration tests.
 
 use std::{
     collections::BTreeMap,
@@ -14,8 +14,8 @@ use std::{
 
 use tempfile::TempDir;
 
-/// A debug binary on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Long enough for a debug binary on a busy machine.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 pub fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lightfi-exporter"));
@@ -23,13 +23,13 @@ pub fn command() -> Command {
     command
 }
 
-/// All that a child gets of our environment: where it counts its coverage, if ours is counted.
+/// Returns the only variable that a child inherits: where to write coverage, if it is measured.
 pub fn coverage() -> Option<(&'static str, OsString)> {
     let key = "LLVM_PROFILE_FILE";
     Some((key, env::var_os(key)?))
 }
 
-/// Runs the binary to its end.
+/// Runs the binary until it exits.
 pub fn run(arguments: &[&str]) -> Output {
     command()
         .args(arguments)
@@ -42,11 +42,11 @@ pub struct Exporter {
     /// `http://127.0.0.1:PORT`
     pub url: String,
     output: Arc<Mutex<Vec<String>>>,
-    /// Holds the configuration for as long as it runs.
+    /// Contains the configuration file.
     directory: TempDir,
 }
 
-/// One scrape, by series.
+/// The samples of one scrape, by series.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scrape {
     pub body: String,
@@ -54,7 +54,7 @@ pub struct Scrape {
 }
 
 impl Exporter {
-    /// Serves under this configuration on a free port.
+    /// Starts the exporter with this configuration on a free port, and waits until it listens.
     pub fn serve(config: &str) -> Self {
         Self::serve_with(config, &[])
     }
@@ -109,7 +109,7 @@ impl Exporter {
         while exporter.url.is_empty() {
             let output = exporter.output();
             let line = output.lines().find(|line| line.contains("listening"));
-            // logfmt or JSON: the address follows its key.
+            // In logfmt and JSON the address follows its key.
             let listening = line
                 .and_then(|line| line.split("address").nth(1))
                 .map(|rest| {
@@ -126,8 +126,8 @@ impl Exporter {
                 .try_wait()
                 .expect("a child can be waited for");
             assert!(
-                ended.is_none() && start.elapsed() < PATIENCE,
-                "it does not listen:\n{}",
+                ended.is_none() && start.elapsed() < TIMEOUT,
+                "the exporter does not listen:\n{}",
                 exporter.output()
             );
             thread::sleep(Duration::from_millis(5));
@@ -135,7 +135,7 @@ impl Exporter {
         exporter
     }
 
-    /// A file beside its configuration, which is `lightfi-exporter.yaml`.
+    /// Returns the path of a file in the directory of the configuration, `lightfi-exporter.yaml`.
     pub fn file(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
@@ -144,7 +144,7 @@ impl Exporter {
         self.child.id()
     }
 
-    /// All it wrote so far, on both streams.
+    /// Returns all output so far, of both streams.
     pub fn output(&self) -> String {
         self.output
             .lock()
@@ -152,12 +152,12 @@ impl Exporter {
             .join("\n")
     }
 
-    /// All it wrote, once these words are in it.
+    /// Waits until the output contains these words, and returns the output.
     pub async fn says(&self, words: &str) -> String {
         self.says_times(words, 1).await
     }
 
-    /// All it wrote, once these words are in it so often: a line may come after the metric that tells of the same event.
+    /// Waits until the output contains these words so many times. A line may come after the metric of the same event.
     pub async fn says_times(&self, words: &str, times: usize) -> String {
         let start = Instant::now();
         loop {
@@ -166,23 +166,26 @@ impl Exporter {
                 return output;
             }
             assert!(
-                start.elapsed() < PATIENCE,
-                "{words:?} is not there {times} times:\n{output}"
+                start.elapsed() < TIMEOUT,
+                "{words:?} does not occur {times} times in:\n{output}"
             );
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
+    /// Returns the address that it listens on.
+    pub fn address(&self) -> &str {
+        self.url.trim_start_matches("http://")
+    }
+
+    /// Returns a request for a path.
+    pub fn request(&self, path: &str) -> reqwest::RequestBuilder {
+        let client = crate::tools::client().no_proxy().build();
+        client.expect("a client").get(format!("{}{path}", self.url))
+    }
+
     pub async fn get(&self, path: &str) -> reqwest::Response {
-        let url = format!("{}{path}", self.url);
-        crate::tools::client()
-            .no_proxy()
-            .build()
-            .expect("a client")
-            .get(url)
-            .send()
-            .await
-            .expect("it answers")
+        self.request(path).send().await.expect("it answers")
     }
 
     pub async fn scrape(&self) -> Scrape {
@@ -191,7 +194,7 @@ impl Exporter {
         Scrape::parse(response.text().await.expect("a whole body"))
     }
 
-    /// Scrapes until `wanted` holds; its words are what is missed otherwise.
+    /// Scrapes until a condition holds, which `words` describe.
     pub async fn scrape_until(&self, words: &str, wanted: impl Fn(&Scrape) -> bool) -> Scrape {
         let start = Instant::now();
         loop {
@@ -200,8 +203,8 @@ impl Exporter {
                 return scrape;
             }
             assert!(
-                start.elapsed() < PATIENCE,
-                "{words}: not so in\n{}\n{}",
+                start.elapsed() < TIMEOUT,
+                "timed out waiting for {words:?}:\n{}\n{}",
                 scrape.body,
                 self.output()
             );
@@ -216,10 +219,10 @@ impl Exporter {
         assert!(status.expect("kill runs").success());
     }
 
-    /// Waits for its end; the exit code.
-    pub fn wait(&mut self, patience: Duration) -> Option<i32> {
+    /// Waits until the process exits, and returns its exit code.
+    pub fn wait(&mut self, timeout: Duration) -> Option<i32> {
         let start = Instant::now();
-        while start.elapsed() < patience {
+        while start.elapsed() < timeout {
             if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
                 return status.code();
             }
@@ -255,12 +258,12 @@ impl Scrape {
         Self { body, samples }
     }
 
-    /// The value of one series, as it is written.
+    /// Returns the value of a series, named as in the text format.
     pub fn value(&self, series: &str) -> Option<f64> {
         self.samples.get(series).copied()
     }
 
-    /// Series of one metric.
+    /// Returns the series of a metric.
     pub fn series_of(&self, metric: &str) -> BTreeMap<&str, f64> {
         let of = |series: &str| {
             series
@@ -278,7 +281,7 @@ impl Scrape {
         self.series_of(metric).values().sum()
     }
 
-    /// Names of the families, from the TYPE lines.
+    /// Returns the names of the families in the TYPE lines.
     pub fn families(&self) -> Vec<&str> {
         self.body
             .lines()

@@ -1,6 +1,9 @@
-//! From start to stop: exit codes, health, first moments, signals, connections.
+//! Start and stop: exit codes, health, the first scrape, signals, connections.
 
-use std::{net::TcpListener, time::Duration};
+use std::{
+    net::{SocketAddr, TcpListener},
+    time::{Duration, Instant},
+};
 
 use lightfi_simulator::Options;
 use tokio::{
@@ -10,11 +13,18 @@ use tokio::{
 
 use crate::{
     cloud::Cloud,
-    exporter::{Exporter, command, run},
+    exporter::{Exporter, Scrape, command, run},
 };
 
+/// Returns a listener on a free port, and its address.
+fn listener() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    (listener, address)
+}
+
 #[test]
-fn exit_codes_tell_usage_from_failure() {
+fn exit_codes_distinguish_wrong_usage_from_failure() {
     let code = |arguments: &[&str]| run(arguments).status.code();
     assert_eq!(code(&["--version"]), Some(0));
     assert_eq!(code(&["--help"]), Some(0));
@@ -28,12 +38,8 @@ fn exit_codes_tell_usage_from_failure() {
 
 #[test]
 fn a_port_in_use_is_a_failure_that_names_the_address() {
-    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = taken
-        .local_addr()
-        .expect("a bound listener has an address")
-        .to_string();
-    let output = run(&["demo", "--web.listen-address", &address]);
+    let (_taken, address) = listener();
+    let output = run(&["demo", &format!("--web.listen-address={address}")]);
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(
@@ -47,35 +53,20 @@ fn a_bad_configuration_is_found_before_a_port_is_bound() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let file = directory.path().join("bad.yaml");
     std::fs::write(&file, "colect: {}\n").expect("written");
-    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = taken
-        .local_addr()
-        .expect("a bound listener has an address")
-        .to_string();
+    let (_taken, address) = listener();
     let file = file.to_str().expect("a plain path");
+    let address = address.to_string();
     let output = run(&["--config.file", file, "--web.listen-address", &address]);
-    assert_eq!(
-        output.status.code(),
-        Some(2),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
     assert!(output.stdout.is_empty());
 }
 
 #[tokio::test]
-async fn with_a_dead_api_it_serves_its_own_metrics_and_recovers_by_itself() {
-    let port = TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .expect("a free port")
-        .port();
-    let options = || Options {
-        sensors: 10,
-        ..Options::default()
-    };
-    let there = Cloud::start_on(options(), &format!("127.0.0.1:{port}")).await;
-    let config = there.config("collect: {interval: 1s}\n");
-    drop(there);
+async fn the_exporter_serves_while_the_api_is_down_and_recovers() {
+    let address = listener().1.to_string();
+    let cloud = Cloud::start_on(Options::default(), &address).await;
+    let config = cloud.config("collect: {interval: 1s}\n");
+    drop(cloud);
     tokio::time::sleep(Duration::from_millis(100)).await;
 
     let exporter = Exporter::serve(&config);
@@ -99,10 +90,10 @@ async fn with_a_dead_api_it_serves_its_own_metrics_and_recovers_by_itself() {
     assert_eq!(
         exporter.get("/-/ready").await.status(),
         200,
-        "a failed first collection is one that has ended"
+        "the first collection has ended, although it failed"
     );
 
-    let _there = Cloud::start_on(options(), &format!("127.0.0.1:{port}")).await;
+    let _cloud = Cloud::start_on(Options::default(), &address).await;
     let scrape = exporter
         .scrape_until("recovery", |scrape| scrape.value("lightfi_up") == Some(1.0))
         .await;
@@ -110,34 +101,24 @@ async fn with_a_dead_api_it_serves_its_own_metrics_and_recovers_by_itself() {
 }
 
 #[tokio::test]
-async fn in_the_first_moments_it_shows_only_itself() {
-    let cloud = Cloud::start(Options {
-        sensors: 10,
-        ..Options::default()
-    })
-    .await;
+async fn a_scrape_before_the_first_collection_shows_the_own_metrics_by_its_deadline() {
+    let cloud = Cloud::with_sensors(10).await;
     cloud.fault("hang", true);
     let exporter = Exporter::serve(&cloud.config("collect: {interval: 60s}\n"));
     assert_eq!(exporter.get("/-/ready").await.status(), 503);
     assert_eq!(exporter.get("/-/healthy").await.status(), 200);
-    let client = crate::tools::client().no_proxy().build().expect("a client");
-    let request = client
-        .get(format!("{}/metrics", exporter.url))
+    let request = exporter
+        .request("/metrics")
         .header("X-Prometheus-Scrape-Timeout-Seconds", "1");
-    let start = std::time::Instant::now();
-    let body = request
-        .send()
-        .await
-        .expect("it answers")
-        .text()
-        .await
-        .expect("a whole body");
+    let start = Instant::now();
+    let response = request.send().await.expect("it answers");
+    let body = response.text().await.expect("a whole body");
     let took = start.elapsed();
     assert!(
         took > Duration::from_millis(400) && took < Duration::from_millis(950),
         "{took:?}"
     );
-    let scrape = crate::exporter::Scrape::parse(body);
+    let scrape = Scrape::parse(body);
     assert_eq!(scrape.value("lightfi_up"), Some(0.0));
     assert_eq!(
         scrape.value("lightfi_exporter_refresh_token_valid"),
@@ -151,26 +132,20 @@ async fn in_the_first_moments_it_shows_only_itself() {
 }
 
 #[tokio::test]
-async fn sigterm_ends_it_well_and_soon() {
+async fn sigterm_and_sigint_stop_the_exporter_with_exit_code_0() {
     for signal in ["TERM", "INT"] {
         let mut exporter = Exporter::demo(&["--sensors=10"]);
         exporter.scrape().await;
-        // A connection kept alive must not hold it.
-        let _idle = TcpStream::connect(exporter.url.trim_start_matches("http://"))
-            .await
-            .expect("it listens");
+        // An idle connection must not delay it.
+        let _idle = TcpStream::connect(exporter.address()).await;
         exporter.signal(signal);
-        assert_eq!(
-            exporter.wait(Duration::from_secs(5)),
-            Some(0),
-            "{}",
-            exporter.output()
-        );
+        let code = exporter.wait(Duration::from_secs(5));
+        assert_eq!(code, Some(0), "{}", exporter.output());
     }
 }
 
 #[tokio::test]
-async fn a_file_that_hangs_does_not_hold_up_the_end() {
+async fn a_hanging_file_does_not_delay_the_exit() {
     let cloud = Cloud::start(Options {
         sensors: 10,
         token_lifetime: Duration::from_secs(2),
@@ -179,21 +154,14 @@ async fn a_file_that_hangs_does_not_hold_up_the_end() {
     .await;
     let directory = tempfile::tempdir().expect("a temporary directory");
     let file = directory.path().join("refresh-token");
-    let config = cloud.config("");
-    let token = config
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("refresh_token: "))
-        .expect("the configuration has a refresh token");
-    std::fs::write(&file, token.trim_matches('"')).expect("written");
-    let mut exporter = Exporter::serve(&config.replace(
-        &format!("refresh_token: {token}"),
-        &format!("refresh_token_file: {}", file.display()),
-    ));
+    std::fs::write(&file, cloud.simulator.newest_refresh_token()).expect("written");
+    let oauth = format!("  refresh_token_file: {}\n", file.display());
+    let mut exporter = Exporter::serve(&cloud.config_without_token(&oauth, ""));
     exporter
         .scrape_until("a token", |scrape| scrape.value("lightfi_up") == Some(1.0))
         .await;
     std::fs::remove_file(&file).expect("removed");
-    // Whoever reads a pipe without a writer waits for ever, as on a network share that is away.
+    // Reading a pipe without a writer blocks forever, like a file on a network share that is down.
     let made = std::process::Command::new("mkfifo").arg(&file).status();
     assert!(made.expect("mkfifo runs").success());
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -202,23 +170,14 @@ async fn a_file_that_hangs_does_not_hold_up_the_end() {
 }
 
 #[tokio::test]
-async fn a_scrape_in_flight_at_the_end_is_answered() {
-    let cloud = Cloud::start(Options {
-        sensors: 10,
-        ..Options::default()
-    })
-    .await;
+async fn a_scrape_in_flight_at_the_signal_is_answered() {
+    let cloud = Cloud::with_sensors(10).await;
     cloud.fault("slow", true);
     let mut exporter = Exporter::serve(&cloud.config("collect: {interval: 60s, mode: scrape}\n"));
-    let url = format!("{}/metrics", exporter.url);
-    let scrape = tokio::spawn(async move {
-        let client = crate::tools::client().no_proxy().build().expect("a client");
-        client
-            .get(url)
-            .header("X-Prometheus-Scrape-Timeout-Seconds", "3")
-            .send()
-            .await
-    });
+    let request = exporter
+        .request("/metrics")
+        .header("X-Prometheus-Scrape-Timeout-Seconds", "3");
+    let scrape = tokio::spawn(request.send());
     tokio::time::sleep(Duration::from_millis(300)).await;
     exporter.signal("TERM");
     let response = scrape.await.expect("no panic").expect("it is answered");
@@ -227,12 +186,8 @@ async fn a_scrape_in_flight_at_the_end_is_answered() {
 }
 
 #[tokio::test]
-async fn it_listens_where_it_is_told() {
-    let cloud = Cloud::start(Options {
-        sensors: 10,
-        ..Options::default()
-    })
-    .await;
+async fn the_exporter_listens_on_all_addresses_of_the_flags_after_the_command() {
+    let cloud = Cloud::with_sensors(10).await;
     let directory = tempfile::tempdir().expect("a temporary directory");
     let file = directory.path().join("lightfi-exporter.yaml");
     std::fs::write(&file, cloud.config("")).expect("written");
@@ -245,20 +200,15 @@ async fn it_listens_where_it_is_told() {
         "--web.listen-address=localhost:0",
     ]);
     let exporter = Exporter::spawn(command, directory);
-    // Flags after the command win over those before it.
-    assert!(
-        exporter.url.starts_with("http://[::1]:"),
-        "{}",
-        exporter.url
-    );
+    assert!(exporter.address().starts_with("[::1]:"), "{}", exporter.url);
     assert_eq!(exporter.get("/healthz").await.status(), 200);
     exporter.scrape().await;
     assert_eq!(exporter.get("/readyz").await.status(), 200);
 }
 
-/// On a machine with one CPU a scrape would otherwise wait while the next snapshot is made.
+/// On a machine with one CPU a scrape would otherwise wait for the rendering of the next snapshot.
 #[tokio::test]
-async fn the_threads_beside_the_one_that_serves_give_way_to_it() {
+async fn blocking_threads_have_a_lower_priority_than_the_runtime_thread() {
     let exporter = Exporter::demo(&[]);
     exporter.scrape().await;
     let pid = exporter.pid();
@@ -282,7 +232,7 @@ async fn the_threads_beside_the_one_that_serves_give_way_to_it() {
 }
 
 #[tokio::test]
-async fn logs_are_json_where_asked_for() {
+async fn logs_can_be_json() {
     let demo = Exporter::demo(&["--log.format=json", "--sensors=10"]);
     let output = demo.output();
     let lines = output.lines().filter(|line| line.starts_with('{'));
@@ -298,136 +248,93 @@ async fn logs_are_json_where_asked_for() {
 }
 
 #[tokio::test]
-async fn only_get_and_head_are_answered_and_oversized_requests_are_refused() {
+async fn other_methods_unknown_paths_and_oversized_requests_are_refused() {
     let demo = Exporter::demo(&["--sensors=10"]);
-    let client = crate::tools::client()
-        .no_proxy()
-        .no_gzip()
-        .build()
-        .expect("a client");
-    let status = |request: reqwest::RequestBuilder| async {
-        request.send().await.expect("it answers").status()
+    let client = crate::tools::client().no_proxy().no_gzip();
+    let client = client.build().expect("a client");
+    let status = async |request: reqwest::RequestBuilder| {
+        request.send().await.expect("it answers").status().as_u16()
     };
-    assert_eq!(
-        status(client.delete(format!("{}/nothing", demo.url))).await,
-        405
-    );
+    let url = |path: &str| format!("{}{path}", demo.url);
+    assert_eq!(status(client.delete(url("/nothing"))).await, 405);
     for path in ["/metrics", "/", "/-/healthy", "/-/ready"] {
-        let url = format!("{}{path}", demo.url);
-        assert_eq!(status(client.post(&url)).await, 405, "{path}");
-        let head = client.head(&url).send().await.expect("it answers");
+        assert_eq!(status(client.post(url(path))).await, 405, "{path}");
+        let head = client.head(url(path)).send().await.expect("it answers");
         assert_eq!(head.status(), 200, "{path}");
         assert!(head.headers().contains_key("content-length"), "{path}");
         assert!(!head.headers().contains_key("server"), "{path}");
     }
-    assert_eq!(
-        status(client.get(format!("{}/nothing", demo.url))).await,
-        404
-    );
-    let long = "x".repeat(9000);
-    assert_eq!(
-        status(client.get(format!("{}/metrics?{long}", demo.url))).await,
-        414
-    );
-    let huge = "x".repeat(70_000);
-    assert_eq!(
-        status(
-            client
-                .get(format!("{}/metrics", demo.url))
-                .header("X-Huge", huge)
-        )
-        .await,
-        431
-    );
+    assert_eq!(status(client.get(url("/nothing"))).await, 404);
+    let long = format!("/metrics?{}", "x".repeat(9000));
+    assert_eq!(status(client.get(url(&long))).await, 414);
+    let large = client.get(url("/metrics")).header("X", "x".repeat(70_000));
+    assert_eq!(status(large).await, 431);
 }
 
 #[tokio::test]
-async fn a_connection_serves_more_than_one_request() {
+async fn a_connection_can_be_reused() {
     let demo = Exporter::demo(&["--sensors=10"]);
-    let address = demo.url.trim_start_matches("http://").to_owned();
-    let mut stream = TcpStream::connect(&address).await.expect("it listens");
+    let mut stream = TcpStream::connect(demo.address())
+        .await
+        .expect("it listens");
     for _ in 0..2 {
-        stream
-            .write_all(b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n")
-            .await
-            .expect("it takes bytes");
-        let mut answer = [0; 512];
-        let length = stream.read(&mut answer).await.expect("it answers");
-        assert!(answer[..length].starts_with(b"HTTP/1.1 200 OK"));
+        ask_health(&mut stream).await;
     }
 }
 
+async fn ask_health(stream: &mut TcpStream) {
+    let request = b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n";
+    stream.write_all(request).await.expect("it is open");
+    let mut response = [0; 512];
+    let length = stream.read(&mut response).await.expect("it answers");
+    assert!(response[..length].starts_with(b"HTTP/1.1 200 OK"));
+}
+
 #[tokio::test]
-async fn a_crowd_larger_than_the_room_locks_no_scrape_out() {
+async fn idle_connections_above_the_limit_do_not_block_a_scrape() {
     let demo = Exporter::demo(&["--sensors=10"]);
-    let address = demo.url.trim_start_matches("http://").to_owned();
-    // Half of them half-open, and some more than the 512 that have room.
-    let mut crowd = Vec::new();
+    // More than the limit of 512; every other one has sent half a request.
+    let mut connections = Vec::new();
     for number in 0..530 {
-        let mut stream = TcpStream::connect(&address).await.expect("it listens");
+        let mut stream = TcpStream::connect(demo.address())
+            .await
+            .expect("it listens");
         if number % 2 == 0 {
             let _ = stream.write_all(b"GET /metr").await;
         }
-        crowd.push(stream);
+        connections.push(stream);
     }
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     demo.scrape().await;
     assert!(start.elapsed() < Duration::from_secs(2));
-    // The newest of the crowd is served as well.
-    let newest = crowd.last_mut().expect("a crowd");
-    newest
-        .write_all(b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n")
-        .await
-        .expect("it takes bytes");
-    let mut answer = [0; 512];
-    let length = newest.read(&mut answer).await.expect("it answers");
-    assert!(answer[..length].starts_with(b"HTTP/1.1 200 OK"));
+    // The newest connection is still open.
+    ask_health(connections.last_mut().expect("there are some")).await;
 }
 
 #[tokio::test]
-async fn more_scrapes_than_allowed_are_refused_and_probes_are_not() {
-    let cloud = Cloud::start(Options {
-        sensors: 10,
-        ..Options::default()
-    })
-    .await;
+async fn scrapes_above_the_limit_are_refused_but_probes_are_not() {
+    let cloud = Cloud::with_sensors(10).await;
     cloud.fault("slow", true);
     let exporter = Exporter::serve_with(
         &cloud.config("collect: {mode: scrape}\n"),
         &["--web.max-requests=2"],
     );
     let waiting: Vec<_> = (0..2)
-        .map(|_| {
-            let url = format!("{}/metrics", exporter.url);
-            tokio::spawn(async move {
-                crate::tools::client()
-                    .build()
-                    .unwrap()
-                    .get(url)
-                    .send()
-                    .await
-                    .expect("it answers")
-                    .status()
-                    .as_u16()
-            })
-        })
+        .map(|_| tokio::spawn(exporter.request("/metrics").send()))
         .collect();
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(exporter.get("/metrics").await.status(), 503);
     assert_eq!(exporter.get("/-/healthy").await.status(), 200);
     for scrape in waiting {
-        assert_eq!(scrape.await.expect("no panic"), 200);
+        let response = scrape.await.expect("no panic").expect("it answers");
+        assert_eq!(response.status(), 200);
     }
     assert_eq!(exporter.get("/metrics").await.status(), 200);
 }
 
 #[tokio::test]
-async fn readiness_in_scrape_mode_comes_with_listening() {
-    let cloud = Cloud::start(Options {
-        sensors: 10,
-        ..Options::default()
-    })
-    .await;
+async fn in_scrape_mode_the_exporter_is_ready_once_it_listens_and_asks_nothing_before_a_scrape() {
+    let cloud = Cloud::with_sensors(10).await;
     let exporter = Exporter::serve(&cloud.config("collect: {mode: scrape}\n"));
     assert_eq!(exporter.get("/-/ready").await.status(), 200);
     tokio::time::sleep(Duration::from_millis(300)).await;

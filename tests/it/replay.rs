@@ -1,8 +1,8 @@
-//! Recorded readings on their whole way: file, `simulate --replay`, exporter, a real Prometheus. What it stored is the
-//! file, row by row: every row was seen with its time and its value, for as long as it held, and nothing else.
+//! Recorded readings from file to Prometheus, through `simulate --replay` and the exporter. Prometheus must store the file
+//! row by row: every row with its time and value, as long as it was current, and nothing else.
 //!
-//! The file is three sensors of a morning, made up: each at a pace of its own, with values that repeat, rows without a
-//! value, rows that are missing, and a meter that was set to zero.
+//! The file is a made-up morning of three sensors: each has its own interval, some values repeat, some rows have no value,
+//! some are missing, and a meter is reset.
 
 use std::{
     collections::BTreeMap,
@@ -19,21 +19,20 @@ use crate::{
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/morning.csv");
 
-/// Recorded seconds in one: a sensor's rows are a minute apart, and each then holds for 1.5 s.
+/// Rows are a minute apart, so each is current for 1.5 s.
 const SPEED: f64 = 40.0;
 
-/// At the latest so long after a row came, Prometheus shall hold it: several collections and scrapes, but less than the
-/// time for which a row holds.
-const LAG: f64 = 1.4;
+/// The longest time until Prometheus has a row: several collections and scrapes, but less than a row is current.
+const MAX_LAG: f64 = 1.4;
 
-/// Everything but what the exporter says of itself, of its collections and of sensors at large.
-const OF_READINGS: &str = "{__name__=~\"lightfi_.+\",\
+/// The series of readings.
+const READINGS: &str = "{__name__=~\"lightfi_.+\",\
      __name__!~\"lightfi_(up|collect_.+|exporter_.+|sensor_.+|reading_timestamp_.+)\"}";
 
-/// Sensor and variable.
+/// The sensor id and the variable.
 type Key = (String, String);
 
-/// Seconds since the file's first row, and the value; in order of time.
+/// Seconds since the file's first row, and the value; ordered by time.
 type Rows = Vec<(f64, Option<f64>)>;
 
 #[tokio::test]
@@ -42,10 +41,10 @@ async fn prometheus_stores_a_recording_row_by_row() {
         return;
     }
     let file = recording();
-    // Prometheus takes seconds to begin, so it looks for the exporter before there is one.
+    // Prometheus takes seconds to start, so it starts before the exporter.
     let target = format!("127.0.0.1:{}", tools::free_port());
     let prometheus = Scraper::prometheus(&target, "250ms").await;
-    found_nobody(&prometheus).await;
+    scrape_failed(&prometheus).await;
     let cloud = Simulate::replay(FILE, SPEED);
     let config = format!(
         "{}collect: {{interval: 300ms}}\nmetrics: {{reading_timestamps: true}}\n",
@@ -54,9 +53,9 @@ async fn prometheus_stores_a_recording_row_by_row() {
     let exporter = Exporter::serve_with(&config, &[&format!("--web.listen-address={target}")]);
     let last = file.values().flatten().map(|(offset, _)| *offset);
     let length = last.fold(0.0, f64::max) / SPEED;
-    tokio::time::sleep(Duration::from_secs_f64(length + LAG)).await;
+    tokio::time::sleep(Duration::from_secs_f64(length + MAX_LAG)).await;
     drop(exporter);
-    found_nobody(&prometheus).await; // nothing is stored any more while it is asked
+    scrape_failed(&prometheus).await; // Nothing is stored during the queries.
 
     let stored = Recording::stored_by(&prometheus, &file).await;
     let mut rows = 0;
@@ -67,16 +66,16 @@ async fn prometheus_stores_a_recording_row_by_row() {
             .collect();
         let mut once = seen.values().copied().collect::<Vec<_>>();
         once.dedup();
-        assert_eq!(once, with_a_value, "{key:?}: rows of it in the order seen");
+        assert_eq!(once, with_a_value, "{key:?}: the stored rows");
         rows += once.len();
-        stored.holds_each_row_for_its_time(key, of_file, &seen);
+        stored.check_scrapes(key, of_file, &seen);
     }
     assert!(rows > 100, "only {rows} rows were compared");
-    assert_eq!(prometheus.log(), "", "it complains of nothing");
+    assert_eq!(prometheus.log(), "", "Prometheus logs no warning");
 }
 
-/// Waits until its last scrape found no exporter.
-async fn found_nobody(prometheus: &Scraper) {
+/// Waits until the last scrape failed.
+async fn scrape_failed(prometheus: &Scraper) {
     let start = Instant::now();
     while prometheus.value("up").await != Some(0.0) {
         assert!(start.elapsed() < Duration::from_secs(20), "no such scrape");
@@ -84,7 +83,7 @@ async fn found_nobody(prometheus: &Scraper) {
     }
 }
 
-/// The file, read by other means than the simulator's.
+/// Reads the file without the code of the simulator.
 fn recording() -> BTreeMap<Key, Rows> {
     let text = std::fs::read_to_string(FILE).expect("it can be read");
     let mut lines = text.lines();
@@ -96,7 +95,7 @@ fn recording() -> BTreeMap<Key, Rows> {
             .collect::<Vec<_>>()
             .try_into()
             .expect("four fields");
-        // All of one day.
+        // All rows are of one day.
         let clock = time.split(['T', 'Z']).nth(1).expect("a time of day");
         let seconds = clock.split(':').fold(0.0, |sum, part| {
             60.0 * sum + part.parse::<f64>().expect("a number")
@@ -113,13 +112,13 @@ fn recording() -> BTreeMap<Key, Rows> {
     file
 }
 
-/// What Prometheus made of it.
+/// What Prometheus stored.
 struct Recording {
-    /// By moment of the scrape, in milliseconds of Unix time: the reading's own time, and the value.
+    /// Time and value of the readings by the time of the scrape in Unix milliseconds.
     readings: BTreeMap<Key, BTreeMap<i64, (f64, f64)>>,
-    /// Scrapes that were answered, from the first that held readings.
+    /// The times of the successful scrapes, from the first with readings.
     scrapes: Vec<i64>,
-    /// Unix time of the first row.
+    /// The Unix time of the first row.
     start: f64,
 }
 
@@ -141,7 +140,7 @@ impl Recording {
             .fold(f64::INFINITY, f64::min);
 
         let mut of_sensors = BTreeMap::new();
-        for series in prometheus.query(&format!("{OF_READINGS}[5m]")).await {
+        for series in prometheus.query(&format!("{READINGS}[5m]")).await {
             of_sensors.insert(series.labels, series.samples);
         }
         let mut readings = BTreeMap::new();
@@ -173,7 +172,7 @@ impl Recording {
         }
     }
 
-    /// Which row of the file each sample is. A sample that is none, or has another value, is a mistake.
+    /// Returns the row of the file that each sample shows. Every sample must be one, with its value.
     fn rows(&self, key: &Key, file: &Rows) -> BTreeMap<i64, usize> {
         let row = |(moment, (time, value)): (&i64, &(f64, f64))| {
             let offset = (time - self.start) * SPEED;
@@ -186,20 +185,18 @@ impl Recording {
         self.readings[key].iter().map(row).collect()
     }
 
-    /// Every scrape has the row that held just then, or held until a moment ago; and nothing while a row without a
-    /// value held.
-    fn holds_each_row_for_its_time(&self, key: &Key, file: &Rows, seen: &BTreeMap<i64, usize>) {
+    /// Checks that every scrape has the row that is current or was shortly before, and no sample for a row without a value.
+    fn check_scrapes(&self, key: &Key, file: &Rows, seen: &BTreeMap<i64, usize>) {
         let came = |moment: f64| {
             let offset = (moment - self.start) * SPEED;
             file.partition_point(|(of, _)| *of <= offset)
         };
-        // After so many rows.
         let held = |came: usize| came.checked_sub(1).filter(|row| file[*row].1.is_some());
         for moment in &self.scrapes {
             let now = *moment as f64 / 1000.0;
             let seen = seen.get(moment).copied();
             assert!(
-                (came(now - LAG)..=came(now)).any(|came| seen == held(came)),
+                (came(now - MAX_LAG)..=came(now)).any(|came| seen == held(came)),
                 "{key:?} {} s after the start: row {seen:?}",
                 now - self.start
             );
@@ -207,7 +204,7 @@ impl Recording {
     }
 }
 
-/// A recorded sensor has no name and no place.
+/// Returns the labels of a recorded sensor, which has no name and no location.
 fn labels((sensor, var_name): &Key) -> Labels {
     let metric = metric_of(var_name, 0.0).0;
     let mut labels = Labels::from(
@@ -224,10 +221,10 @@ fn labels((sensor, var_name): &Key) -> Labels {
     labels
 }
 
-/// The real `simulate`.
+/// A running `simulate`.
 struct Simulate {
     child: Child,
-    /// What it printed.
+    /// The configuration that it printed.
     config: String,
 }
 
@@ -251,7 +248,7 @@ impl Simulate {
             simulate.config += &line;
             simulate.config.push('\n');
         }
-        panic!("it ends before it is ready: {}", simulate.config);
+        panic!("simulate ended before it was ready: {}", simulate.config);
     }
 }
 
