@@ -37,7 +37,6 @@ mod heard {
 pub mod http;
 pub mod oauth;
 pub mod publisher;
-pub mod shutdown;
 pub mod snapshot;
 pub mod stats;
 pub mod telemetry;

@@ -6,8 +6,8 @@ use std::{
     process::ExitCode,
 };
 
+use exporter_toolkit::ListenFd;
 use lightfi_exporter::cli::Cli;
-use listenfd::ListenFd;
 use tokio::runtime::{Builder, Runtime};
 
 /// The `nice` increment of the blocking threads, so that the runtime thread wins on a single CPU.

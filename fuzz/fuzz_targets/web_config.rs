@@ -3,8 +3,8 @@
 
 use std::path::Path;
 
+use exporter_toolkit::check_text;
 use libfuzzer_sys::fuzz_target;
-use lightfi_exporter::web::toolkit::check_text;
 
 const NAME: &str = "fuzzed.yml";
 

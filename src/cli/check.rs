@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context, anyhow};
 use clap::Args;
+use exporter_toolkit::WebConfig;
 use rustls::RootCertStore;
 use url::Url;
 
@@ -22,7 +23,6 @@ use crate::{
     config::{self, Config, Purpose, duration},
     http::{Proxies, client_builder},
     telemetry::Telemetry,
-    web::toolkit::Toolkit,
 };
 
 /// Without a file, the client id comes from a variable of this prefix. Other variables may be set by Kubernetes.
@@ -93,12 +93,12 @@ fn is_exporter_configured(flags: &config::Flags, environment: &[(String, String)
 
 /// Validates the web configuration file and the files that it names.
 fn check_web_config(file: &Path, report: &mut Report) -> Result<(), Failure> {
-    let (toolkit, warnings) =
-        Toolkit::load(Some(file)).map_err(|errors| Failure::Configuration(errors.into()))?;
-    for warning in warnings {
+    let web_config =
+        WebConfig::load(Some(file)).map_err(|errors| Failure::Configuration(errors.into()))?;
+    for warning in web_config.warnings() {
         report.line(Verdict::Warning, "web configuration", warning)?;
     }
-    let tls = if toolkit.is_tls() { "on" } else { "off" };
+    let tls = if web_config.is_tls() { "on" } else { "off" };
     let valid = format!("{} is valid, TLS is {tls}", file.display());
     report.line(Verdict::Ok, "web configuration", valid)?;
     Ok(())

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Context;
 use clap::Args;
-use listenfd::ListenFd;
+use exporter_toolkit::{ListenFd, Signals};
 use tokio::net::TcpListener;
 
 use super::{
@@ -19,7 +19,6 @@ use crate::{
     config::{self, Credential},
     http::Proxies,
     oauth::store::Store,
-    shutdown::Signals,
     telemetry::Telemetry,
 };
 use lightfi_simulator::{Options, Simulator};

@@ -10,11 +10,8 @@ mod simulate;
 
 use std::{ffi::OsString, fmt, path::PathBuf};
 
-use clap::{
-    Args, Parser, Subcommand,
-    builder::{OsStringValueParser, TypedValueParser as _},
-};
-use listenfd::ListenFd;
+use clap::{Args, Parser, Subcommand};
+use exporter_toolkit::{ListenFd, WebFlags};
 
 use crate::config;
 
@@ -80,21 +77,8 @@ struct Flags {
     /// The configuration (default: lightfi-exporter.yaml)
     #[arg(long = "config.file", value_name = "FILE")]
     config_file: Option<PathBuf>,
-    /// Where to listen, as :PORT or HOST:PORT, IPv6 in brackets; repeatable (default: :10420)
-    #[arg(long = "web.listen-address", value_name = "ADDRESS")]
-    listen_address: Vec<String>,
-    /// Path of the metrics (default: /metrics)
-    #[arg(long = "web.telemetry-path", value_name = "PATH")]
-    telemetry_path: Option<String>,
-    /// Listen on the sockets that systemd hands over, instead of on addresses
-    #[arg(long = "web.systemd-socket")]
-    systemd_socket: bool,
-    /// TLS and users, in the format of the Prometheus exporters
-    #[arg(long = "web.config.file", value_name = "FILE", value_parser = OsStringValueParser::new().map(PathBuf::from))]
-    web_config_file: Option<PathBuf>,
-    /// Scrapes at once, 0 for no limit (default: 40)
-    #[arg(long = "web.max-requests", value_name = "N")]
-    max_requests: Option<usize>,
+    #[command(flatten)]
+    web: WebFlags,
     /// Allow POST /-/reload
     #[arg(long = "web.enable-lifecycle")]
     enable_lifecycle: bool,
@@ -109,17 +93,17 @@ struct Flags {
 impl Flags {
     /// Flags may stand before and after the command; after it wins.
     fn over(self, before: Self) -> config::Flags {
-        let listen_address = if self.listen_address.is_empty() {
-            before.listen_address
-        } else {
-            self.listen_address
+        let (web, web_before) = (self.web, before.web);
+        let addresses = match web.listen_address.is_empty() {
+            true => web_before.listen_address,
+            false => web.listen_address,
         };
         config::Flags {
             config_file: self.config_file.or(before.config_file),
-            listen_address,
-            telemetry_path: self.telemetry_path.or(before.telemetry_path),
-            web_config_file: self.web_config_file.or(before.web_config_file),
-            max_requests: self.max_requests.or(before.max_requests),
+            listen_address: addresses.iter().map(ToString::to_string).collect(),
+            telemetry_path: web.telemetry_path.or(web_before.telemetry_path),
+            web_config_file: web.config_file.or(web_before.config_file),
+            max_requests: web.max_requests.or(web_before.max_requests),
             enable_lifecycle: self.enable_lifecycle || before.enable_lifecycle,
             log_level: self.log_level.or(before.log_level),
             log_format: self.log_format.or(before.log_format),
@@ -176,8 +160,9 @@ impl Cli {
         environment: Vec<(String, String)>,
         sockets: ListenFd,
     ) -> Result<(), Failure> {
-        let before = self.flags.systemd_socket;
-        let inherited = move |flags: &Flags| (before || flags.systemd_socket).then_some(sockets);
+        let before = self.flags.web.systemd_socket;
+        let inherited =
+            move |flags: &Flags| (before || flags.web.systemd_socket).then_some(sockets);
         match self.command {
             None => {
                 let sockets = inherited(&self.flags);

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
-use listenfd::ListenFd;
+use exporter_toolkit::{Limits, ListenAddress, ListenFd, Server, Signals, WebConfig};
 use tokio::{net::TcpListener, signal::unix::Signal, sync::mpsc, task::JoinHandle, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -20,10 +20,9 @@ use crate::{
     http::{Proxies, http_client},
     oauth::TokenSource,
     publisher::Publisher,
-    shutdown::Signals,
     stats::Stats,
     telemetry::Telemetry,
-    web::{self, App, toolkit::Toolkit},
+    web::{self, App},
 };
 
 /// From the signal to the end at most, but for the way out; the contract is 5 s. Scrapes and a token request in flight
@@ -120,14 +119,14 @@ impl Exporter {
         bound: impl FnOnce(&[TcpListener], bool) -> anyhow::Result<()>,
         signals: Signals,
     ) -> Result<(), Failure> {
-        let (toolkit, warnings) = Toolkit::load(self.config.web.config_file.as_deref())
+        let web_config = WebConfig::load(self.config.web.config_file.as_deref())
             .map_err(|errors| Failure::Configuration(errors.into()))?;
-        for warning in warnings {
+        for warning in web_config.warnings() {
             warn!("{warning}");
         }
-        let toolkit = Arc::new(toolkit);
+        let web_config = Arc::new(web_config);
         let listeners = match sockets {
-            Some(sockets) => web::server::inherit(sockets).map_err(|error| {
+            Some(sockets) => exporter_toolkit::systemd_listeners(sockets).map_err(|error| {
                 Failure::Configuration(anyhow!("--web.systemd-socket: {error}"))
             })?,
             None => self.bind().await?,
@@ -145,9 +144,10 @@ impl Exporter {
             collector: handle.clone(),
             tokens: self.tokens.clone(),
             reloads,
-            toolkit: toolkit.clone(),
         };
-        tokio::spawn(toolkit.clone().watch(self.stats.clone(), shutdown.clone()));
+        let stats = self.stats.clone();
+        let on_reload = move |successful| count_web_config_reload(&stats, successful);
+        tokio::spawn(web_config.clone().watch(on_reload, shutdown.clone()));
         let routes = web::Routes::new(app.site(&self.config));
 
         let publish = move |snapshot, catalog| {
@@ -161,20 +161,30 @@ impl Exporter {
             load,
             telemetry,
             app,
+            web_config: web_config.clone(),
             routes: routes.clone(),
             shutdown: shutdown.clone(),
         };
         for listener in &listeners {
-            info!(address = %listener.local_addr()?, version = env!("CARGO_PKG_VERSION"), tls = toolkit.is_tls(), "listening");
+            info!(address = %listener.local_addr()?, version = env!("CARGO_PKG_VERSION"), tls = web_config.is_tls(), "listening");
         }
-        bound(&listeners, toolkit.is_tls())?;
+        bound(&listeners, web_config.is_tls())?;
         let late = async {
             shutdown.cancelled().await;
             sleep(LAST_WORK).await;
         };
         let work = async {
-            let serving = web::server::serve(listeners, routes, toolkit, shutdown.clone());
-            tokio::join!(serving, generations.reload_when_asked(asked, hangup));
+            let server = Server {
+                listeners,
+                service: routes,
+                web_config,
+                open_paths: web::OPEN_PATHS.map(str::to_owned).to_vec(),
+                limits: Limits::default(),
+            };
+            tokio::join!(
+                server.serve(shutdown.clone()),
+                generations.reload_when_asked(asked, hangup)
+            );
             // A rotated refresh token may still be on its way.
             let _ = generations.renewing.task.await;
         };
@@ -189,7 +199,10 @@ impl Exporter {
     async fn bind(&self) -> anyhow::Result<Vec<TcpListener>> {
         let mut listeners = Vec::new();
         for address in &self.config.web.listen_address {
-            let bound = web::server::bind(address)
+            let parsed: ListenAddress = address
+                .parse()
+                .map_err(|error| anyhow!("web.listen_address: {address:?} {error}"))?;
+            let bound = exporter_toolkit::bind(&parsed)
                 .await
                 .with_context(|| format!("cannot listen on {address} (web.listen_address)"))?;
             listeners.extend(bound);
@@ -217,6 +230,14 @@ impl Exporter {
     }
 }
 
+fn count_web_config_reload(stats: &Stats, successful: bool) {
+    let value = if successful { 1.0 } else { 0.0 };
+    stats.web_config_reload_successful.set(value);
+    if successful {
+        stats.web_config_reload_success_timestamp.set(unix_now());
+    }
+}
+
 /// How the configuration is loaded, at the start and again.
 pub(super) type Load = Arc<dyn Fn() -> Result<Loaded, Errors> + Send + Sync>;
 
@@ -227,6 +248,7 @@ struct Generations {
     load: Load,
     telemetry: Telemetry,
     app: App,
+    web_config: Arc<WebConfig>,
     routes: web::Routes,
     shutdown: CancellationToken,
 }
@@ -289,11 +311,14 @@ impl Generations {
         let load = self.load.clone();
         let Loaded { config, warnings } = aside(move || load()).await?;
         // What may fail comes first, and then what changes anything.
-        let (toolkit, file) = (self.app.toolkit.clone(), config.web.config_file.clone());
-        let prepared = aside(move || toolkit.prepare(file.as_deref())).await?;
+        let (web_config, file) = (self.web_config.clone(), config.web.config_file.clone());
+        let prepared = aside(move || web_config.prepare(file.as_deref())).await?;
         let mut next = self.exporter.successor(config).await?;
         let followed = match prepared {
-            Some(prepared) => self.app.toolkit.follow(prepared, &next.stats).await,
+            Some(prepared) => {
+                count_web_config_reload(&next.stats, true);
+                self.web_config.activate(prepared)
+            }
             None => Vec::new(),
         };
         let kept = next.config.keep_what_takes_a_restart(&self.exporter.config);

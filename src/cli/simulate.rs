@@ -8,11 +8,12 @@ use std::{
 
 use anyhow::anyhow;
 use clap::Args;
+use exporter_toolkit::Signals;
 use lightfi_simulator::{Fault, Listing, Options, Replay, Simulator};
 use tokio::net::TcpListener;
 
 use super::Failure;
-use crate::{config::duration, shutdown::Signals};
+use crate::config::duration;
 
 /// The flags of `simulate`.
 #[derive(Debug, Args)]

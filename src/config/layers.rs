@@ -10,9 +10,10 @@ use figment::{
     value::{Dict, Empty, Map, Tag, Value},
 };
 
+use exporter_toolkit::ListenAddress;
+
 use super::{
     Flags,
-    listen::parse_listen_address,
     problem::{Problem, is_key_like},
     yaml::{self, Kind, Node},
 };
@@ -539,7 +540,7 @@ const MOST_EDITS: usize = 3;
 fn list(text: &str) -> Result<Value, String> {
     // `[::1]:10420` begins like a list, and is none.
     let first = text.split(',').next().unwrap_or_default().trim();
-    if first.starts_with('[') && parse_listen_address(first).is_err() {
+    if first.starts_with('[') && first.parse::<ListenAddress>().is_err() {
         return match yaml::parse(text.trim()) {
             Ok(node) if matches!(node.kind, Kind::List(_)) => Ok(value(&node, Tag::Default)),
             Ok(_) => Err("not a list, write a,b or [a, b]".to_owned()),

@@ -8,7 +8,6 @@
 pub mod duration;
 mod effective;
 mod layers;
-mod listen;
 mod naming;
 pub(crate) mod problem;
 mod read;
@@ -26,7 +25,6 @@ use std::{
 };
 
 pub use effective::to_yaml;
-pub use listen::{ListenAddress, parse_listen_address};
 pub use problem::Errors;
 pub use secret::Secret;
 use url::Url;

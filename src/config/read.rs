@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use exporter_toolkit::ListenAddress;
 use figment::value::Value;
 use url::{Host, Url};
 
@@ -19,7 +20,6 @@ use super::{
     Api, ClientAuth, Collect, Config, Credential, Errors, Location, Log, LogFormat, Metrics, Mode,
     Oauth, Purpose, Secret, Sensor, Web, duration,
     layers::{Layers, Step, kind_for_display, unknown_key},
-    listen::parse_listen_address,
     naming,
     problem::{Problem, is_key_like, value_for_display},
 };
@@ -615,7 +615,7 @@ impl Reader<'_> {
         let before = self.problems.len();
         let addresses = self.list(&addresses_at, |reader, at| {
             reader.parsed(at, |text| {
-                parse_listen_address(text).map(|_| text.to_owned())
+                text.parse::<ListenAddress>().map(|_| text.to_owned())
             })
         });
         self.refuse_twice(&addresses_at, &addresses, |address: &String| address);

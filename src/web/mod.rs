@@ -7,19 +7,20 @@
 //! | `/-/reload`, `/config` | [`lifecycle`] |
 //! | `/` | [`status`] |
 //!
-//! Each request first passes the [`toolkit`], then [`Routes`].
-//! [`server`] accepts connections and ends them, [`connections`] says which, [`toolkit`] says who may come in. Nothing here
-//! asks the API: a scrape waits for the collector at most, and reads what the publisher holds.
+//! The crate `exporter-toolkit` accepts connections and checks each request before it calls [`Routes`]. Nothing here asks the API:
+//! a scrape waits for the collector at most, and reads what the publisher holds.
 
-mod connections;
 mod health;
 mod lifecycle;
 mod metrics;
-pub mod server;
 mod status;
-pub mod toolkit;
 
-use std::sync::Arc;
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::Arc,
+    task::{self, Poll},
+};
 
 use arc_swap::ArcSwap;
 use axum::{
@@ -30,15 +31,12 @@ use axum::{
 };
 use hyper::body::Incoming;
 use tokio::sync::{Semaphore, mpsc, oneshot};
-use tower_service::Service as _;
+use tower_service::Service;
 
-use self::toolkit::Toolkit;
 use crate::{collector, config::Config, oauth::TokenSource, publisher::Publisher};
 
-/// A request's URL may be this long: far more than any `?name[]=` list needs.
-const MAX_URL_BYTES: usize = 8 * 1024;
-/// All of a request's headers together.
-const MAX_HEADER_BYTES: usize = 64 * 1024;
+/// The paths of health checks: they need no user, and no rate limit counts them.
+pub const OPEN_PATHS: [&str; 4] = ["/-/healthy", "/healthz", "/-/ready", "/readyz"];
 
 static NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 
@@ -56,8 +54,6 @@ pub struct App {
     pub tokens: Arc<TokenSource>,
     /// To whoever loads the configuration again.
     pub reloads: mpsc::Sender<Reload>,
-    /// Says who may ask.
-    pub toolkit: Arc<Toolkit>,
 }
 
 /// Asks for a reload; what is sent back is the result, with the reason of a failure.
@@ -97,7 +93,6 @@ pub struct Routes(Arc<ArcSwap<Entry>>);
 
 /// Where the requests under one configuration come in.
 struct Entry {
-    site: Context,
     router: Router,
 }
 
@@ -111,14 +106,20 @@ impl Routes {
     pub fn replace(&self, site: Site) {
         self.0.store(Arc::new(Entry::of(site)));
     }
+}
 
-    /// Who may ask comes first, then what is too long, then the routes.
-    async fn answer(&self, request: Request<Incoming>) -> Response {
+impl Service<Request<Incoming>> for Routes {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut task::Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
         let entry = self.0.load_full();
-        let toolkit = &entry.site.app.toolkit;
-        toolkit
-            .guard(request, |request| entry.answer(request))
-            .await
+        Box::pin(async move { Ok(entry.answer(request).await) })
     }
 }
 
@@ -139,39 +140,15 @@ impl Entry {
                 _ => METHOD_NOT_ALLOWED,
             })
             .method_not_allowed_fallback(async || METHOD_NOT_ALLOWED)
-            .with_state(site.clone());
-        Self { site, router }
+            .with_state(site);
+        Self { router }
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response {
-        if let Some(refusal) = oversized(&request) {
-            return refusal;
-        }
         let mut response = self.router.clone().call(request).await.into_response();
         response
             .headers_mut()
             .insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF.clone());
         response
     }
-}
-
-fn oversized<B>(request: &Request<B>) -> Option<Response> {
-    let url = request
-        .uri()
-        .path_and_query()
-        .map_or(0, |path| path.as_str().len());
-    if url > MAX_URL_BYTES {
-        let words = format!("a URL may have {MAX_URL_BYTES} bytes here\n");
-        return Some((StatusCode::URI_TOO_LONG, words).into_response());
-    }
-    let headers: usize = request
-        .headers()
-        .iter()
-        .map(|(name, value)| name.as_str().len() + value.len())
-        .sum();
-    if headers > MAX_HEADER_BYTES {
-        let words = format!("the headers may have {MAX_HEADER_BYTES} bytes here\n");
-        return Some((StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, words).into_response());
-    }
-    None
 }

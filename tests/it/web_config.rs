@@ -4,11 +4,9 @@
 use std::{
     fs,
     os::unix::fs::symlink,
-    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use lightfi_exporter::web::toolkit::Toolkit;
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair, date_time_ymd};
 use rustls::{CipherSuite, NamedGroup};
 use tempfile::TempDir;
@@ -28,55 +26,9 @@ fn hash(password: &str, cost: u32) -> String {
     bcrypt::hash(password, cost).expect("bcrypt takes it")
 }
 
-fn files(prefix: &str) -> Vec<PathBuf> {
-    let mut files: Vec<_> = fs::read_dir("tests/web-config")
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| {
-            let name = path.file_name().unwrap().to_string_lossy();
-            name.starts_with(prefix)
-        })
-        .collect();
-    files.sort();
-    assert!(!files.is_empty(), "no {prefix}* in tests/web-config");
-    files
-}
-
-fn marked(path: &Path, mark: &str) -> Vec<String> {
-    let text = fs::read_to_string(path).unwrap();
-    text.lines()
-        .filter_map(|line| line.strip_prefix(mark))
-        .map(str::to_owned)
-        .collect()
-}
-
-#[test]
-fn each_bad_file_is_refused_with_its_exact_message() {
-    let mut wrong = String::new();
-    for path in files("bad-") {
-        let found = match Toolkit::load(Some(&path)) {
-            Ok(_) => "accepted".to_owned(),
-            Err(errors) => errors.to_string(),
-        };
-        assert!(!found.contains("HUNTER2"), "{found}");
-        if found != marked(&path, "# error: ").join("\n") {
-            wrong.push_str(&format!("{}:\n{found}\n\n", path.display()));
-        }
-    }
-    assert!(wrong.is_empty(), "\n{wrong}");
-}
-
-#[test]
-fn each_good_file_is_accepted_with_its_warnings() {
-    for path in files("good-") {
-        let (_, warnings) = Toolkit::load(Some(&path)).unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!(warnings, marked(&path, "# warning: "), "{}", path.display());
-    }
-}
-
 #[test]
 fn a_bad_file_ends_check_and_serve_with_2_before_a_port_is_bound() {
-    let bad = "tests/web-config/bad-users.yml";
+    let bad = "crates/exporter-toolkit/tests/config-files/bad-users.yml";
     for arguments in [
         ["check", "--web.config.file", bad].as_slice(),
         &[
@@ -85,7 +37,10 @@ fn a_bad_file_ends_check_and_serve_with_2_before_a_port_is_bound() {
             "--web.config.file",
             bad,
         ],
-        &["check", "--web.config.file=tests/web-config/absent.yml"],
+        &[
+            "check",
+            "--web.config.file=crates/exporter-toolkit/tests/config-files/absent.yml",
+        ],
     ] {
         let output = run(arguments);
         let error = String::from_utf8_lossy(&output.stderr);
@@ -101,7 +56,7 @@ fn a_bad_file_ends_check_and_serve_with_2_before_a_port_is_bound() {
     }
     let good = run(&[
         "check",
-        "--web.config.file=tests/web-config/good-headers.yml",
+        "--web.config.file=crates/exporter-toolkit/tests/config-files/good-headers.yml",
     ]);
     assert_eq!(good.status.code(), Some(0));
 }
@@ -303,84 +258,6 @@ async fn a_client_stays_out_when_its_certificate_is_out_of_its_time_or_purpose()
             );
         }
     }
-}
-
-#[test]
-fn files_that_hold_no_certificate_or_key_are_refused_with_what_is_wrong() {
-    let pki = Pki::new();
-    let pem =
-        |kind: &str, body: &str| format!("-----BEGIN {kind}-----\n{body}\n-----END {kind}-----\n");
-    pki.write("no.pem", "nothing\n");
-    pki.write("spoilt.crt", &pem("CERTIFICATE", "%%%%"));
-    pki.write("junk.crt", &pem("CERTIFICATE", "AAAA"));
-    pki.write("junk.key", &pem("PRIVATE KEY", "AAAA"));
-    fs::create_dir(pki.path("directory")).unwrap();
-    let pair = "failed to load X509KeyPair: ";
-    for (cert, key, more, wrong, words) in [
-        (
-            "spoilt.crt",
-            "server.key",
-            "",
-            ("cert", "spoilt.crt"),
-            "not valid PEM",
-        ),
-        (
-            "junk.crt",
-            "server.key",
-            "",
-            ("cert", "junk.crt"),
-            "the first certificate cannot be parsed",
-        ),
-        (
-            "server.crt",
-            "no.pem",
-            "",
-            ("key", "no.pem"),
-            "failed to find any PEM data of a private key without a passphrase",
-        ),
-        (
-            "server.crt",
-            "junk.key",
-            "",
-            ("key", "junk.key"),
-            "this kind of private key is not supported",
-        ),
-        (
-            "server.crt",
-            "server.key",
-            ", client_auth_type: RequireAndVerifyClientCert, client_ca_file: no.pem",
-            ("client_ca", "no.pem"),
-            "no certificate in PEM was found",
-        ),
-    ] {
-        let keys = format!("cert_file: {cert}, key_file: {key}{more}");
-        let file = pki.write("bad.yml", &format!("tls_server_config: {{{keys}}}\n"));
-        let found = match Toolkit::load(Some(&file)) {
-            Ok(_) => "accepted".to_owned(),
-            Err(errors) => errors.to_string(),
-        };
-        let (key, path) = (wrong.0, pki.path(wrong.1));
-        let pair = if key == "client_ca" { "" } else { pair };
-        let expected = format!(
-            "{}: tls_server_config.{key}_file ({}): {pair}{words}",
-            file.display(),
-            path.display()
-        );
-        assert_eq!(found, expected);
-    }
-    let file = pki.write(
-        "bad.yml",
-        "tls_server_config: {cert_file: server.crt, key_file: directory}\n",
-    );
-    let found = Toolkit::load(Some(&file))
-        .err()
-        .map(|errors| errors.to_string());
-    let expected = format!(
-        "{}: tls_server_config.key_file: failed to read {}: is a directory",
-        file.display(),
-        pki.path("directory").display()
-    );
-    assert_eq!(found, Some(expected));
 }
 
 #[tokio::test]
@@ -740,7 +617,7 @@ async fn changes_are_taken_up_and_bad_ones_leave_the_last_good_in_use() {
     tokio::time::sleep(Duration::from_millis(2500)).await;
     let told = exporter
         .output()
-        .matches("the new web configuration is refused")
+        .matches("web configuration reload failed")
         .count();
     assert_eq!(told, 1, "{}", exporter.output());
     assert!(!exporter.output().contains("HUNTER2"));

@@ -1,0 +1,344 @@
+//! Accepts connections, bounds them, checks each request against the web configuration, and shuts down gracefully.
+//!
+//! The order for a request is: rate limit (429), user (401), size (414, 431), service; then the configured headers are added.
+
+use std::{convert::Infallible, future::poll_fn, io, pin::pin, sync::Arc, time::Duration};
+
+use axum::{
+    BoxError,
+    body::{Body, Bytes, HttpBody},
+    http::{Request, Response, StatusCode, header},
+    response::IntoResponse,
+};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto::Builder,
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    time::{sleep, timeout},
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower_service::Service;
+use tracing::{debug, warn};
+
+use crate::{
+    connections::{Connection, Connections, IdleTrackedStream},
+    users::Access,
+    web_config::{TlsFrontend, WebConfig},
+};
+
+/// Enough for two round trips and a signature on a slow network.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The maximum number of concurrent requests on one HTTP/2 connection.
+const MAX_HTTP2_STREAMS: u32 = 100;
+/// How often idle connections are looked for.
+const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// The pause after a failed accept, for example without free file descriptors, so that the loop does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// The type of the first TLS record of a client.
+const HANDSHAKE_RECORD: u8 = 0x16;
+/// The response of Go's server to plain HTTP on a TLS port.
+const PLAIN_HTTP_RESPONSE: &[u8] =
+    b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n\
+    Connection: close\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
+
+/// The limits of a server. The defaults fit an exporter that is scraped by a few Prometheus servers.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Connections at the same time. One more closes the connection that has been idle longest. Default: 512.
+    pub max_connections: usize,
+    /// Bytes of a request's path and query; beyond it the response is 414. Default: 8 KiB.
+    pub max_url_bytes: usize,
+    /// Bytes of a request's headers; beyond it the response is 431. Default: 64 KiB.
+    pub max_header_bytes: usize,
+    /// The time in which a request's head must arrive. It also bounds how long HTTP/1 connections are idle. Default: 30 s.
+    pub head_timeout: Duration,
+    /// A connection on which nothing moves for this time is closed, except while the service works on a request. Prometheus does
+    /// not repeat a scrape whose HTTP/2 connection is closed at that moment, so choose a time between the common scrape
+    /// intervals. Default: 45 s.
+    pub idle_timeout: Duration,
+    /// The time in which requests in flight may end at shutdown. Default: 4 s.
+    pub shutdown_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_connections: 512,
+            max_url_bytes: 8 * 1024,
+            max_header_bytes: 64 * 1024,
+            head_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(45),
+            shutdown_timeout: Duration::from_secs(4),
+        }
+    }
+}
+
+/// A server of an axum router, or of any other service.
+#[derive(Debug)]
+pub struct Server<S> {
+    /// The sockets to accept connections from.
+    pub listeners: Vec<TcpListener>,
+    /// Answers the requests that the web configuration admits.
+    pub service: S,
+    /// TLS, users, headers and the rate limit.
+    pub web_config: Arc<WebConfig>,
+    /// Paths that need no user and do not count for the rate limit, such as those of health checks.
+    pub open_paths: Vec<String>,
+    /// Bounds of connections and requests.
+    pub limits: Limits,
+}
+
+impl<S, B> Server<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    S: Clone + Send + Sync + 'static,
+    S::Future: Send + 'static,
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    /// Serves until `shutdown`. Then no connection is accepted any more, and requests in flight may end.
+    pub async fn serve(self, shutdown: CancellationToken) {
+        let shutdown_timeout = self.limits.shutdown_timeout;
+        let shared = Arc::new(Shared {
+            http1: http_builder(&self.limits).http1_only(),
+            http2: http_builder(&self.limits).http2_only(),
+            connections: Connections::new(self.limits.max_connections),
+            service: self.service,
+            web_config: self.web_config,
+            open_paths: self.open_paths,
+            limits: self.limits,
+            tasks: TaskTracker::new(),
+            shutdown: shutdown.clone(),
+        });
+        for listener in self.listeners {
+            let accepting = shared.clone().accept(listener);
+            let accepting = shutdown.clone().run_until_cancelled_owned(accepting);
+            shared.tasks.spawn(accepting);
+        }
+        let closing = async {
+            loop {
+                sleep(IDLE_CHECK_INTERVAL).await;
+                shared.connections.close_idle(shared.limits.idle_timeout);
+            }
+        };
+        shutdown.run_until_cancelled(closing).await;
+        shared.tasks.close();
+        if timeout(shutdown_timeout, shared.tasks.wait())
+            .await
+            .is_err()
+        {
+            warn!("shutdown timed out; aborting in-flight requests");
+        }
+    }
+}
+
+fn http_builder(limits: &Limits) -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head_timeout)
+        .max_buf_size(limits.max_header_bytes);
+    // Up to twice the limit the response is 431. Beyond it the stream is refused, which some clients repeat.
+    let max_header_list = limits.max_header_bytes.saturating_mul(2);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(u32::try_from(max_header_list).unwrap_or(u32::MAX))
+        .max_concurrent_streams(MAX_HTTP2_STREAMS);
+    builder
+}
+
+/// What all connections share.
+struct Shared<S> {
+    /// Two builders, because one that detects the protocol waits for the first bytes without a timeout.
+    http1: Builder<TokioExecutor>,
+    http2: Builder<TokioExecutor>,
+    connections: Connections,
+    service: S,
+    web_config: Arc<WebConfig>,
+    open_paths: Vec<String>,
+    limits: Limits,
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+}
+
+impl<S, B> Shared<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    S: Clone + Send + Sync + 'static,
+    S::Future: Send + 'static,
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    /// Accepts connections forever.
+    async fn accept(self: Arc<Self>, listener: TcpListener) {
+        loop {
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    warn!(%error, "cannot accept a connection");
+                    sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            // Otherwise the end of a response may wait for the client's acknowledgement.
+            let _ = stream.set_nodelay(true);
+            let connection = self.connections.add();
+            let shared = self.clone();
+            self.tasks.spawn(async move {
+                let close = connection.close.clone();
+                match close
+                    .run_until_cancelled(shared.serve_stream(stream, connection))
+                    .await
+                {
+                    Some(Ok(())) => {}
+                    Some(Err(error)) => debug!(%error, "connection error"),
+                    None => debug!("closing idle connection"),
+                }
+            });
+        }
+    }
+
+    async fn serve_stream(
+        self: Arc<Self>,
+        stream: TcpStream,
+        connection: Arc<Connection>,
+    ) -> Result<(), BoxError> {
+        let tls = self.web_config.active().tls.clone();
+        let stream = IdleTrackedStream {
+            stream,
+            connection: connection.clone(),
+        };
+        let Some(TlsFrontend { config, replaced }) = tls else {
+            let never = CancellationToken::new();
+            return self
+                .serve_http(&self.http1, stream, &connection, &never)
+                .await;
+        };
+        let handshake = timeout(HANDSHAKE_TIMEOUT, handshake(config.into(), stream));
+        let Some(stream) = self.shutdown.run_until_cancelled(handshake).await else {
+            return Ok(());
+        };
+        let stream = Box::new(stream??);
+        let http = match stream.get_ref().1.alpn_protocol() {
+            Some(b"h2") => &self.http2,
+            _ => &self.http1,
+        };
+        self.serve_http(http, stream, &connection, &replaced).await
+    }
+
+    /// Serves the requests of a connection. From shutdown on, or from the moment its TLS configuration is replaced, it takes no
+    /// new request and ends after the last response.
+    async fn serve_http<I: AsyncRead + AsyncWrite + Unpin + 'static>(
+        self: &Arc<Self>,
+        http: &Builder<TokioExecutor>,
+        stream: I,
+        connection: &Arc<Connection>,
+        replaced: &CancellationToken,
+    ) -> Result<(), BoxError> {
+        let service = service_fn(|request| {
+            let in_flight = connection.start_request();
+            let shared = self.clone();
+            async move {
+                let response = shared.respond(request).await;
+                drop(in_flight);
+                Ok::<_, Infallible>(response)
+            }
+        });
+        let mut serving = pin!(http.serve_connection(TokioIo::new(stream), service));
+        tokio::select! {
+            ended = serving.as_mut() => return ended,
+            () = self.shutdown.cancelled() => {}
+            () = replaced.cancelled() => {}
+        }
+        serving.as_mut().graceful_shutdown();
+        serving.await
+    }
+
+    async fn respond(&self, request: Request<Incoming>) -> Response<Body> {
+        let active = self.web_config.active();
+        let path = request.uri().path();
+        let is_open = self.open_paths.iter().any(|open| open == path);
+        if !is_open && !active.admits_request() {
+            return (StatusCode::TOO_MANY_REQUESTS, "Too Many Requests\n").into_response();
+        }
+        let access = match is_open {
+            true => Access::Granted,
+            false => self.web_config.check_user(&active, request.headers()).await,
+        };
+        let mut response = match access {
+            Access::Granted => match refuse_oversized(&request, &self.limits) {
+                Some(refusal) => refusal,
+                None => call(self.service.clone(), request).await,
+            },
+            Access::Denied => {
+                let challenge = [(header::WWW_AUTHENTICATE, "Basic")];
+                (StatusCode::UNAUTHORIZED, challenge, "Unauthorized\n").into_response()
+            }
+            Access::Busy => {
+                (StatusCode::SERVICE_UNAVAILABLE, "too many logins at once\n").into_response()
+            }
+        };
+        // The service's own headers take precedence.
+        for (name, value) in &active.headers {
+            let entry = response.headers_mut().entry(name);
+            entry.or_insert_with(|| value.clone());
+        }
+        response
+    }
+}
+
+async fn call<S, B>(mut service: S, request: Request<Incoming>) -> Response<Body>
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let Ok(()) = poll_fn(|cx| service.poll_ready(cx)).await;
+    let Ok(response) = service.call(request).await;
+    response.map(Body::new)
+}
+
+fn refuse_oversized<B>(request: &Request<B>, limits: &Limits) -> Option<Response<Body>> {
+    let url = request.uri().path_and_query();
+    if url.map_or(0, |url| url.as_str().len()) > limits.max_url_bytes {
+        let message = format!("the URL is longer than {} bytes\n", limits.max_url_bytes);
+        return Some((StatusCode::URI_TOO_LONG, message).into_response());
+    }
+    let headers = request.headers().iter();
+    let size: usize = headers
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum();
+    if size > limits.max_header_bytes {
+        let message = format!(
+            "the headers are longer than {} bytes\n",
+            limits.max_header_bytes
+        );
+        return Some((StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, message).into_response());
+    }
+    None
+}
+
+async fn handshake(
+    acceptor: TlsAcceptor,
+    mut stream: IdleTrackedStream,
+) -> io::Result<TlsStream<IdleTrackedStream>> {
+    let mut first = [0];
+    stream.stream.peek(&mut first).await?;
+    if first[0] == HANDSHAKE_RECORD || !first[0].is_ascii_uppercase() {
+        return acceptor.accept(stream).await;
+    }
+    // Unread bytes would turn the response into a reset.
+    let mut request = [0; 4096];
+    let _ = stream.read(&mut request).await?;
+    stream.write_all(PLAIN_HTTP_RESPONSE).await?;
+    stream.shutdown().await?;
+    let message = "an HTTP request where TLS is expected";
+    Err(io::Error::new(io::ErrorKind::InvalidData, message))
+}

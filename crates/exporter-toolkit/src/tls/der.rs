@@ -1,0 +1,190 @@
+//! Two extensions of a certificate that rustls does not return: the subject alternative names and the extended key usage.
+//!
+//! Everything else is rustls' job. It has verified the certificate's signature before this is called, except for client
+//! authentication types that accept any certificate, so every input must be expected.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+const SEQUENCE: u8 = 0x30;
+const OBJECT_ID: u8 = 0x06;
+const OCTET_STRING: u8 = 0x04;
+/// `[3] EXPLICIT Extensions` of a `TBSCertificate` (RFC 5280, 4.1).
+const EXTENSIONS: u8 = 0xa3;
+
+const SUBJECT_ALTERNATIVE_NAME: &[u8] = &[0x55, 0x1d, 0x11];
+const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x25];
+const ANY_EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x25, 0x00];
+const CLIENT_AUTH: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x02];
+
+/// The names in a `GeneralName` (RFC 5280, 4.2.1.6).
+const RFC822_NAME: u8 = 0x81;
+const DNS_NAME: u8 = 0x82;
+const URI: u8 = 0x86;
+const IP_ADDRESS: u8 = 0x87;
+
+/// One DER value: its tag and its content.
+type Element<'a> = (u8, &'a [u8]);
+
+/// Returns the DNS names, mail addresses, URIs and IP addresses of a certificate, as Go writes them. `None` if the certificate
+/// is malformed.
+pub(super) fn subject_alternative_names(certificate: &[u8]) -> Option<Vec<String>> {
+    let Some(names) = extension(certificate, SUBJECT_ALTERNATIVE_NAME)? else {
+        return Some(Vec::new());
+    };
+    let mut found = Vec::new();
+    for (tag, content) in elements(names)? {
+        match tag {
+            RFC822_NAME | DNS_NAME | URI => found.push(String::from_utf8(content.to_vec()).ok()?),
+            IP_ADDRESS => found.push(ip_address(content)?),
+            _ => {}
+        }
+    }
+    Some(found)
+}
+
+/// Returns whether the extended key usage of a certificate, if it has one, includes client authentication. `None` if the
+/// certificate is malformed.
+pub(super) fn allows_client_auth(certificate: &[u8]) -> Option<bool> {
+    let Some(usages) = extension(certificate, EXTENDED_KEY_USAGE)? else {
+        return Some(true);
+    };
+    let allowed = [CLIENT_AUTH, ANY_EXTENDED_KEY_USAGE];
+    let usages = elements(usages)?;
+    Some(usages.iter().any(|(_, usage)| allowed.contains(usage)))
+}
+
+fn ip_address(bytes: &[u8]) -> Option<String> {
+    if let Ok(bytes) = <[u8; 4]>::try_from(bytes) {
+        return Some(Ipv4Addr::from(bytes).to_string());
+    }
+    let bytes = <[u8; 16]>::try_from(bytes).ok()?;
+    Some(Ipv6Addr::from(bytes).to_canonical().to_string())
+}
+
+/// Returns the content of the sequence in the extension `id`, if the certificate has the extension.
+fn extension<'a>(certificate: &'a [u8], id: &[u8]) -> Option<Option<&'a [u8]>> {
+    let certificate = only(certificate, SEQUENCE)?;
+    let (_, to_be_signed) = *elements(certificate)?.first()?;
+    let fields = elements(to_be_signed)?;
+    let Some((_, extensions)) = fields.iter().find(|(tag, _)| *tag == EXTENSIONS) else {
+        return Some(None);
+    };
+    for (_, extension) in elements(only(extensions, SEQUENCE)?)? {
+        // An optional boolean, `critical`, is between the identifier and the value.
+        let fields = elements(extension)?;
+        if fields.first()? == &(OBJECT_ID, id) {
+            return match *fields.last()? {
+                (OCTET_STRING, value) => only(value, SEQUENCE).map(Some),
+                _ => None,
+            };
+        }
+    }
+    Some(None)
+}
+
+/// Returns the content of the element that `input` consists of.
+fn only(input: &[u8], expected: u8) -> Option<&[u8]> {
+    match elements(input)?.as_slice() {
+        [(tag, content)] if *tag == expected => Some(content),
+        _ => None,
+    }
+}
+
+/// Splits `input` into its elements.
+fn elements(mut input: &[u8]) -> Option<Vec<Element<'_>>> {
+    let mut elements = Vec::new();
+    while let Some((tag, rest)) = input.split_first() {
+        let (first, rest) = rest.split_first()?;
+        // Up to 127 the byte is the length itself, above it says how many bytes of length follow.
+        let (length, rest) = match first {
+            0..=0x7f => (usize::from(*first), rest),
+            0x81..=0x84 => {
+                let (length, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
+                let add = |sum: usize, byte: &u8| sum << 8 | usize::from(*byte);
+                (length.iter().fold(0, add), rest)
+            }
+            _ => return None,
+        };
+        let content;
+        (content, input) = rest.split_at_checked(length)?;
+        elements.push((*tag, content));
+    }
+    Some(elements)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use rcgen::{
+        BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType,
+    };
+
+    use super::*;
+
+    fn certificate(names: Vec<SanType>, usages: Vec<ExtendedKeyUsagePurpose>) -> Vec<u8> {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.subject_alt_names = names;
+        params.extended_key_usages = usages;
+        let key = KeyPair::generate().unwrap();
+        params.self_signed(&key).unwrap().der().to_vec()
+    }
+
+    #[test]
+    fn names_of_all_kinds_are_returned_as_go_writes_them() {
+        let long = "a".repeat(300);
+        let der = certificate(
+            vec![
+                SanType::DnsName("prometheus.example.org".try_into().unwrap()),
+                SanType::Rfc822Name("ops@example.org".try_into().unwrap()),
+                SanType::URI("spiffe://example.org/prometheus".try_into().unwrap()),
+                SanType::URI(long.as_str().try_into().unwrap()),
+                SanType::IpAddress("192.0.2.7".parse().unwrap()),
+                SanType::IpAddress("2001:db8::7".parse().unwrap()),
+            ],
+            Vec::new(),
+        );
+        let expected = [
+            "prometheus.example.org",
+            "ops@example.org",
+            "spiffe://example.org/prometheus",
+            &long,
+            "192.0.2.7",
+            "2001:db8::7",
+        ];
+        assert_eq!(subject_alternative_names(&der).unwrap(), expected);
+        let without = certificate(Vec::new(), Vec::new());
+        assert_eq!(subject_alternative_names(&without), Some(Vec::new()));
+    }
+
+    #[test]
+    fn extended_key_usage_allows_client_authentication_by_itself_any_usage_or_absence() {
+        use ExtendedKeyUsagePurpose::{Any, ClientAuth, ServerAuth};
+        for (usages, expected) in [
+            (vec![], true),
+            (vec![ServerAuth], false),
+            (vec![ServerAuth, ClientAuth], true),
+            (vec![Any], true),
+        ] {
+            let der = certificate(Vec::new(), usages);
+            assert_eq!(allows_client_auth(&der), Some(expected));
+        }
+    }
+
+    #[test]
+    fn malformed_certificates_are_refused_without_a_panic() {
+        let name = SanType::DnsName("prometheus.example.org".try_into().unwrap());
+        let der = certificate(vec![name], vec![ExtendedKeyUsagePurpose::ClientAuth]);
+        for length in 0..der.len() {
+            assert_eq!(subject_alternative_names(&der[..length]), None, "{length}");
+        }
+        for index in 0..der.len() {
+            for value in [0, 0x7f, 0x80, 0x84, 0xff] {
+                let mut changed = der.clone();
+                changed[index] = value;
+                let _ = subject_alternative_names(&changed);
+                let _ = allows_client_auth(&changed);
+            }
+        }
+    }
+}
