@@ -14,6 +14,8 @@ use std::{
 
 use tempfile::TempDir;
 
+use crate::tls::Pki;
+
 /// Long enough for a debug binary on a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -229,6 +231,25 @@ impl Exporter {
             thread::sleep(Duration::from_millis(10));
         }
         None
+    }
+}
+
+impl AsRef<str> for Exporter {
+    /// Returns `HOST:PORT`.
+    fn as_ref(&self) -> &str {
+        self.url.trim_start_matches("http://")
+    }
+}
+
+impl Pki {
+    /// Serves with these keys of `tls_server_config` and `more` of a web configuration.
+    pub fn serve(&self, tls: &str, more: &str) -> Exporter {
+        let text = format!(
+            "tls_server_config: {{cert_file: server.crt, key_file: server.key{tls}}}\n{more}"
+        );
+        let file = self.write("web.yml", &text);
+        let flag = format!("--web.config.file={}", file.display());
+        Exporter::demo(&["--sensors=2", &flag])
     }
 }
 

@@ -30,9 +30,10 @@ mod slow_clients;
 mod sockets;
 mod stack;
 mod status_page;
+#[path = "../../crates/exporter-toolkit/tests/web/pki.rs"]
+#[allow(dead_code)] // the tests of the toolkit use the rest
 mod tls;
 mod tokens;
-mod toolkit_table;
 mod tools;
 mod truth;
 mod web_config;

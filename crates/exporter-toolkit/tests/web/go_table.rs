@@ -1,8 +1,9 @@
-//! The table that the exporter-toolkit holds its own web configuration to: what each file is refused with, and how each
-//! client fares. Where rustls cannot do what Go does, the refusal names it.
+//! The test table of the Go library: the error of each bad file, and the result of each client. Where rustls cannot do what Go
+//! does, the error names it.
 
 use std::time::Duration;
 
+use exporter_toolkit::WebConfig;
 use rcgen::ExtendedKeyUsagePurpose;
 use rustls::{CipherSuite, NamedGroup};
 use tokio::{
@@ -12,8 +13,8 @@ use tokio::{
 };
 
 use crate::{
-    exporter::{Exporter, run},
-    tls::{Client, Pki},
+    pki::{Client, Pki},
+    server::{TestServer, serve},
 };
 
 const NO_FILE: &str = "no such file";
@@ -28,7 +29,7 @@ fn tls(more: &str) -> String {
 }
 
 #[test]
-fn each_bad_file_is_refused_in_the_toolkits_words_by_check_and_by_serve() {
+fn bad_files_are_refused_in_the_words_of_go() {
     let pki = Pki::new();
     let section = |keys: &str| format!("tls_server_config: {{{keys}}}");
     let header = |header: &str| format!("http_server_config: {{headers: {{{header}}}}}");
@@ -181,26 +182,19 @@ fn each_bad_file_is_refused_in_the_toolkits_words_by_check_and_by_serve() {
             "TLS10 is not supported",
         ),
     ] {
-        let flag = format!(
-            "--web.config.file={}",
-            pki.write("web.yml", &text).display()
-        );
-        for command in [
-            ["check", &flag].as_slice(),
-            &["demo", "--web.listen-address=127.0.0.1:0", &flag],
-        ] {
-            let output = run(command);
-            let error = String::from_utf8_lossy(&output.stderr);
-            assert_eq!(output.status.code(), Some(2), "{what}: {error}");
-            assert!(error.contains(words), "{what}: {error}");
-            assert!(!error.contains("HUNTER2"), "{what}: {error}");
-        }
+        let file = pki.write("web.yml", &text);
+        let error = match WebConfig::load(Some(&file)) {
+            Ok(_) => "accepted".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        assert!(error.contains(words), "{what}: {error}");
+        assert!(!error.contains("HUNTER2"), "{what}: {error}");
     }
-    let output = run(&["check", "--web.config.file=absent.yml"]);
-    assert!(String::from_utf8_lossy(&output.stderr).contains(NO_FILE));
+    let absent = WebConfig::load(Some(&pki.path("absent.yml")));
+    assert!(absent.unwrap_err().to_string().contains(NO_FILE));
 }
 
-/// How a client fares: the status, or the alert it is refused with.
+/// A client and its result: the status, or the TLS alert.
 struct Case<'a> {
     what: &'a str,
     text: String,
@@ -209,7 +203,7 @@ struct Case<'a> {
 }
 
 #[tokio::test]
-async fn each_client_fares_as_with_the_toolkit() {
+async fn clients_are_accepted_and_refused_as_in_go() {
     use CipherSuite as Suite;
     const FIRST: Suite = Suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256;
     const SECOND: Suite = Suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384;
@@ -355,21 +349,17 @@ async fn each_client_fares_as_with_the_toolkit() {
         expected,
     } in cases
     {
-        let exporter = serve(&pki, &text);
-        let status = client.status(&exporter, "/metrics", "").await;
+        let server = serve(&pki, &text);
+        let status = client.status(&server, "/metrics", "").await;
         assert!(status.contains(expected), "{what}: {status}");
     }
 }
 
-fn serve(pki: &Pki, text: &str) -> Exporter {
-    let flag = format!("--web.config.file={}", pki.write("web.yml", text).display());
-    Exporter::demo(&["--sensors=2", &flag])
-}
-
-/// What it answers to these bytes, until it closes.
-async fn answer(exporter: &Exporter, bytes: &[u8]) -> Vec<u8> {
-    let address = exporter.url.trim_start_matches("http://");
-    let mut stream = TcpStream::connect(address).await.expect("it listens");
+/// Returns the response to `bytes`, until the server closes the connection.
+async fn answer(server: &TestServer, bytes: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(server.as_ref())
+        .await
+        .expect("it listens");
     stream.write_all(bytes).await.expect("it takes bytes");
     let mut answer = Vec::new();
     let whole = timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await;
@@ -390,28 +380,15 @@ fn hello_of_tls11() -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn clients_of_another_protocol_are_told_so() {
+async fn clients_of_another_protocol_get_an_answer() {
     const FATAL_ALERT: [u8; 6] = [21, 3, 3, 0, 2, 2];
     let pki = Pki::new();
-    let exporter = serve(&pki, &tls(""));
-    let alert = answer(&exporter, &hello_of_tls11()).await;
+    let server = serve(&pki, &tls(""));
+    let alert = answer(&server, &hello_of_tls11()).await;
     assert!(alert.starts_with(&FATAL_ALERT), "{alert:?}");
 
     // TLS where there is none: Go's client looks for these five bytes.
     let plain = serve(&pki, "");
     let told = answer(&plain, &hello_of_tls11()).await;
     assert!(told.starts_with(b"HTTP/"), "{told:?}");
-}
-
-#[tokio::test]
-async fn a_rate_limit_of_no_interval_limits_nobody_and_one_of_no_burst_everybody() {
-    let pki = Pki::new();
-    let off = serve(&pki, "rate_limit: {interval: 0, burst: 0}");
-    for _ in 0..10 {
-        assert_eq!(off.get("/metrics").await.status(), 200);
-    }
-    let shut = serve(&pki, "rate_limit: {interval: 1s, burst: 0}");
-    let refused = shut.get("/metrics").await;
-    assert_eq!(refused.status(), 429);
-    assert_eq!(refused.text().await.expect("a body"), "Too Many Requests\n");
 }

@@ -1,4 +1,4 @@
-//! Certificates made on the spot, an exporter that serves TLS with them, and a client that can be told what to offer.
+//! Generated certificates, and a TLS client that offers what a test wants. The tests of the exporter use them as well.
 
 use std::{fs, path::PathBuf, sync::Arc};
 
@@ -20,9 +20,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use crate::exporter::Exporter;
-
-/// A directory of certificates: `ca`, `server`, and clients.
+/// A directory of generated certificates: `ca`, `server`, and those of clients.
 pub struct Pki {
     directory: TempDir,
     ca: CertifiedIssuer<'static, KeyPair>,
@@ -51,7 +49,7 @@ impl Pki {
         self.path(name)
     }
 
-    /// `NAME.crt` and `NAME.key` by the CA.
+    /// Writes `NAME.crt` and `NAME.key`, issued by the CA.
     pub fn issue(&self, name: &str, names: &[&str], purpose: ExtendedKeyUsagePurpose) {
         self.issue_with(name, |params| {
             params.subject_alt_names = names.iter().map(|name| san(name)).collect();
@@ -59,7 +57,7 @@ impl Pki {
         });
     }
 
-    /// The same, with what `more` says of it.
+    /// Issues a certificate with the parameters that `more` sets.
     pub fn issue_with(&self, name: &str, more: impl FnOnce(&mut CertificateParams)) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
@@ -69,19 +67,19 @@ impl Pki {
         self.write(&format!("{name}.key"), &key.serialize_pem());
     }
 
-    /// `NAME.crt` and `NAME.key`, an authority of its own.
+    /// Writes `NAME.crt` and `NAME.key`, a self-signed CA.
     pub fn self_signed(&self, name: &str) {
         self.self_signed_with(name, |_| ());
     }
 
-    /// The same, with what `more` says of it.
+    /// Writes a self-signed CA with the parameters that `more` sets.
     pub fn self_signed_with(&self, name: &str, more: impl FnOnce(&mut CertificateParams)) {
         let authority = authority(name, more);
         self.write(&format!("{name}.crt"), &authority.pem());
         self.write(&format!("{name}.key"), &authority.key().serialize_pem());
     }
 
-    /// What a server of these certificates takes, HTTP/1.1.
+    /// Returns the configuration of a server with the certificate `server`.
     pub fn serving(&self) -> Arc<ServerConfig> {
         let read = |name: &str| self.path(name);
         let certificate = CertificateDer::from_pem_file(read("server.crt")).unwrap();
@@ -92,18 +90,6 @@ impl Pki {
             .with_no_client_auth()
             .with_single_cert(vec![certificate], key);
         Arc::new(config.unwrap())
-    }
-
-    /// The exporter under a web configuration of these `tls_server_config` keys and `more`.
-    pub fn serve(&self, tls: &str, more: &str) -> Exporter {
-        let text = format!(
-            "tls_server_config: {{cert_file: server.crt, key_file: server.key{tls}}}\n{more}"
-        );
-        let file = self.write("web.yml", &text);
-        Exporter::demo(&[
-            "--sensors=2",
-            &format!("--web.config.file={}", file.display()),
-        ])
     }
 
     pub fn client(&self) -> Client {
@@ -139,12 +125,13 @@ fn san(name: &str) -> SanType {
     }
 }
 
-/// A TLS client of HTTP/1.1 that can be told what to offer.
+/// An HTTP/1.1 client with TLS.
 #[derive(Default, Clone)]
 pub struct Client {
     pub roots: PathBuf,
-    /// Path without `.crt` and `.key`.
+    /// The path of the client certificate without `.crt` and `.key`.
     pub certificate: Option<PathBuf>,
+    /// The newest TLS version that is offered: 12 or 13.
     pub newest: Option<u16>,
     pub suites: Vec<CipherSuite>,
     pub curves: Vec<NamedGroup>,
@@ -167,7 +154,8 @@ impl Client {
         }
     }
 
-    pub async fn connect(&self, exporter: &Exporter) -> Result<TlsStream<TcpStream>, String> {
+    /// Connects to a server by its `HOST:PORT`.
+    pub async fn connect(&self, server: &impl AsRef<str>) -> Result<TlsStream<TcpStream>, String> {
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_file_iter(&self.roots).unwrap() {
             roots.add(certificate.unwrap()).unwrap();
@@ -206,8 +194,7 @@ impl Client {
             .iter()
             .map(|name| name.as_bytes().to_vec())
             .collect();
-        let address = exporter.url.trim_start_matches("http://");
-        let stream = TcpStream::connect(address).await.unwrap();
+        let stream = TcpStream::connect(server.as_ref()).await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
         TlsConnector::from(Arc::new(config))
             .connect(name, stream)
@@ -215,8 +202,13 @@ impl Client {
             .map_err(|error| error.to_string())
     }
 
-    pub async fn get(&self, exporter: &Exporter, path: &str, user: &str) -> Result<Answer, String> {
-        let mut stream = self.connect(exporter).await?;
+    pub async fn get(
+        &self,
+        server: &impl AsRef<str>,
+        path: &str,
+        user: &str,
+    ) -> Result<Answer, String> {
+        let mut stream = self.connect(server).await?;
         let authorization = match user {
             "" => String::new(),
             user => format!("Authorization: Basic {}\r\n", STANDARD.encode(user)),
@@ -239,8 +231,9 @@ impl Client {
         })
     }
 
-    pub async fn status(&self, exporter: &Exporter, path: &str, user: &str) -> String {
-        match self.get(exporter, path, user).await {
+    /// Returns the status of the response, or the TLS error.
+    pub async fn status(&self, server: &impl AsRef<str>, path: &str, user: &str) -> String {
+        match self.get(server, path, user).await {
             Ok(answer) => answer.head[9..12].to_owned(),
             Err(error) => error,
         }

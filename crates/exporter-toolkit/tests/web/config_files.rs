@@ -1,7 +1,5 @@
 //! Each file in `config-files` is accepted with the warnings, or refused with the errors, that its comments say.
 
-#![allow(clippy::unwrap_used)] // a panic is how a test fails
-
 use std::{fs, path::PathBuf};
 
 use exporter_toolkit::WebConfig;
