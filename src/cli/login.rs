@@ -164,15 +164,9 @@ async fn finish(
     callback: Callback,
 ) -> anyhow::Result<()> {
     let refresh_token = login.exchange_code(callback).await?;
-    // A new refresh token takes a new login, so it is saved even if it cannot be printed, and the other way round.
-    let printed = match destination.prints() {
-        true => destination.print(&refresh_token, &mut io::stdout()),
-        false => Ok(()),
-    };
     destination
-        .save(&refresh_token, unix_now())
-        .context("logged in, but the refresh token is lost")?;
-    printed.context("logged in, but the refresh token cannot be printed")
+        .write(&refresh_token, unix_now(), &mut io::stdout())
+        .context("logged in, but the refresh token is lost")
 }
 
 /// Writes a message to standard output, or with `--print` to standard error, as standard output is for the token then.

@@ -61,6 +61,9 @@ pub enum DestinationError {
     /// The file cannot be written.
     #[error(transparent)]
     File(#[from] FileError),
+    /// Standard output is closed.
+    #[error("cannot print it: {0}")]
+    Print(#[from] io::Error),
 }
 
 impl TokenDestination {
@@ -116,8 +119,20 @@ impl TokenDestination {
         self.print
     }
 
-    /// Writes the refresh token to its file. `now` is the Unix time of the login.
-    pub fn save(&self, refresh_token: &Secret, now: f64) -> Result<(), DestinationError> {
+    /// Writes the refresh token to its file and to `output`. If one of them fails, the other is still written, because a
+    /// new token takes a new login. `now` is the Unix time of the login.
+    pub fn write(
+        &self,
+        refresh_token: &Secret,
+        now: f64,
+        output: &mut impl Write,
+    ) -> Result<(), DestinationError> {
+        let text = self.text(refresh_token);
+        let text = text.expose().as_bytes();
+        let printed = match self.print {
+            true => output.write_all(text).and_then(|()| output.flush()),
+            false => Ok(()),
+        };
         match &self.file {
             Some(file) if file.is_token_store() => {
                 let configured = self.configured.as_ref();
@@ -125,19 +140,10 @@ impl TokenDestination {
                     configured.and_then(|token| read_credential(REFRESH_TOKEN_FILE, token).ok());
                 Store::create(&file.path, refresh_token, configured.as_ref(), now)?;
             }
-            Some(file) => {
-                let text = self.text(refresh_token);
-                atomic_file::write(&file.path, text.expose().as_bytes())?;
-            }
+            Some(file) => atomic_file::write(&file.path, text)?,
             None => {}
         }
-        Ok(())
-    }
-
-    /// Writes the refresh token to `output`.
-    pub fn print(&self, refresh_token: &Secret, output: &mut impl Write) -> io::Result<()> {
-        output.write_all(self.text(refresh_token).expose().as_bytes())?;
-        output.flush()
+        Ok(printed?)
     }
 
     /// Says where the refresh token is and what to do next.

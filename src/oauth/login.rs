@@ -109,11 +109,13 @@ pub enum Callback {
 }
 
 /// Why a query is not the answer to this login.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CallbackError {
     /// It contains neither a code nor an error.
+    #[error("this address contains no code")]
     Incomplete,
     /// It answers another login, or is forged.
+    #[error("this address belongs to another login")]
     WrongState,
 }
 

@@ -335,19 +335,6 @@ mod tests {
     }
 
     #[test]
-    fn a_login_replaces_the_stored_token() {
-        let directory = TempDir::new().unwrap();
-        let path = directory.path().join("store.json");
-        let configured = Secret::new("configured");
-        Store::create(&path, &Secret::new("one"), None, 1.0).unwrap();
-        let store = Store::create(&path, &Secret::new("two"), Some(&configured), 2.5).unwrap();
-        let read = store.read().unwrap().unwrap();
-        assert_eq!(read.refresh_token.expose(), "two");
-        assert_eq!(read.seed, Some(SeedHash::of(&configured)));
-        assert_eq!(read.obtained_at, Some(2.5));
-    }
-
-    #[test]
     fn readers_never_see_a_half_written_store() {
         let directory = TempDir::new().unwrap();
         let store = Store::open(directory.path().join("store.json")).unwrap();

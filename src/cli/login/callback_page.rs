@@ -46,14 +46,10 @@ impl CallbackPage {
 
     /// The page for a request that is not the answer to this login.
     pub(super) fn for_error(error: CallbackError) -> Self {
-        let what = match error {
-            CallbackError::Incomplete => "This address is only for the end of a login.",
-            CallbackError::WrongState => "This address belongs to another login.",
-        };
         Self {
             status: StatusCode::BAD_REQUEST,
             title: "Not this login",
-            text: format!("{what} Open the address that lightfi-exporter shows in its terminal."),
+            text: format!("Error: {error}. Log in at the address that lightfi-exporter prints."),
         }
     }
 }

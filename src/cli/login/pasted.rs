@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use crate::oauth::login::{Callback, CallbackError, Login};
+use crate::oauth::login::{Callback, Login};
 
 /// Reads lines until one answers the login; `None` at the end of standard input.
 pub(super) async fn read_callback(login: &Login) -> io::Result<Option<Callback>> {
@@ -19,16 +19,9 @@ pub(super) async fn read_callback(login: &Login) -> io::Result<Option<Callback>>
         }
         match login.parse_callback(query_of(&address)) {
             Ok(callback) => return Ok(Some(callback)),
-            Err(CallbackError::Incomplete) => {
-                ask(
-                    "That address contains no code. Paste the one that the browser opens after the login:",
-                );
-            }
-            Err(CallbackError::WrongState) => {
-                ask(
-                    "That address belongs to another login. Open the address above, log in, and paste the new one:",
-                );
-            }
+            Err(error) => ask(&format!(
+                "Error: {error}. Log in at the address above, and paste the one that the browser opens then:"
+            )),
         }
     }
     Ok(None)
