@@ -1,4 +1,4 @@
-//! `demo`: the simulated building and an exporter against it, over the real path.
+//! `demo`: the simulated cloud and the exporter in one process, over the real path. No account, no configuration, no network.
 
 use std::{
     io::{self, Write},
@@ -8,11 +8,12 @@ use std::{
 use anyhow::Context;
 use clap::Args;
 use exporter_toolkit::{ListenFd, Signals};
+use lightfi_simulator::{Options, Simulator};
 use tokio::net::TcpListener;
 
 use super::{
     Failure,
-    serve::{Exporter, Load},
+    serve::{BoundExporter, Exporter, Load},
 };
 use crate::{
     clock::unix_now,
@@ -21,108 +22,83 @@ use crate::{
     oauth::store::Store,
     telemetry::Telemetry,
 };
-use lightfi_simulator::{Options, Simulator};
 
-/// People look at a demo for minutes: fresher than the default.
+/// A demo is watched for minutes, so it collects more often than the default.
 const INTERVAL: &str = "15s";
 
-/// The building to show.
+/// The flags of `demo`.
 #[derive(Debug, Args)]
-pub(super) struct Building {
-    /// How many sensors the building has
+pub(super) struct Arguments {
+    /// Number of sensors in the simulated building
     #[arg(long, default_value_t = 40, value_name = "N")]
     sensors: usize,
-    /// Another seed is another building
+    /// Seed of the simulated building
     #[arg(long, default_value_t = 1, value_name = "N")]
     seed: u64,
 }
 
-/// Starts both, says where to look, and runs until it is told to stop.
+/// Starts cloud and exporter, prints the URLs, and runs until a signal.
 pub(super) async fn run(
     flags: config::Flags,
-    building: Building,
+    arguments: Arguments,
     sockets: Option<ListenFd>,
 ) -> Result<(), Failure> {
     let options = Options {
-        sensors: building.sensors,
-        seed: building.seed,
+        sensors: arguments.sensors,
+        seed: arguments.seed,
         ..Options::default()
     };
-    let simulator =
-        Simulator::new(options).map_err(|error| Failure::Configuration(error.into()))?;
-    let cloud = TcpListener::bind("127.0.0.1:0")
-        .await
-        .context("cannot listen on loopback")?;
+    let simulator = Simulator::new(options).map_err(Failure::configuration)?;
+    let cloud = TcpListener::bind("127.0.0.1:0").await;
+    let cloud = cloud.context("cannot listen on loopback")?;
     let yaml = simulator.config_yaml(&format!("http://{}", cloud.local_addr()?));
 
-    // The configuration goes the way of everybody's, and the token store is as `login` leaves it.
     let directory =
         tempfile::tempdir().context("cannot make a directory for the demo's token store")?;
     let store = directory.path().join("token.json");
-    let environment = [
-        ("OAUTH__TOKEN_STORE", store.display().to_string()),
-        ("COLLECT__INTERVAL", INTERVAL.to_owned()),
-    ];
-    let environment: Vec<_> = environment
-        .into_iter()
-        .map(|(key, value)| (format!("LIGHTFI_{key}"), value))
-        .collect();
+    let store_text = store.display().to_string();
     let load: Load = Arc::new(move || {
-        config::load_text(
-            "demo",
-            &yaml,
-            &flags,
-            environment.iter().cloned(),
-            config::Purpose::Serve,
-        )
+        let environment = [
+            ("LIGHTFI_OAUTH__TOKEN_STORE", store_text.as_str()),
+            ("LIGHTFI_COLLECT__INTERVAL", INTERVAL),
+        ]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let purpose = config::Purpose::Serve;
+        config::load_text("demo", &yaml, &flags, environment.into_iter(), purpose)
     });
-    let config = load()
-        .map_err(|errors| Failure::Configuration(errors.into()))?
-        .config;
+    let config = load().map_err(Failure::configuration)?.config;
     let telemetry = Telemetry::install(config.log.level, config.log.format);
+    // As `login` writes it, so that all metrics of the token are there.
     if let Some(Credential::Inline(token)) = &config.oauth.refresh_token {
         Store::create(&store, token, Some(token), unix_now())?;
     }
 
     let signals = Signals::listen()?;
     tokio::spawn(simulator.serve(cloud, signals.shutdown.clone().cancelled_owned()));
-    let path = config.web.telemetry_path.clone();
-    let announce =
-        |listeners: &[TcpListener], tls| announce(listeners, tls, &path, building.sensors);
-    Exporter::new(config, Proxies::None)
-        .await?
-        .serve(sockets, load, telemetry, announce, signals)
-        .await
+    let exporter = Exporter::new(config, Proxies::None).await?;
+    let bound = exporter.bind(sockets).await?;
+    print_urls(&bound, arguments.sensors)?;
+    bound.serve(load, telemetry, signals).await
 }
 
-fn announce(
-    listeners: &[TcpListener],
-    tls: bool,
-    path: &str,
-    sensors: usize,
-) -> anyhow::Result<()> {
-    let scheme = if tls { "https" } else { "http" };
+fn print_urls(bound: &BoundExporter, sensors: usize) -> anyhow::Result<()> {
+    let scheme = match bound.web_config.is_tls() {
+        true => "https",
+        false => "http",
+    };
+    let path = &bound.exporter.config.web.telemetry_path;
     let mut out = io::stdout().lock();
     writeln!(out, "A simulated building with {sensors} sensors. Open:")?;
-    for listener in listeners {
-        let address = listener.local_addr()?;
-        // "All addresses" is none that a browser can open.
-        let host = if address.ip().is_unspecified() {
-            "localhost".to_owned()
-        } else {
-            host(address)
-        };
-        writeln!(out, "  {scheme}://{host}:{}/", address.port())?;
-        writeln!(out, "  {scheme}://{host}:{}{path}", address.port())?;
+    for listener in &bound.listeners {
+        let mut address = listener.local_addr()?.to_string();
+        // A browser cannot open the unspecified address.
+        if listener.local_addr()?.ip().is_unspecified() {
+            address = format!("localhost:{}", listener.local_addr()?.port());
+        }
+        writeln!(out, "  {scheme}://{address}/")?;
+        writeln!(out, "  {scheme}://{address}{path}")?;
     }
     writeln!(out, "Stop with Ctrl-C.")?;
     out.flush()?;
     Ok(())
-}
-
-fn host(address: std::net::SocketAddr) -> String {
-    match address.ip() {
-        std::net::IpAddr::V6(ip) => format!("[{ip}]"),
-        std::net::IpAddr::V4(ip) => ip.to_string(),
-    }
 }

@@ -1,4 +1,4 @@
-//! The command line: what each command is given, and how it ends. One file a command.
+//! The command line: the flags of each command, and how a command fails. One file per command; `main` runs it.
 
 mod check;
 mod demo;
@@ -15,7 +15,7 @@ use exporter_toolkit::{ListenFd, WebFlags};
 
 use crate::config;
 
-/// `--version`, in the words of the Prometheus world.
+/// The text of `--version`, in the format of the Prometheus exporters.
 const VERSION: &str = concat!(
     env!("CARGO_PKG_VERSION"),
     " (revision: ",
@@ -40,41 +40,30 @@ enum Command {
     /// Runs the exporter (the default)
     Serve(Flags),
     /// Runs the exporter against a simulated building: no account, no configuration, no network
-    Demo {
-        #[command(flatten)]
-        flags: Flags,
-        #[command(flatten)]
-        building: demo::Building,
-    },
+    Demo(WithFlags<demo::Arguments>),
     /// Runs only the simulated LightFi cloud, and prints a configuration for it
     Simulate(Box<simulate::Arguments>),
-    /// Gets a refresh token: you log in with a browser, and the token goes where the exporter finds it
-    Login {
-        #[command(flatten)]
-        flags: Flags,
-        #[command(flatten)]
-        arguments: login::Arguments,
-    },
+    /// Logs in with a browser and stores the refresh token for the exporter
+    Login(WithFlags<login::Arguments>),
     /// Validates the configuration; with --online also tries it, with --health asks a running exporter
-    Check {
-        #[command(flatten)]
-        flags: Flags,
-        #[command(flatten)]
-        arguments: check::Arguments,
-    },
-    /// Lists the sensors that the configured locations contain
-    Sensors {
-        #[command(flatten)]
-        flags: Flags,
-        #[command(flatten)]
-        arguments: sensors::Arguments,
-    },
+    Check(WithFlags<check::Arguments>),
+    /// Lists the sensors in the configured locations
+    Sensors(WithFlags<sensors::Arguments>),
 }
 
-/// Flags with the names of the Prometheus exporters; none takes a secret.
+/// The arguments of a command that also takes the flags of `serve`.
+#[derive(Debug, Args)]
+struct WithFlags<A: Args> {
+    #[command(flatten)]
+    flags: Flags,
+    #[command(flatten)]
+    arguments: A,
+}
+
+/// The flags of `serve`, named as in the Prometheus exporters. None takes a secret.
 #[derive(Debug, Default, Args)]
 struct Flags {
-    /// The configuration (default: lightfi-exporter.yaml)
+    /// Configuration file (default: lightfi-exporter.yaml)
     #[arg(long = "config.file", value_name = "FILE")]
     config_file: Option<PathBuf>,
     #[command(flatten)]
@@ -82,16 +71,16 @@ struct Flags {
     /// Allow POST /-/reload
     #[arg(long = "web.enable-lifecycle")]
     enable_lifecycle: bool,
-    /// The least severe messages to log: error, warn, info, debug or trace (default: info)
+    /// Minimum log level: error, warn, info, debug or trace (default: info)
     #[arg(long = "log.level", value_name = "LEVEL")]
     log_level: Option<String>,
-    /// How to log: logfmt or json (default: logfmt)
+    /// Log format: logfmt or json (default: logfmt)
     #[arg(long = "log.format", value_name = "FORMAT")]
     log_format: Option<String>,
 }
 
 impl Flags {
-    /// Flags may stand before and after the command; after it wins.
+    /// Merges the flags after the command with those before it; those after it win.
     fn over(self, before: Self) -> config::Flags {
         let (web, web_before) = (self.web, before.web);
         let addresses = match web.listen_address.is_empty() {
@@ -111,12 +100,51 @@ impl Flags {
     }
 }
 
+impl Cli {
+    /// Reads the arguments. The error is clap's: it also stands for `--help` and `--version`.
+    pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        Self::try_parse_from(arguments)
+    }
+
+    /// Runs the command with this environment and the sockets that systemd passed to the process.
+    pub async fn run(
+        self,
+        environment: Vec<(String, String)>,
+        sockets: ListenFd,
+    ) -> Result<(), Failure> {
+        let before = self.flags;
+        let systemd = before.web.systemd_socket;
+        let sockets = move |flags: &Flags| (systemd || flags.web.systemd_socket).then_some(sockets);
+        let default = || Command::Serve(Flags::default());
+        match self.command.unwrap_or_else(default) {
+            Command::Serve(flags) => {
+                let sockets = sockets(&flags);
+                serve::run(flags.over(before), environment, sockets).await
+            }
+            Command::Demo(WithFlags { flags, arguments }) => {
+                let sockets = sockets(&flags);
+                demo::run(flags.over(before), arguments, sockets).await
+            }
+            Command::Simulate(arguments) => simulate::run(*arguments).await,
+            Command::Login(WithFlags { flags, arguments }) => {
+                login::run(&flags.over(before), arguments, environment).await
+            }
+            Command::Check(WithFlags { flags, arguments }) => {
+                check::run(&flags.over(before), arguments, environment).await
+            }
+            Command::Sensors(WithFlags { flags, arguments }) => {
+                sensors::run(&flags.over(before), arguments, environment).await
+            }
+        }
+    }
+}
+
 /// How a command failed, by exit code.
 #[derive(Debug)]
 pub enum Failure {
-    /// 1: it could not do what it was told.
+    /// 1: the command could not do its work.
     Failed(anyhow::Error),
-    /// 2: what it was told makes no sense.
+    /// 2: the arguments or the configuration are wrong.
     Configuration(anyhow::Error),
 }
 
@@ -145,47 +173,5 @@ impl fmt::Display for Failure {
 impl<E: Into<anyhow::Error>> From<E> for Failure {
     fn from(error: E) -> Self {
         Self::Failed(error.into())
-    }
-}
-
-impl Cli {
-    /// Reads the arguments. The error is clap's: help and version end well, a wrong word ends with exit code 2.
-    pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
-        Self::try_parse_from(arguments)
-    }
-
-    /// Does what was asked for, with this environment and the sockets that the process was started with.
-    pub async fn run(
-        self,
-        environment: Vec<(String, String)>,
-        sockets: ListenFd,
-    ) -> Result<(), Failure> {
-        let before = self.flags.web.systemd_socket;
-        let inherited =
-            move |flags: &Flags| (before || flags.web.systemd_socket).then_some(sockets);
-        match self.command {
-            None => {
-                let sockets = inherited(&self.flags);
-                serve::run(Flags::default().over(self.flags), environment, sockets).await
-            }
-            Some(Command::Serve(flags)) => {
-                let sockets = inherited(&flags);
-                serve::run(flags.over(self.flags), environment, sockets).await
-            }
-            Some(Command::Demo { flags, building }) => {
-                let sockets = inherited(&flags);
-                demo::run(flags.over(self.flags), building, sockets).await
-            }
-            Some(Command::Sensors { flags, arguments }) => {
-                sensors::run(&flags.over(self.flags), arguments, environment).await
-            }
-            Some(Command::Simulate(arguments)) => simulate::run(*arguments).await,
-            Some(Command::Login { flags, arguments }) => {
-                login::run(&flags.over(self.flags), arguments, environment).await
-            }
-            Some(Command::Check { flags, arguments }) => {
-                check::run(&flags.over(self.flags), arguments, environment).await
-            }
-        }
     }
 }

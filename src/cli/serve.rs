@@ -1,5 +1,7 @@
-//! `serve`: the composition root. Everything the exporter is made of is made here, top to bottom, and made anew by a
-//! reload.
+//! `serve`: the composition root. It loads and validates the configuration, builds every component, and serves until a signal.
+//! A reload loads, validates and builds again, and only then swaps.
+//!
+//! `demo` uses [`Exporter`] too; `check` and `sensors` use it without serving.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,7 +14,7 @@ use tracing::{error, info, warn};
 use super::Failure;
 use crate::{
     api::{Client, Pace},
-    aside::aside,
+    blocking,
     catalog::Catalog,
     clock::unix_now,
     collector::{Assignment, Collector},
@@ -25,11 +27,13 @@ use crate::{
     web::{self, App},
 };
 
-/// From the signal to the end at most, but for the way out; the contract is 5 s. Scrapes and a token request in flight
-/// end sooner by themselves.
-const LAST_WORK: Duration = Duration::from_millis(4500);
+/// The longest time from the signal to the end; the contract is 5 s. Scrapes and a token request in flight end sooner.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(4500);
 
-/// Runs the exporter until it is told to stop.
+/// Loads the configuration, at the start and for each reload.
+pub(super) type Load = Arc<dyn Fn() -> Result<Loaded, Errors> + Send + Sync>;
+
+/// Runs the exporter until a signal.
 pub(super) async fn run(
     flags: config::Flags,
     environment: Vec<(String, String)>,
@@ -37,19 +41,16 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     let load: Load =
         Arc::new(move || config::load(&flags, environment.iter().cloned(), Purpose::Serve));
-    let loaded = load().map_err(|errors| Failure::Configuration(errors.into()))?;
-    let telemetry = Telemetry::install(loaded.config.log.level, loaded.config.log.format);
-    for warning in &loaded.warnings {
-        warn!("{warning}");
-    }
+    let Loaded { config, warnings } = load().map_err(Failure::configuration)?;
+    let telemetry = Telemetry::install(config.log.level, config.log.format);
+    log_warnings(&warnings);
     let signals = Signals::listen()?;
-    Exporter::new(loaded.config, Proxies::FromEnvironment)
-        .await?
-        .serve(sockets, load, telemetry, |_, _| Ok(()), signals)
-        .await
+    let exporter = Exporter::new(config, Proxies::FromEnvironment).await?;
+    let bound = exporter.bind(sockets).await?;
+    bound.serve(load, telemetry, signals).await
 }
 
-/// An exporter that is ready to bind its addresses.
+/// The components that one configuration describes.
 pub(super) struct Exporter {
     pub(super) config: Config,
     pub(super) tokens: Arc<TokenSource>,
@@ -60,16 +61,14 @@ pub(super) struct Exporter {
 }
 
 impl Exporter {
-    /// Makes what needs no port: a configuration that cannot work fails here.
+    /// Builds what needs no port, so that a configuration that cannot work fails before one is bound.
     pub(super) async fn new(config: Config, proxies: Proxies) -> Result<Self, Failure> {
         let stats = Arc::new(Stats::new(unix_now()));
-        let wrong = |error: anyhow::Error| Failure::Configuration(error);
-        let http = http_client(&config.api, proxies).map_err(|error| wrong(error.into()))?;
+        let http = http_client(&config.api, proxies).map_err(Failure::configuration)?;
         let tokens = TokenSource::new(&config.oauth, http.clone(), stats.clone()).await;
-        let tokens = tokens.map_err(|error| wrong(error.into()))?;
         Ok(Self {
+            tokens: tokens.map_err(Failure::configuration)?,
             config,
-            tokens,
             pace: Pace::default(),
             stats,
             http,
@@ -77,142 +76,9 @@ impl Exporter {
         })
     }
 
-    /// The API under this configuration.
-    pub(super) fn client(&self) -> Client {
-        Client::new(
-            &self.config.api,
-            self.http.clone(),
-            self.tokens.clone(),
-            self.stats.clone(),
-            self.pace.clone(),
-        )
-    }
-
-    /// What this configuration has collected.
-    pub(super) fn assignment(&self) -> Assignment {
-        Assignment::new(
-            &self.config,
-            self.client(),
-            self.tokens.clone(),
-            self.catalog(),
-        )
-    }
-
-    fn catalog(&self) -> Arc<Catalog> {
-        let Config {
-            metrics, collect, ..
-        } = &self.config;
-        Arc::new(Catalog::new(
-            &metrics.variables,
-            collect.stale_after,
-            metrics.reading_timestamps,
-        ))
-    }
-
-    /// Binds or takes over `sockets`, tells `bound` where and whether it is TLS, collects and serves until a signal says
-    /// to stop. `load` loads the configuration again.
-    pub(super) async fn serve(
-        self,
-        sockets: Option<ListenFd>,
-        load: Load,
-        telemetry: Telemetry,
-        bound: impl FnOnce(&[TcpListener], bool) -> anyhow::Result<()>,
-        signals: Signals,
-    ) -> Result<(), Failure> {
-        let web_config = WebConfig::load(self.config.web.config_file.as_deref())
-            .map_err(|errors| Failure::Configuration(errors.into()))?;
-        for warning in web_config.warnings() {
-            warn!("{warning}");
-        }
-        let web_config = Arc::new(web_config);
-        let listeners = match sockets {
-            Some(sockets) => exporter_toolkit::systemd_listeners(sockets).map_err(|error| {
-                Failure::Configuration(anyhow!("--web.systemd-socket: {error}"))
-            })?,
-            None => self.bind().await?,
-        };
-        let Signals { shutdown, hangup } = signals;
-        let (mut collector, handle) = Collector::new(self.assignment());
-        let publisher = Arc::new(Publisher::new(
-            collector.before_the_first(),
-            self.catalog(),
-            self.stats.clone(),
-        ));
-        let (reloads, asked) = mpsc::channel(1);
-        let app = App {
-            publisher: publisher.clone(),
-            collector: handle.clone(),
-            tokens: self.tokens.clone(),
-            reloads,
-        };
-        let stats = self.stats.clone();
-        let on_reload = move |successful| count_web_config_reload(&stats, successful);
-        tokio::spawn(web_config.clone().watch(on_reload, shutdown.clone()));
-        let routes = web::Routes::new(app.site(&self.config));
-
-        let publish = move |snapshot, catalog| {
-            let publisher = publisher.clone();
-            async move { publisher.publish(snapshot, catalog).await }
-        };
-        tokio::spawn(collector.run(publish, shutdown.clone()));
-        let mut generations = Generations {
-            renewing: Renewing::start(&self.tokens, &shutdown),
-            exporter: self,
-            load,
-            telemetry,
-            app,
-            web_config: web_config.clone(),
-            routes: routes.clone(),
-            shutdown: shutdown.clone(),
-        };
-        for listener in &listeners {
-            info!(address = %listener.local_addr()?, version = env!("CARGO_PKG_VERSION"), tls = web_config.is_tls(), "listening");
-        }
-        bound(&listeners, web_config.is_tls())?;
-        let late = async {
-            shutdown.cancelled().await;
-            sleep(LAST_WORK).await;
-        };
-        let work = async {
-            let server = Server {
-                listeners,
-                service: routes,
-                web_config,
-                open_paths: web::OPEN_PATHS.map(str::to_owned).to_vec(),
-                limits: Limits::default(),
-            };
-            tokio::join!(
-                server.serve(shutdown.clone()),
-                generations.reload_when_asked(asked, hangup)
-            );
-            // A rotated refresh token may still be on its way.
-            let _ = generations.renewing.task.await;
-        };
-        tokio::select! {
-            () = work => {}
-            () = late => warn!("ended with work in flight"),
-        }
-        info!("ended");
-        Ok(())
-    }
-
-    async fn bind(&self) -> anyhow::Result<Vec<TcpListener>> {
-        let mut listeners = Vec::new();
-        for address in &self.config.web.listen_address {
-            let parsed: ListenAddress = address
-                .parse()
-                .map_err(|error| anyhow!("web.listen_address: {address:?} {error}"))?;
-            let bound = exporter_toolkit::bind(&parsed)
-                .await
-                .with_context(|| format!("cannot listen on {address} (web.listen_address)"))?;
-            listeners.extend(bound);
-        }
-        Ok(listeners)
-    }
-
-    /// The exporter of another configuration, with what outlives this one: counters, the tokens unless they are to come
-    /// from elsewhere, and the pauses that the API asked for unless it is another.
-    async fn successor(&self, config: Config) -> anyhow::Result<Self> {
+    /// Builds the exporter of a new configuration. It keeps the counters, the tokens unless their source changes, and the
+    /// rate limit unless the API changes.
+    async fn rebuild(&self, config: Config) -> anyhow::Result<Self> {
         let http = http_client(&config.api, self.proxies)?;
         let tokens = self.tokens.successor(&config.oauth, http.clone()).await?;
         let pace = match config.api.url == self.config.api.url {
@@ -223,28 +89,173 @@ impl Exporter {
             config,
             tokens,
             pace,
-            http,
             stats: self.stats.clone(),
+            http,
             proxies: self.proxies,
+        })
+    }
+
+    /// Returns the client of the API.
+    pub(super) fn client(&self) -> Client {
+        Client::new(
+            &self.config.api,
+            self.http.clone(),
+            self.tokens.clone(),
+            self.stats.clone(),
+            self.pace.clone(),
+        )
+    }
+
+    /// Returns what the collector collects.
+    pub(super) fn assignment(&self) -> Assignment {
+        Assignment::new(
+            &self.config,
+            self.client(),
+            self.tokens.clone(),
+            self.catalog(),
+        )
+    }
+
+    fn catalog(&self) -> Arc<Catalog> {
+        let metrics = &self.config.metrics;
+        let stale_after = self.config.collect.stale_after;
+        let timestamps = metrics.reading_timestamps;
+        Arc::new(Catalog::new(&metrics.variables, stale_after, timestamps))
+    }
+
+    /// Loads the web configuration, and binds the addresses or takes over the sockets of systemd.
+    pub(super) async fn bind(self, sockets: Option<ListenFd>) -> Result<BoundExporter, Failure> {
+        let web = &self.config.web;
+        let web_config =
+            WebConfig::load(web.config_file.as_deref()).map_err(Failure::configuration)?;
+        log_warnings(&web_config.warnings());
+        let mut listeners = Vec::new();
+        if let Some(sockets) = sockets {
+            listeners = exporter_toolkit::systemd_listeners(sockets).map_err(|error| {
+                Failure::Configuration(anyhow!("--web.systemd-socket: {error}"))
+            })?;
+        } else {
+            for address in &web.listen_address {
+                let parsed: ListenAddress = address
+                    .parse()
+                    .map_err(|error| anyhow!("web.listen_address: {address:?} {error}"))?;
+                let bound = exporter_toolkit::bind(&parsed).await;
+                listeners.extend(
+                    bound.with_context(|| {
+                        format!("cannot listen on {address} (web.listen_address)")
+                    })?,
+                );
+            }
+        }
+        Ok(BoundExporter {
+            exporter: self,
+            web_config: Arc::new(web_config),
+            listeners,
         })
     }
 }
 
-fn count_web_config_reload(stats: &Stats, successful: bool) {
-    let value = if successful { 1.0 } else { 0.0 };
-    stats.web_config_reload_successful.set(value);
-    if successful {
-        stats.web_config_reload_success_timestamp.set(unix_now());
+/// An exporter with its listeners.
+pub(super) struct BoundExporter {
+    pub(super) exporter: Exporter,
+    pub(super) web_config: Arc<WebConfig>,
+    pub(super) listeners: Vec<TcpListener>,
+}
+
+impl BoundExporter {
+    /// Collects and serves until a signal. `load` loads the configuration for a reload.
+    pub(super) async fn serve(
+        self,
+        load: Load,
+        telemetry: Telemetry,
+        signals: Signals,
+    ) -> Result<(), Failure> {
+        let Self {
+            exporter,
+            web_config,
+            listeners,
+        } = self;
+        let Signals { shutdown, hangup } = signals;
+        for listener in &listeners {
+            info!(address = %listener.local_addr()?, version = env!("CARGO_PKG_VERSION"), tls = web_config.is_tls(), "listening");
+        }
+        let stats = exporter.stats.clone();
+        let on_reload = move |successful| count_web_config_reload(&stats, successful);
+        tokio::spawn(web_config.clone().watch(on_reload, shutdown.clone()));
+
+        let (mut collector, collector_handle) = Collector::new(exporter.assignment());
+        let initial = collector.before_the_first();
+        let (catalog, stats) = (exporter.catalog(), exporter.stats.clone());
+        let publisher = Arc::new(Publisher::new(initial, catalog, stats));
+        let (reload_sender, reload_requests) = mpsc::channel(1);
+        let app = App {
+            publisher: publisher.clone(),
+            collector: collector_handle,
+            tokens: exporter.tokens.clone(),
+            reloads: reload_sender,
+        };
+        let publish = move |snapshot, catalog| {
+            let publisher = publisher.clone();
+            async move { publisher.publish(snapshot, catalog).await }
+        };
+        tokio::spawn(collector.run(publish, shutdown.clone()));
+
+        let routes = web::Routes::new(app.site(&exporter.config));
+        let server = Server {
+            listeners,
+            service: routes.clone(),
+            web_config: web_config.clone(),
+            open_paths: web::OPEN_PATHS.map(str::to_owned).to_vec(),
+            limits: Limits::default(),
+        };
+        let mut reloader = Reloader {
+            refresh: RefreshTask::start(&exporter.tokens, &shutdown),
+            exporter,
+            load,
+            telemetry,
+            app,
+            web_config,
+            routes,
+            shutdown: shutdown.clone(),
+        };
+        let work = async {
+            tokio::join!(
+                server.serve(shutdown.clone()),
+                reloader.run(reload_requests, hangup)
+            );
+            // It may still be saving a rotated refresh token.
+            let _ = reloader.refresh.task.await;
+        };
+        let timeout = async {
+            shutdown.cancelled().await;
+            sleep(SHUTDOWN_TIMEOUT).await;
+        };
+        tokio::select! {
+            () = work => info!("stopped"),
+            () = timeout => warn!("shutdown timed out"),
+        }
+        Ok(())
     }
 }
 
-/// How the configuration is loaded, at the start and again.
-pub(super) type Load = Arc<dyn Fn() -> Result<Loaded, Errors> + Send + Sync>;
+/// The task that keeps the access token of one token source fresh.
+struct RefreshTask {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
 
-/// The life of the exporter from configuration to configuration.
-struct Generations {
+impl RefreshTask {
+    fn start(tokens: &Arc<TokenSource>, shutdown: &CancellationToken) -> Self {
+        let stop = shutdown.child_token();
+        let task = tokio::spawn(tokens.clone().run(stop.clone()));
+        Self { stop, task }
+    }
+}
+
+/// Replaces the exporter when its configuration is loaded again.
+struct Reloader {
     exporter: Exporter,
-    renewing: Renewing,
+    refresh: RefreshTask,
     load: Load,
     telemetry: Telemetry,
     app: App,
@@ -253,35 +264,15 @@ struct Generations {
     shutdown: CancellationToken,
 }
 
-/// The task that keeps one token source's token fresh.
-struct Renewing {
-    end: CancellationToken,
-    task: JoinHandle<()>,
-}
-
-impl Renewing {
-    fn start(tokens: &Arc<TokenSource>, shutdown: &CancellationToken) -> Self {
-        let end = shutdown.child_token();
-        Self {
-            task: tokio::spawn(tokens.clone().run(end.clone())),
-            end,
-        }
-    }
-}
-
-impl Generations {
-    /// Reloads on SIGHUP and when a request asks for it, one at a time, until shutdown.
-    async fn reload_when_asked(
-        &mut self,
-        mut asked: mpsc::Receiver<web::Reload>,
-        mut hangup: Signal,
-    ) {
+impl Reloader {
+    /// Reloads on SIGHUP and on request, one at a time, until shutdown.
+    async fn run(&mut self, mut requests: mpsc::Receiver<web::Reload>, mut hangup: Signal) {
         let shutdown = self.shutdown.clone();
         loop {
-            let answer = tokio::select! {
+            let request = tokio::select! {
                 () = shutdown.cancelled() => return,
                 Some(()) = hangup.recv() => None,
-                Some(answer) = asked.recv() => Some(answer),
+                Some(request) = requests.recv() => Some(request),
             };
             let result = self.reload().await.map_err(|error| format!("{error:#}"));
             let stats = &self.exporter.stats;
@@ -289,46 +280,42 @@ impl Generations {
                 Ok(()) => {
                     stats.config_reload_successful.set(1.0);
                     stats.config_reload_success_timestamp.set(unix_now());
-                    info!("configuration reloaded");
+                    info!("config reloaded");
                 }
                 Err(error) => {
                     stats.config_reload_successful.set(0.0);
                     error!(
                         error,
-                        "the new configuration is refused, the old one stays in force"
+                        "config reload failed; keeping the previous configuration"
                     );
                 }
             }
-            if let Some(answer) = answer {
-                // Whoever asked may have gone.
-                let _ = answer.send(result);
+            if let Some(request) = request {
+                // The client may have gone.
+                let _ = request.send(result);
             }
         }
     }
 
     async fn reload(&mut self) -> anyhow::Result<()> {
-        // A configuration of a hundred thousand sensors takes its time, in which scrapes go on.
+        // Everything that can fail comes first. Long lists of sensors take time, in which scrapes continue.
         let load = self.load.clone();
-        let Loaded { config, warnings } = aside(move || load()).await?;
-        // What may fail comes first, and then what changes anything.
+        let Loaded { config, warnings } = blocking::run(move || load()).await?;
         let (web_config, file) = (self.web_config.clone(), config.web.config_file.clone());
-        let prepared = aside(move || web_config.prepare(file.as_deref())).await?;
-        let mut next = self.exporter.successor(config).await?;
-        let followed = match prepared {
-            Some(prepared) => {
-                count_web_config_reload(&next.stats, true);
-                self.web_config.activate(prepared)
-            }
-            None => Vec::new(),
-        };
-        let kept = next.config.keep_what_takes_a_restart(&self.exporter.config);
-        for warning in warnings.into_iter().chain(followed).chain(kept) {
-            warn!("{warning}");
+        let prepared = blocking::run(move || web_config.prepare(file.as_deref())).await?;
+        let mut next = self.exporter.rebuild(config).await?;
+
+        // From here on nothing fails.
+        log_warnings(&warnings);
+        if let Some(prepared) = prepared {
+            count_web_config_reload(&next.stats, true);
+            log_warnings(&self.web_config.activate(prepared));
         }
+        log_warnings(&next.config.keep_what_takes_a_restart(&self.exporter.config));
         if !Arc::ptr_eq(&next.tokens, &self.exporter.tokens) {
             self.exporter.tokens.retire();
-            self.renewing.end.cancel();
-            self.renewing = Renewing::start(&next.tokens, &self.shutdown);
+            self.refresh.stop.cancel();
+            self.refresh = RefreshTask::start(&next.tokens, &self.shutdown);
         }
         self.telemetry.set_level(next.config.log.level);
         self.app.collector.assign(next.assignment()).await;
@@ -336,5 +323,20 @@ impl Generations {
         self.routes.replace(self.app.site(&next.config));
         self.exporter = next;
         Ok(())
+    }
+}
+
+fn log_warnings(warnings: &[String]) {
+    for warning in warnings {
+        warn!("{warning}");
+    }
+}
+
+fn count_web_config_reload(stats: &Stats, successful: bool) {
+    stats
+        .web_config_reload_successful
+        .set(f64::from(u8::from(successful)));
+    if successful {
+        stats.web_config_reload_success_timestamp.set(unix_now());
     }
 }

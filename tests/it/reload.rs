@@ -163,7 +163,9 @@ async fn a_bad_configuration_is_refused_and_the_old_one_stays() {
     let scrape = exporter.scrape().await;
     assert_eq!(scrape.value(good), Some(0.0));
     assert_eq!(known(&scrape).len(), 4);
-    exporter.says("the old one stays in force").await;
+    exporter
+        .says("config reload failed; keeping the previous configuration")
+        .await;
 
     fs::write(&file, config(&cloud, &ids, "")).expect("written");
     assert_eq!(post(&exporter).await.0, 200);
