@@ -1,30 +1,32 @@
-//! THE table: which `var_name` becomes which metric. A new variable is one row of [`ROWS`].
+//! THE table: which variable (`var_name`) becomes which metric. A new variable is one row of [`ROWS`].
 //!
-//! Pure and a leaf: [`Catalog::new`] lays the configuration's overrides over the table; `exposition` asks the result.
-//! Facts of the rows come from the vendor's "Sensor Data" page.
+//! Belongs here: the table, and what the configuration overrides in it. Does not belong here: readings, and how a family is
+//! written (`exposition`). Pure. `config` and `collector` ask the table itself; [`Catalog`] is made at each load of the
+//! configuration and used by `exposition`, `web` and `cli`. The rows state facts of the vendor's "Sensor Data" page.
 
-use std::{borrow::Cow, collections::BTreeMap, collections::HashMap, time::Duration};
+use std::{collections::BTreeMap, collections::HashMap, time::Duration};
 
-/// What Prometheus is told a family is.
+/// The type of a family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A value that goes up and down.
     Gauge,
-    /// A total that only grows, but for resets.
+    /// A total that only grows, except for resets.
     Counter,
 }
 
-/// The vendor's unit to the base unit. Division is kept as division: `57 / 100` is 0.57, `57 × 0.01` is not.
+/// The conversion from the vendor's unit to the base unit. Division is not a multiplication by the inverse: `57 / 100` is
+/// 0.57, `57 × 0.01` is not.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Scale {
-    /// value × factor
+    /// Multiplies the value.
     Times(f64),
-    /// value ÷ divisor
+    /// Divides the value.
     Over(f64),
 }
 
 impl Scale {
-    /// The value in the metric's unit; may be infinite.
+    /// Returns the value in the metric's unit, which may be infinite.
     pub fn apply(self, value: f64) -> f64 {
         match self {
             Self::Times(factor) => value * factor,
@@ -33,12 +35,12 @@ impl Scale {
     }
 }
 
-/// Which families a reading feeds.
+/// The families to which a reading belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// One sample: the converted value.
     Value,
-    /// `motionEvent`: the value, and the reading's time as a sample of its own ([`MOTION_TIME`]).
+    /// `motionEvent`: the value, and the reading's time in a second family ([`MOTION_TIME`]).
     Motion,
     /// `onlineStatus`: one sample per state ([`Status`]).
     Status,
@@ -46,31 +48,29 @@ pub enum Form {
 
 /// One row of the table.
 #[derive(Debug, Clone, Copy)]
-pub struct Row {
-    /// The API's name; the last word of HELP.
-    pub var_name: &'static str,
-    /// The name in the text format.
-    pub metric: &'static str,
-    /// HELP without what every reading's HELP ends with.
-    pub help: &'static str,
+pub struct Row<'a> {
+    /// The API's name of the variable; the last word of HELP.
+    pub var_name: &'a str,
+    /// The name of the family in the text format.
+    pub metric: &'a str,
+    /// HELP, without the words that end the HELP of every reading.
+    pub help: &'a str,
     /// TYPE.
     pub kind: Kind,
-    /// Which families it feeds.
+    /// The families to which a reading belongs.
     pub form: Form,
-    /// To the base unit.
+    /// The conversion to the base unit.
     pub scale: Scale,
-    /// Where it differs from `collect.stale_after`.
+    /// Overrides `collect.stale_after` for this variable.
     pub stale_after: Option<Duration>,
+    /// Whether the sensor itself measures the variable. Others come from the cloud or a building management system, and
+    /// say nothing about when the sensor last measured.
+    pub measured: bool,
 }
 
 const HOUR: u64 = 3600;
 
-const fn gauge(
-    var_name: &'static str,
-    metric: &'static str,
-    scale: Scale,
-    help: &'static str,
-) -> Row {
+const fn gauge<'a>(var_name: &'a str, metric: &'a str, scale: Scale, help: &'a str) -> Row<'a> {
     Row {
         var_name,
         metric,
@@ -79,12 +79,13 @@ const fn gauge(
         form: Form::Value,
         scale,
         stale_after: None,
+        measured: true,
     }
 }
 
 /// Every variable the vendor documents, in the order of the exposition.
 #[rustfmt::skip]
-pub const ROWS: &[Row] = &[
+pub const ROWS: &[Row<'static>] = &[
     gauge("temperatureC", "lightfi_temperature_celsius", Scale::Times(1.0), "Air temperature"),
     gauge("relativeHumidity", "lightfi_humidity_ratio", Scale::Over(100.0), "Relative humidity, 0 to 1"),
     gauge("CO2ppm", "lightfi_co2_ppm", Scale::Times(1.0), "Carbon dioxide in parts per million"),
@@ -99,14 +100,15 @@ pub const ROWS: &[Row] = &[
     gauge("clientsWiFi", "lightfi_wifi_clients", Scale::Times(1.0), "Wi-Fi devices seen that indicate occupancy"),
     gauge("clientsBLE", "lightfi_ble_clients", Scale::Times(1.0), "Bluetooth LE devices seen that indicate occupancy"),
     gauge("occSignatures", "lightfi_occupants", Scale::Times(1.0), "People counted under the sensor"),
-    gauge("BACnetReads", "lightfi_bacnet_reads", Scale::Times(1.0), "Queries by a building management system for this sensor in the last period"),
+    Row { measured: false,
+        ..gauge("BACnetReads", "lightfi_bacnet_reads", Scale::Times(1.0), "Queries by a building management system for this sensor in the last period") },
     Row { form: Form::Motion,
         ..gauge("motionEvent", "lightfi_motion_activity", Scale::Times(1.0), "Count of motion events that decays while there is no motion") },
-    Row { form: Form::Status,
+    Row { form: Form::Status, measured: false,
         ..gauge("onlineStatus", "lightfi_sensor_status", Scale::Times(1.0), "1 for the current state of the sensor, 0 for the other states") },
 ];
 
-/// The second family of [`Form::Motion`]: when the last motion was seen.
+/// The second family of [`Form::Motion`].
 pub const MOTION_TIME: (&str, &str) = (
     "lightfi_motion_last_event_timestamp_seconds",
     "Unix time of the last motion event",
@@ -118,20 +120,17 @@ pub const UNMAPPED: (&str, &str) = (
     "Unconverted readings of variables without a metric of their own, by var_name",
 );
 
-/// Old names of variables, with the name in the table: the vendor renamed `irSignatures`.
+/// Old names of variables with the names in the table: the vendor renamed `irSignatures`.
 const ALIASES: &[(&str, &str)] = &[("irSignatures", "occSignatures")];
 
-/// Variables that tell nothing of when the sensor last measured: the cloud and the building management system make them.
-const NOT_MEASURED: &[&str] = &["onlineStatus", "BACnetReads"];
-
-/// `onlineStatus`: 1 online, 0 offline, −1 rebooting, −2 retired.
+/// The states of `onlineStatus`: 1 online, 0 offline, −1 rebooting, −2 retired.
 pub struct Status;
 
 impl Status {
-    /// The closed set of label values, in the order of the exposition.
+    /// The label values, in the order of the exposition.
     pub const NAMES: [&'static str; 5] = ["online", "offline", "rebooting", "retired", "unknown"];
 
-    /// Index into [`Status::NAMES`] of what the API's number says.
+    /// Returns the index into [`Status::NAMES`] for the API's number.
     pub fn of(value: f64) -> usize {
         match value {
             1.0 => 0,
@@ -143,52 +142,54 @@ impl Status {
     }
 }
 
-/// The name the table knows a variable by.
+/// Returns the name by which the table knows a variable.
 pub fn canonical(var_name: &str) -> &str {
-    ALIASES
-        .iter()
-        .find(|(old, _)| *old == var_name)
-        .map_or(var_name, |(_, new)| new)
+    let alias = ALIASES.iter().find(|(old, _)| *old == var_name);
+    alias.map_or(var_name, |(_, new)| new)
 }
 
-/// Whether a variable (by its [`canonical`] name) has a row in the table.
+/// Returns the row of a variable, by its [`canonical`] name.
+fn row(var_name: &str) -> Option<&'static Row<'static>> {
+    ROWS.iter().find(|row| row.var_name == var_name)
+}
+
+/// Whether a variable has a row in the table.
 pub fn has_row(var_name: &str) -> bool {
-    ROWS.iter().any(|row| row.var_name == var_name)
+    row(var_name).is_some()
 }
 
-/// Whether readings of this variable are ordered by their own time: a counter never goes back to an older reading.
-/// A fact of the table's rows, not of overrides, so that what is kept does not depend on what is shown.
+/// Whether the table says that a variable is a counter, which never goes back to an older reading. Overrides do not change
+/// this, so that what is kept does not depend on what is shown.
 pub fn is_counter(var_name: &str) -> bool {
-    ROWS.iter()
-        .any(|row| row.kind == Kind::Counter && row.var_name == var_name)
+    row(var_name).is_some_and(|row| row.kind == Kind::Counter)
 }
 
-/// How many series one reading of this variable makes at most, that of its time not counted.
-pub fn most_series(var_name: &str) -> usize {
-    match ROWS.iter().find(|row| row.var_name == var_name) {
-        Some(row) if row.form == Form::Status => Status::NAMES.len(),
-        Some(row) if row.form == Form::Motion => 2,
-        _ => 1,
-    }
-}
-
-/// Whether the sensor itself measures this variable.
+/// Whether the sensor itself measures a variable.
 pub fn is_measured(var_name: &str) -> bool {
-    !NOT_MEASURED.contains(&var_name)
+    row(var_name).is_none_or(|row| row.measured)
+}
+
+/// Returns the largest number of series that one reading of a variable can have, without the series of its time.
+pub fn max_series(var_name: &str) -> usize {
+    match row(var_name).map(|row| row.form) {
+        Some(Form::Status) => Status::NAMES.len(),
+        Some(Form::Motion) => 2,
+        Some(Form::Value) | None => 1,
+    }
 }
 
 /// One entry of `metrics.variables`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Override {
-    /// Exported as the gauge `lightfi_<name>`.
+    /// Exports the variable as the gauge `lightfi_<name>`.
     pub name: Option<String>,
-    /// HELP without its end.
+    /// HELP, without the words that end the HELP of every reading.
     pub help: Option<String>,
-    /// Instead of the table's conversion.
+    /// Replaces the table's conversion.
     pub scale: Option<f64>,
-    /// Instead of the table's; 0 = never.
+    /// Replaces the table's limit; 0 means never.
     pub stale_after: Option<Duration>,
-    /// Not exported at all.
+    /// Does not export the variable.
     pub drop: bool,
 }
 
@@ -196,180 +197,158 @@ pub struct Override {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Family {
     /// The name in the text format, with `_total`.
-    pub name: Cow<'static, str>,
-    /// What it is, without what every reading's HELP ends with.
-    pub help: Cow<'static, str>,
+    pub name: String,
+    /// HELP, without the words that end the HELP of every reading.
+    pub help: String,
     /// TYPE.
     pub kind: Kind,
-    /// Ends HELP; `None` only for [`UNMAPPED`].
+    /// The last word of HELP; `None` only for [`UNMAPPED`].
     pub var_name: Option<String>,
 }
 
-/// What becomes of one variable.
+impl Family {
+    fn gauge((name, help): (&str, &str), var_name: Option<&str>) -> Self {
+        Self {
+            name: name.to_owned(),
+            help: help.to_owned(),
+            kind: Kind::Gauge,
+            var_name: var_name.map(str::to_owned),
+        }
+    }
+}
+
+/// How readings of one variable are exported.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Mapping {
-    /// Index into [`Catalog::families`]; for [`Form::Motion`] the time's family is the next one.
+    /// An index into [`Catalog::families`]. The family of [`MOTION_TIME`] follows the one of [`Form::Motion`].
     pub family: usize,
-    /// Which families it feeds.
+    /// The families to which a reading belongs.
     pub form: Form,
-    /// To the metric's unit.
+    /// The conversion to the metric's unit.
     pub scale: Scale,
-    /// Age limit by the reading's own time; `None` = never stale. Does not bind the status or the motion time.
+    /// The age at which a reading is stale by its own time; `None` means never. Does not apply to the status and to the time
+    /// of a motion.
     pub stale_after: Option<Duration>,
-    /// Whether it goes to [`UNMAPPED`].
+    /// Whether the family is [`UNMAPPED`].
     pub unmapped: bool,
-    /// Whether the sensor itself measures it.
+    /// Whether the sensor itself measures the variable.
     pub measured: bool,
 }
 
-/// The table under one configuration's overrides.
+/// The table with the overrides of one configuration.
 #[derive(Debug)]
 pub struct Catalog {
     families: Vec<Family>,
+    /// By variable; `None` means that it is not exported.
     mappings: HashMap<String, Option<Mapping>>,
     unmapped: Mapping,
-    /// `collect.stale_after`; `None` = never.
+    /// `collect.stale_after`; `None` means never.
     pub default_stale_after: Option<Duration>,
     /// `metrics.reading_timestamps`.
     pub reading_timestamps: bool,
 }
 
-/// 0 stands for "never".
-fn limit(stale_after: Duration) -> Option<Duration> {
-    (!stale_after.is_zero()).then_some(stale_after)
-}
-
 impl Catalog {
-    /// Lays `variables` (keys are `var_name`s, old or new) over the table. A name of `variables` must not be taken:
-    /// `config` has checked it.
+    /// Applies `variables` to the table. The keys are old or new names of variables. Their names of families must be unique:
+    /// `config` has checked that.
     pub fn new(
         variables: &BTreeMap<String, Override>,
         stale_after: Duration,
         reading_timestamps: bool,
     ) -> Self {
         let default_stale_after = limit(stale_after);
-        let overrides: BTreeMap<&str, &Override> = variables
-            .iter()
-            .map(|(name, o)| (canonical(name), o))
-            .collect();
-        let none = Override::default();
-        let mut families = Vec::new();
-        let mut mappings = HashMap::new();
-        let custom = overrides
-            .keys()
-            .filter(|name| !ROWS.iter().any(|row| row.var_name == **name));
-        let rows = ROWS
-            .iter()
-            .copied()
-            .map(Some)
-            .zip(ROWS.iter().map(|row| row.var_name));
-        for (row, var_name) in rows.chain(custom.map(|name| (None, *name))) {
-            let over = overrides.get(var_name).copied().unwrap_or(&none);
-            if over.drop {
-                mappings.insert(var_name.to_owned(), None);
-                continue;
-            }
-            let scale = over
-                .scale
-                .map(Scale::Times)
-                .or(row.map(|row| row.scale))
-                .unwrap_or(Scale::Times(1.0));
-            let stale_after = match over.stale_after.or(row.and_then(|row| row.stale_after)) {
-                Some(own) => limit(own),
-                None => default_stale_after,
-            };
-            let form = row.map_or(Form::Value, |row| row.form);
-            let named = over.name.as_ref().map(|name| format!("lightfi_{name}"));
-            // An addition without a name only changes how `lightfi_reading` shows it.
-            let unmapped = named.is_none() && row.is_none();
-            let mapping = Mapping {
-                family: families.len(),
-                form,
-                scale,
-                stale_after,
-                unmapped,
-                measured: is_measured(var_name),
-            };
-            mappings.insert(var_name.to_owned(), Some(mapping));
-            if unmapped {
-                continue;
-            }
-            let default_help = row
-                .map_or("Reading of a variable named in the configuration", |row| {
-                    row.help
-                });
-            families.push(Family {
-                kind: row
-                    .filter(|_| named.is_none())
-                    .map_or(Kind::Gauge, |row| row.kind),
-                name: named
-                    .map(Cow::Owned)
-                    .or(row.map(|row| row.metric.into()))
-                    .unwrap_or(UNMAPPED.0.into()),
-                help: over.help.clone().map_or(default_help.into(), Cow::Owned),
-                var_name: Some(var_name.to_owned()),
-            });
-            if form == Form::Motion {
-                let (name, help) = MOTION_TIME;
-                let var_name = Some(var_name.to_owned());
-                families.push(Family {
-                    name: name.into(),
-                    help: help.into(),
-                    kind: Kind::Gauge,
-                    var_name,
-                });
-            }
-        }
-        let (name, help) = UNMAPPED;
-        families.push(Family {
-            name: name.into(),
-            help: help.into(),
-            kind: Kind::Gauge,
-            var_name: None,
-        });
-        let last = families.len() - 1;
-        for mapping in mappings
-            .values_mut()
-            .flatten()
-            .filter(|mapping| mapping.unmapped)
-        {
-            mapping.family = last;
-        }
         let unmapped = Mapping {
-            family: last,
+            family: 0,
             form: Form::Value,
             scale: Scale::Times(1.0),
             stale_after: default_stale_after,
             unmapped: true,
             measured: true,
         };
-        Self {
-            families,
-            mappings,
+        let mut catalog = Self {
+            families: Vec::new(),
+            mappings: HashMap::new(),
             unmapped,
             default_stale_after,
             reading_timestamps,
+        };
+        let by_name = variables.iter().map(|(name, over)| (canonical(name), over));
+        let overrides: BTreeMap<&str, &Override> = by_name.collect();
+        let names = overrides.keys().filter(|name| !has_row(name));
+        let custom = names.map(|name| {
+            let help = "Reading of a variable named in the configuration";
+            gauge(name, UNMAPPED.0, Scale::Times(1.0), help)
+        });
+        let unchanged = Override::default();
+        for row in ROWS.iter().copied().chain(custom) {
+            let over = overrides.get(row.var_name).copied();
+            catalog.add(row, over.unwrap_or(&unchanged));
+        }
+        let last = catalog.families.len();
+        catalog.families.push(Family::gauge(UNMAPPED, None));
+        catalog.unmapped.family = last;
+        let mappings = catalog.mappings.values_mut().flatten();
+        for mapping in mappings.filter(|mapping| mapping.unmapped) {
+            mapping.family = last;
+        }
+        catalog
+    }
+
+    /// Adds the mapping and the families of one variable.
+    fn add(&mut self, row: Row<'_>, over: &Override) {
+        if over.drop {
+            self.mappings.insert(row.var_name.to_owned(), None);
+            return;
+        }
+        let custom_name = over.name.as_ref().map(|name| format!("lightfi_{name}"));
+        // An entry without a name only changes how `lightfi_reading` shows the variable.
+        let unmapped = custom_name.is_none() && row.metric == UNMAPPED.0;
+        let stale_after = over.stale_after.or(row.stale_after);
+        let mapping = Mapping {
+            family: self.families.len(),
+            form: row.form,
+            scale: over.scale.map_or(row.scale, Scale::Times),
+            stale_after: stale_after.map_or(self.default_stale_after, limit),
+            unmapped,
+            measured: row.measured,
+        };
+        self.mappings.insert(row.var_name.to_owned(), Some(mapping));
+        if unmapped {
+            return;
+        }
+        let name = custom_name.as_deref().unwrap_or(row.metric);
+        let help = over.help.as_deref().unwrap_or(row.help);
+        let mut family = Family::gauge((name, help), Some(row.var_name));
+        if custom_name.is_none() {
+            family.kind = row.kind;
+        }
+        self.families.push(family);
+        if row.form == Form::Motion {
+            let family = Family::gauge(MOTION_TIME, Some(row.var_name));
+            self.families.push(family);
         }
     }
 
-    /// The families of readings in the order of the exposition; the last one is [`UNMAPPED`].
+    /// Returns the families of readings in the order of the exposition; the last one is [`UNMAPPED`].
     pub fn families(&self) -> &[Family] {
         &self.families
     }
 
-    /// What becomes of a variable (by its [`canonical`] name); `None` when it is dropped.
+    /// Returns the mapping of a variable, by its [`canonical`] name; `None` if the variable is dropped.
     pub fn mapping(&self, var_name: &str) -> Option<Mapping> {
-        self.mappings
-            .get(var_name)
-            .copied()
-            .unwrap_or(Some(self.unmapped))
+        let known = self.mappings.get(var_name).copied();
+        known.unwrap_or(Some(self.unmapped))
     }
 }
 
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
+/// 0 means never.
+fn limit(stale_after: Duration) -> Option<Duration> {
+    (!stale_after.is_zero()).then_some(stale_after)
+}
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
@@ -395,85 +374,78 @@ mod tests {
         }
     }
 
+    fn dropped() -> Override {
+        Override {
+            drop: true,
+            ..Override::default()
+        }
+    }
+
+    fn family<'a>(catalog: &'a Catalog, var_name: &str) -> &'a Family {
+        &catalog.families()[catalog.mapping(var_name).unwrap().family]
+    }
+
     #[test]
-    fn no_name_stands_twice() {
+    fn variables_and_families_are_unique() {
         let var_names: BTreeSet<_> = ROWS.iter().map(|row| row.var_name).collect();
         assert_eq!(var_names.len(), ROWS.len());
         let catalog = catalog(&[]);
-        // OpenMetrics calls a counter without `_total`: also then.
-        let names = catalog
-            .families()
-            .iter()
-            .map(|family| family.name.trim_end_matches("_total"));
+        // OpenMetrics names the family of a counter without `_total`, which must be unique as well.
+        let families = catalog.families().iter();
+        let names = families.map(|family| family.name.trim_end_matches("_total"));
         assert_eq!(names.collect::<BTreeSet<_>>().len(), ROWS.len() + 2);
     }
 
     #[test]
-    fn names_follow_prometheus_rules() {
-        let of_other_types = ["_count", "_sum", "_bucket", "_created", "_info"];
-        let not_base_units = [
+    fn names_and_help_follow_the_rules_of_promtool() {
+        let other_types = ["_count", "_sum", "_bucket", "_created", "_info"];
+        let other_units = [
             "percent", "pct", "kwh", "mbar", "milli", "kilo", "micro", "minutes", "hours", "days",
             "mb",
         ];
-        for family in catalog(&[]).families() {
-            let name = &*family.name;
-            let words: Vec<_> = name.split('_').collect();
+        for Family {
+            name, help, kind, ..
+        } in catalog(&[]).families()
+        {
             assert!(name.starts_with("lightfi_"), "{name}");
-            let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-            assert!(name.chars().all(plain), "{name}");
-            assert_eq!(
-                name.ends_with("_total"),
-                family.kind == Kind::Counter,
-                "{name}"
-            );
-            assert!(
-                !of_other_types.iter().any(|end| name.ends_with(end)),
-                "{name}"
-            );
-            assert!(
-                !not_base_units.iter().any(|unit| words.contains(unit)),
-                "{name}"
-            );
-            assert!(
-                !family.help.is_empty() && !family.help.ends_with('.'),
-                "{name}"
-            );
+            let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+            assert!(name.chars().all(allowed), "{name}");
+            let is_counter = *kind == Kind::Counter;
+            assert_eq!(name.ends_with("_total"), is_counter, "{name}");
+            let has_suffix = other_types.iter().any(|suffix| name.ends_with(suffix));
+            assert!(!has_suffix, "{name}");
+            let has_unit = name.split('_').any(|word| other_units.contains(&word));
+            assert!(!has_unit, "{name}");
+            assert!(!help.is_empty() && !help.ends_with('.'), "{name}");
         }
     }
 
     #[test]
-    fn families_stand_in_the_tables_order_and_additions_before_the_unmapped() {
+    fn families_are_in_the_order_of_the_table_then_custom_ones_then_unmapped() {
         let catalog = catalog(&[("PM10", named("pm10_ugm3")), ("CO2ppm", named("carbon"))]);
-        let names: Vec<_> = catalog
-            .families()
-            .iter()
-            .map(|family| &*family.name)
-            .collect();
+        let families = catalog.families().iter();
+        let names: Vec<_> = families.map(|family| family.name.as_str()).collect();
         let mut expected: Vec<_> = ROWS.iter().map(|row| row.metric).collect();
         expected[2] = "lightfi_carbon";
-        let motion = expected
-            .iter()
-            .position(|name| *name == "lightfi_motion_activity")
-            .unwrap();
+        let motion = catalog.mapping("motionEvent").unwrap().family;
+        assert_eq!(expected[motion], "lightfi_motion_activity");
         expected.insert(motion + 1, MOTION_TIME.0);
         expected.extend(["lightfi_pm10_ugm3", UNMAPPED.0]);
         assert_eq!(names, expected);
-        let motion = catalog.mapping("motionEvent").unwrap();
-        assert_eq!(catalog.families()[motion.family + 1].name, MOTION_TIME.0);
     }
 
     #[test]
-    fn each_variable_goes_to_the_family_of_its_row() {
+    fn each_variable_belongs_to_the_family_of_its_row() {
         let catalog = catalog(&[]);
         for row in ROWS {
-            let family = &catalog.families()[catalog.mapping(row.var_name).unwrap().family];
-            assert_eq!((&*family.name, family.kind), (row.metric, row.kind));
+            let family = family(&catalog, row.var_name);
+            assert_eq!((family.name.as_str(), family.kind), (row.metric, row.kind));
             assert_eq!(family.var_name.as_deref(), Some(row.var_name));
         }
     }
 
     #[test]
-    fn units_are_converted_without_new_digits() {
+    fn units_are_converted_without_rounding_errors() {
         let catalog = catalog(&[]);
         for (var_name, value, converted) in [
             ("temperatureC", 21.4, 21.4),
@@ -489,129 +461,92 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_row_is_unmapped_and_unconverted() {
-        let mapping = catalog(&[]).mapping("never seen").unwrap();
-        assert!(mapping.unmapped);
-        assert_eq!(mapping.scale, Scale::Times(1.0));
-        assert_eq!(mapping.stale_after, Some(Duration::from_secs(HOUR)));
-    }
-
-    #[test]
-    fn an_addition_without_a_name_stays_unmapped_under_its_own_rules() {
-        let over = Override {
+    fn variables_without_a_name_are_unmapped_and_follow_their_overrides() {
+        let doubled = Override {
             scale: Some(2.0),
             ..stale_after(7)
         };
-        let catalog = catalog(&[("PM10", over)]);
-        let mapping = catalog.mapping("PM10").unwrap();
-        assert!(mapping.unmapped);
-        assert_eq!(catalog.families()[mapping.family].name, UNMAPPED.0);
-        assert_eq!(
-            (mapping.scale, mapping.stale_after),
-            (Scale::Times(2.0), Some(Duration::from_secs(7)))
-        );
+        let catalog = catalog(&[("PM10", doubled)]);
+        for (var_name, factor, limit) in [("PM10", 2.0, 7), ("unknown", 1.0, HOUR)] {
+            let mapping = catalog.mapping(var_name).unwrap();
+            assert!(mapping.unmapped);
+            assert_eq!(mapping.scale, Scale::Times(factor));
+            assert_eq!(mapping.stale_after, Some(Duration::from_secs(limit)));
+            assert_eq!(family(&catalog, var_name).name, UNMAPPED.0);
+        }
     }
 
     #[test]
-    fn a_variable_renamed_in_the_configuration_is_a_gauge() {
+    fn a_variable_with_a_custom_name_is_a_gauge() {
         let catalog = catalog(&[("energyInkWh", named("meter_joules"))]);
         let mapping = catalog.mapping("energyInkWh").unwrap();
-        assert_eq!(catalog.families()[mapping.family].kind, Kind::Gauge);
+        assert_eq!(family(&catalog, "energyInkWh").kind, Kind::Gauge);
         assert_eq!(mapping.scale, Scale::Times(3_600_000.0));
     }
 
     #[test]
-    fn a_dropped_variable_takes_all_its_families_along() {
-        let drop = Override {
-            drop: true,
-            ..Override::default()
-        };
-        let catalog = catalog(&[("motionEvent", drop.clone()), ("PM10", drop)]);
+    fn a_dropped_variable_has_no_family() {
+        let catalog = catalog(&[("motionEvent", dropped()), ("PM10", dropped())]);
         assert_eq!(catalog.mapping("motionEvent"), None);
         assert_eq!(catalog.mapping("PM10"), None);
-        let mut names = catalog.families().iter().map(|family| &*family.name);
-        assert!(!names.any(|name| name.starts_with("lightfi_motion")));
+        let mut families = catalog.families().iter();
+        assert!(!families.any(|family| family.name.starts_with("lightfi_motion")));
     }
 
     #[test]
-    fn a_limit_is_the_variables_own_then_the_tables_then_the_general_one() {
-        let own = catalog(&[
+    fn the_limit_of_the_variable_precedes_the_tables_and_the_general_one() {
+        let overrides = [
             ("batteryLevelPct", stale_after(5)),
             ("energyInkWh", stale_after(0)),
-        ]);
-        let limit = |catalog: &Catalog, var_name| {
-            catalog
-                .mapping(var_name)
-                .unwrap()
-                .stale_after
-                .map(|l| l.as_secs())
-        };
-        assert_eq!(limit(&own, "batteryLevelPct"), Some(5));
-        assert_eq!(limit(&own, "energyInkWh"), None);
-        assert_eq!(limit(&own, "CO2ppm"), Some(HOUR));
-        let off = Catalog::new(&BTreeMap::new(), Duration::ZERO, false);
-        assert_eq!(limit(&off, "batteryLevelPct"), Some(14 * 24 * HOUR));
-        assert_eq!(limit(&off, "energyInkWh"), Some(24 * HOUR));
-        assert_eq!(limit(&off, "CO2ppm"), None);
+        ];
+        let never = Catalog::new(&BTreeMap::new(), Duration::ZERO, false);
+        for (catalog, var_name, seconds) in [
+            (&catalog(&overrides), "batteryLevelPct", Some(5)),
+            (&catalog(&overrides), "energyInkWh", None),
+            (&catalog(&overrides), "CO2ppm", Some(HOUR)),
+            (&never, "batteryLevelPct", Some(14 * 24 * HOUR)),
+            (&never, "energyInkWh", Some(24 * HOUR)),
+            (&never, "CO2ppm", None),
+        ] {
+            let limit = catalog.mapping(var_name).unwrap().stale_after;
+            assert_eq!(limit, seconds.map(Duration::from_secs), "{var_name}");
+        }
     }
 
     #[test]
     fn an_old_name_is_the_same_variable() {
         assert_eq!(canonical("irSignatures"), "occSignatures");
-        assert_eq!(canonical("occSignatures"), "occSignatures");
         assert_eq!(canonical("PM10"), "PM10");
         let catalog = catalog(&[("irSignatures", named("people"))]);
-        let mapping = catalog.mapping("occSignatures").unwrap();
-        assert_eq!(catalog.families()[mapping.family].name, "lightfi_people");
+        assert_eq!(family(&catalog, "occSignatures").name, "lightfi_people");
     }
 
     #[test]
-    fn only_the_meter_is_a_counter_whatever_it_is_shown_as() {
-        let counters: Vec<_> = ROWS
-            .iter()
-            .map(|row| row.var_name)
-            .filter(|name| is_counter(name))
-            .collect();
-        assert_eq!(counters, ["energyInkWh"]);
+    fn the_table_states_counters_measured_variables_and_series() {
+        let names = |is: &dyn Fn(&str) -> bool| -> Vec<_> {
+            let names = ROWS.iter().map(|row| row.var_name);
+            names.chain(["PM10"]).filter(|name| is(name)).collect()
+        };
+        assert_eq!(names(&is_counter), ["energyInkWh"]);
+        let not_measured = ["BACnetReads", "onlineStatus"];
+        assert_eq!(names(&|name| !is_measured(name)), not_measured);
+        assert_eq!(names(&|name| max_series(name) == 5), ["onlineStatus"]);
+        assert_eq!(names(&|name| max_series(name) == 2), ["motionEvent"]);
+        assert_eq!(max_series("PM10"), 1);
     }
 
     #[test]
-    fn what_the_cloud_or_the_building_makes_is_not_measured() {
-        let made: Vec<_> = ROWS
-            .iter()
-            .map(|row| row.var_name)
-            .filter(|name| !is_measured(name))
-            .collect();
-        assert_eq!(made, ["BACnetReads", "onlineStatus"]);
-        assert!(is_measured("PM10"));
-    }
-
-    #[test]
-    fn a_reading_makes_a_series_for_each_state_and_one_for_the_time_of_a_motion() {
-        for row in ROWS {
-            let most = match row.form {
-                Form::Value => 1,
-                Form::Motion => 2,
-                Form::Status => 5,
-            };
-            assert_eq!(most_series(row.var_name), most, "{}", row.var_name);
-        }
-        assert_eq!(most_series("PM10"), 1);
-    }
-
-    #[test]
-    fn a_status_is_one_of_five() {
-        for (value, state) in [
+    fn every_status_has_a_name() {
+        for (value, name) in [
             (1.0, "online"),
             (0.0, "offline"),
             (-0.0, "offline"),
             (-1.0, "rebooting"),
             (-2.0, "retired"),
             (-3.0, "unknown"),
-            (2.0, "unknown"),
             (0.5, "unknown"),
         ] {
-            assert_eq!(Status::NAMES[Status::of(value)], state, "{value}");
+            assert_eq!(Status::NAMES[Status::of(value)], name, "{value}");
         }
     }
 }

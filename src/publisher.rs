@@ -237,7 +237,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::snapshot::{Identity, Reading, Sensor, Skipped, Summary};
+    use crate::snapshot::{Identity, Reading, Sensor, SkippedReadings, Summary};
 
     const STALE_AFTER: Duration = Duration::from_secs(1000);
 
@@ -258,11 +258,14 @@ mod tests {
                 value: 500.0,
             }]
             .into(),
-            skipped: Skipped::default(),
+            skipped: SkippedReadings::default(),
             read: Some(true),
             last_success: None,
         };
-        Snapshot::new((0..sensors).map(sensor).collect(), Summary::default())
+        Snapshot {
+            sensors: (0..sensors).map(sensor).collect(),
+            summary: Summary::default(),
+        }
     }
 
     fn catalog() -> Arc<Catalog> {

@@ -81,7 +81,7 @@ impl Refreshes {
     pub fn decode(&mut self) -> Answers {
         let replies = &self.replies[self.made % 2];
         self.made += 1;
-        let decoded = replies.iter().map(|body| decode_sensor(body));
+        let decoded = replies.iter().map(|body| decode_sensor(body, &|text| text));
         decoded.map(|reply| reply.expect("well-formed")).collect()
     }
 

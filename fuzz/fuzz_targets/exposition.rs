@@ -13,7 +13,7 @@ use libfuzzer_sys::fuzz_target;
 use lightfi_exporter::{
     catalog::Catalog,
     exposition::{Filter, Format, View, render_self_metrics},
-    snapshot::{Identity, Reading, Sensor, Skipped, Snapshot, Summary},
+    snapshot::{Identity, Reading, Sensor, SkippedReadings, Snapshot, Summary},
 };
 
 #[path = "../../tests/it/exposition/parser.rs"]
@@ -108,7 +108,7 @@ fn snapshot(fuzzed: &Fuzzed) -> Arc<Snapshot> {
                 value: *value,
             })
             .collect(),
-        skipped: Skipped::default(),
+        skipped: SkippedReadings::default(),
         read: sensor.read,
         last_success: sensor.read.map(|_| NOW - 5.0),
     });
@@ -116,7 +116,11 @@ fn snapshot(fuzzed: &Fuzzed) -> Arc<Snapshot> {
         up: true,
         ..Summary::default()
     };
-    Snapshot::new(sensors.collect(), summary).into()
+    Snapshot {
+        sensors: sensors.collect(),
+        summary,
+    }
+    .into()
 }
 
 /// Name, labels and value, by its bits, of every series.

@@ -1,28 +1,30 @@
-//! One request to the API: admitted by the gate, with a bearer, counted, bounded, and its failure named.
+//! Sends one request to the API: within the rate limit, with an access token, counted, bounded, and with a reason if it fails.
 //!
-//! Called by `collector` and by the commands that ask the API themselves. Redirects are not followed, so the bearer
-//! goes to the configured scheme, host and port only.
+//! Belongs here: what one request does, including one retry after a 401 and the pause after a 429. Does not belong here: when
+//! to ask, for what, and how often to try again (`collector`). Called by `collector` and `cli`. Redirects are not
+//! followed, so that the access token goes to the configured scheme, host and port only.
 
 use std::{
     sync::{Arc, OnceLock},
-    time::{Duration, Instant, SystemTime},
+    time::{Instant, SystemTime},
 };
 
 use reqwest::{
     Response, StatusCode,
     header::{AUTHORIZATION, RETRY_AFTER},
 };
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::time::sleep_until;
 use url::Url;
 
 use super::{
-    bounds,
-    gate::{Pace, Pass},
-    model::{self, LocationReply, Malformed, SensorReply},
+    model::{
+        LocationReply, Malformed, Redact, SensorReply, decode_base_location, decode_location,
+        decode_openapi, decode_sensor,
+    },
+    rate_limit::{Admission, SharedRateLimiter},
 };
 use crate::{
-    aside::aside,
-    config, http,
+    blocking, config, http,
     oauth::{AccessToken, TokenError, TokenSource},
     stats::{Reason, Route, Stats},
 };
@@ -30,87 +32,72 @@ use crate::{
 /// The routes that readings come from, as the API's document would list them.
 const ROUTES: [&str; 3] = ["/sensors/{}", "/locations/{}/", "/locations"];
 
-/// A longer body is decoded beside the thread that serves: this much takes it a tenth of a millisecond.
-const DECODED_AT_ONCE: usize = 16 * 1024;
+/// A longer body is decoded on a blocking thread: decoding this much takes a tenth of a millisecond.
+const MAX_INLINE_DECODE_BYTES: usize = 16 * 1024;
+
+/// Decodes a body, and takes out the secrets that the token source knows.
+type Decode<T> = fn(&[u8], Redact<'_>) -> Result<T, Malformed>;
 
 /// The API under one configuration.
 pub struct Client {
     http: reqwest::Client,
-    base: Url,
-    timeout: Duration,
-    max_response_bytes: usize,
+    api: config::Api,
     tokens: Arc<TokenSource>,
     stats: Arc<Stats>,
-    pace: Pace,
-    /// Over TLS its only permit is the first request's; closed once the others may go.
-    first: Semaphore,
+    rate_limiter: SharedRateLimiter,
 }
 
-/// What a body says, without the secrets that the token source knows.
-type Decode<T> = fn(&[u8], &TokenSource) -> Result<T, Malformed>;
-
-/// The first request has this long for itself, but no more than a quarter of its collection.
-const ALONE: Duration = Duration::from_secs(1);
-
-/// What the requests of one collection share: its end, and the one refresh it may force.
+/// What the requests of one collection share: its deadline, and the one token refresh that it may force.
 pub struct Session {
     deadline: Instant,
-    forced: OnceLock<Arc<AccessToken>>,
-}
-
-/// The first request of a client: the others go when it ends.
-struct First<'a>(&'a Semaphore);
-
-impl Drop for First<'_> {
-    fn drop(&mut self) {
-        self.0.close();
-    }
+    /// The first access token that was refused with a 401.
+    refused: OnceLock<Arc<AccessToken>>,
 }
 
 impl Session {
-    /// Nothing is waited for past `deadline`.
-    pub fn until(deadline: Instant) -> Self {
+    /// Starts a session whose requests do not wait past `deadline`.
+    pub fn new(deadline: Instant) -> Self {
         Self {
             deadline,
-            forced: OnceLock::new(),
+            refused: OnceLock::new(),
         }
     }
 }
 
-/// Why there is no reply.
+/// A request that brought no reply.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{what}")]
-pub struct Failure {
+#[error("{message}")]
+pub struct RequestError {
     /// For the counters and the log.
     pub reason: Reason,
-    /// For a person; no secret, no body.
-    pub what: String,
-    /// Whether asking again may help.
-    pub again: bool,
-    /// Whether it failed for want of a token, so that nothing was sent.
+    /// For a person; contains no secret and no body.
+    pub message: String,
+    /// Whether sending the request again may help.
+    pub retryable: bool,
+    /// Whether there was no access token, so that nothing was sent.
     pub no_token: bool,
 }
 
-impl Failure {
-    fn new(reason: Reason, what: impl Into<String>) -> Self {
-        let again = matches!(
+impl RequestError {
+    fn new(reason: Reason, message: impl Into<String>) -> Self {
+        let retryable = matches!(
             reason,
             Reason::Timeout | Reason::Connect | Reason::ServerError | Reason::RateLimited
         );
         Self {
             reason,
-            what: what.into(),
-            again,
+            message: message.into(),
+            retryable,
             no_token: false,
         }
     }
 
-    /// What came is more than a collection may hold.
-    pub fn over_limit(what: impl Into<String>) -> Self {
-        Self::new(Reason::TooLarge, what)
+    /// The reply holds more than a collection may hold.
+    pub fn over_limit(message: impl Into<String>) -> Self {
+        Self::new(Reason::TooLarge, message)
     }
 
-    /// Nothing came before the collection's end.
+    /// The collection ended before there was a reply.
     pub fn out_of_time() -> Self {
         Self::new(
             Reason::Timeout,
@@ -119,188 +106,152 @@ impl Failure {
     }
 }
 
-impl From<TokenError> for Failure {
+impl From<TokenError> for RequestError {
     fn from(error: TokenError) -> Self {
         Self {
             reason: Reason::Unauthorized,
-            what: error.to_string(),
-            again: false,
+            message: error.to_string(),
+            retryable: false,
             no_token: true,
         }
     }
 }
 
 impl Client {
-    /// `http` carries the time-out, the CA file and the redirect policy of `api`; `pace` is that of the client before, where
-    /// there was one; from here on it has the rate of `api`.
+    /// Creates a client for the API of section `api`. `http` has the timeout, the CA file and the redirect policy of that section.
+    /// `rate_limiter` is the one of the previous client for the same API, and takes over the rate of `api`.
     pub fn new(
         api: &config::Api,
         http: reqwest::Client,
         tokens: Arc<TokenSource>,
         stats: Arc<Stats>,
-        pace: Pace,
+        rate_limiter: SharedRateLimiter,
     ) -> Self {
-        pace.gate()
+        rate_limiter
+            .lock()
             .set_rate(api.requests_per_second, Instant::now());
-        let first = Semaphore::new(1);
-        if api.url.scheme() == "http" {
-            // Each request at a time takes a connection of its own anyway, and a cheap one.
-            first.close();
-        }
         Self {
             http,
-            base: api.url.clone(),
-            timeout: api.timeout,
-            max_response_bytes: api.max_response_bytes,
+            api: api.clone(),
             tokens,
             stats,
-            pace,
-            first,
+            rate_limiter,
         }
     }
 
-    /// `GET /sensors/{id}?project=latest&project=value`
-    pub async fn sensor(&self, session: &Session, id: &str) -> Result<SensorReply, Failure> {
+    /// Sends `GET /sensors/{id}?project=latest&project=value`.
+    pub async fn sensor(&self, session: &Session, id: &str) -> Result<SensorReply, RequestError> {
         let mut url = self.url(&["sensors", id]);
         url.query_pairs_mut()
             .append_pair("project", "latest")
             .append_pair("project", "value");
-        self.get(session, Route::Sensor, url, |body, tokens| {
-            let reply = model::sensor(body)?;
-            Ok(bounds::sensor(reply, |text| tokens.conceal(text)))
-        })
-        .await
+        self.get(session, Route::Sensor, url, decode_sensor).await
     }
 
-    /// `GET /locations/{id}/`
-    pub async fn location(&self, session: &Session, id: &str) -> Result<LocationReply, Failure> {
-        self.get(
-            session,
-            Route::Location,
-            self.url(&["locations", id, ""]),
-            |body, tokens| bounds::location(model::location(body)?, |text| tokens.conceal(text)),
-        )
-        .await
+    /// Sends `GET /locations/{id}/`.
+    pub async fn location(
+        &self,
+        session: &Session,
+        id: &str,
+    ) -> Result<LocationReply, RequestError> {
+        let url = self.url(&["locations", id, ""]);
+        self.get(session, Route::Location, url, decode_location)
+            .await
     }
 
-    /// `GET /locations`
-    pub async fn base_location(&self, session: &Session) -> Result<LocationReply, Failure> {
-        self.get(
-            session,
-            Route::BaseLocation,
-            self.url(&["locations"]),
-            |body, tokens| {
-                bounds::location(model::base_location(body)?, |text| tokens.conceal(text))
-            },
-        )
-        .await
+    /// Sends `GET /locations`.
+    pub async fn base_location(&self, session: &Session) -> Result<LocationReply, RequestError> {
+        let url = self.url(&["locations"]);
+        self.get(session, Route::BaseLocation, url, decode_base_location)
+            .await
     }
 
-    /// `GET /openapi.json`: which of [`ROUTES`] the API's own document does not list.
+    /// Sends `GET /openapi.json`, and returns those of [`ROUTES`] that the document does not list.
     pub async fn routes_not_documented(
         &self,
         session: &Session,
-    ) -> Result<Vec<&'static str>, Failure> {
-        let listed = self
-            .get(
-                session,
-                Route::Openapi,
-                self.url(&["openapi.json"]),
-                |body, _| model::openapi(body),
-            )
-            .await?;
+    ) -> Result<Vec<&'static str>, RequestError> {
+        let url = self.url(&["openapi.json"]);
+        let decode: Decode<_> = |body, _| decode_openapi(body);
+        let listed = self.get(session, Route::Openapi, url, decode).await?;
+        let is_listed = |route: &&str| listed.iter().any(|known| known == route);
         Ok(ROUTES
             .into_iter()
-            .filter(|route| !listed.iter().any(|known| known == route))
+            .filter(|route| !is_listed(route))
             .collect())
     }
 
     fn url(&self, segments: &[&str]) -> Url {
-        let mut url = self.base.clone();
-        // An http(s) URL always has a path; `config` lets no other through.
+        let mut url = self.api.url.clone();
+        // An http(s) URL always has a path, and `config` allows no other scheme.
         if let Ok(mut path) = url.path_segments_mut() {
             path.pop_if_empty().extend(segments);
         }
         url
     }
 
+    /// Sends a GET request, and once more after a 401 if there is another access token.
     async fn get<T: Send + 'static>(
         &self,
         session: &Session,
         route: Route,
         url: Url,
         decode: Decode<T>,
-    ) -> Result<T, Failure> {
-        // A place in the line is taken once there is a token: requests that waited for one would all leave together.
+    ) -> Result<T, RequestError> {
+        // Wait for the access token before taking a slot of the rate limit: otherwise all that wait for a token are sent at once.
         self.tokens.token().await?;
-        let _first = self.enter(session).await;
-        self.admit(session).await?;
+        self.wait_for_slot(session).await?;
         let token = self.tokens.token().await?;
-        let end = session.deadline;
-        match self.send(route, end, url.clone(), &token, decode).await {
-            Err(failure) if failure.reason == Reason::Unauthorized => {
-                let Some(fresh) = self.fresher_than(&token, session).await? else {
-                    return Err(failure);
+        let deadline = session.deadline;
+        let result = self.send(route, deadline, url.clone(), &token, decode);
+        match result.await {
+            Err(error) if error.reason == Reason::Unauthorized => {
+                let Some(token) = self.refresh_after_401(&token, session).await? else {
+                    return Err(error);
                 };
-                self.admit(session).await?;
-                self.send(route, end, url, &fresh, decode).await
+                self.wait_for_slot(session).await?;
+                self.send(route, deadline, url, &token, decode).await
             }
             result => result,
         }
     }
 
-    /// Waits until the first request has shown what the server speaks: before that, each one beside it would shake hands
-    /// for a connection of its own. Sixty of them take more memory than a thousand sensors, and HTTP/2 uses one.
-    async fn enter(&self, session: &Session) -> Option<First<'_>> {
-        let left = session.deadline.saturating_duration_since(Instant::now());
-        match timeout(ALONE.min(left / 4), self.first.acquire()).await {
-            Ok(Ok(permit)) => {
-                permit.forget();
-                Some(First(&self.first))
-            }
-            Ok(Err(_closed)) => None,
-            // It hangs, which is its own matter.
-            Err(_elapsed) => {
-                self.first.close();
-                None
-            }
-        }
-    }
-
-    /// Waits for the gate. Fails at once if a pause lasts past the end of the collection.
-    async fn admit(&self, session: &Session) -> Result<(), Failure> {
+    /// Waits until the rate limit allows a request. Fails at once if a pause lasts past the deadline.
+    async fn wait_for_slot(&self, session: &Session) -> Result<(), RequestError> {
         loop {
             let now = Instant::now();
-            let pass = self.pace.gate().ask(now);
-            match pass {
-                Pass::Now => return Ok(()),
-                Pass::At(at) => {
-                    tokio::time::sleep_until(at.into()).await;
-                    if self.pace.gate().paused(Instant::now()).is_none() {
+            let admission = self.rate_limiter.lock().admit(now);
+            match admission {
+                Admission::SendAt(slot) => {
+                    sleep_until(slot.into()).await;
+                    let paused_until = self.rate_limiter.lock().paused_until(Instant::now());
+                    if paused_until.is_none() {
                         return Ok(());
                     }
                 }
-                Pass::Paused(until) if until >= session.deadline => {
-                    let left = (until - now).as_secs();
-                    let what =
-                        format!("not sent: the API asked for a pause that lasts {left} s more");
-                    return Err(Failure {
-                        again: false,
-                        ..Failure::new(Reason::RateLimited, what)
+                Admission::PausedUntil(until) if until >= session.deadline => {
+                    let seconds = (until - now).as_secs();
+                    let message =
+                        format!("not sent: the API asked for a pause, which ends in {seconds} s");
+                    return Err(RequestError {
+                        retryable: false,
+                        ..RequestError::new(Reason::RateLimited, message)
                     });
                 }
-                Pass::Paused(until) => tokio::time::sleep_until(until.into()).await,
+                Admission::PausedUntil(until) => sleep_until(until.into()).await,
             }
         }
     }
 
-    /// A token other than the one that was refused: somebody's newer one, or one that is forced now, once a session.
-    async fn fresher_than(
+    /// Returns an access token other than the one that was refused, if there is one. Only the first token that a session
+    /// finds refused is replaced, so that a session forces at most one refresh.
+    async fn refresh_after_401(
         &self,
         refused: &Arc<AccessToken>,
         session: &Session,
-    ) -> Result<Option<Arc<AccessToken>>, Failure> {
-        if Arc::ptr_eq(session.forced.get_or_init(|| refused.clone()), refused) {
+    ) -> Result<Option<Arc<AccessToken>>, RequestError> {
+        let first_refused = session.refused.get_or_init(|| refused.clone());
+        if Arc::ptr_eq(first_refused, refused) {
             self.tokens.reject(refused).await;
         }
         let token = self.tokens.token().await?;
@@ -310,21 +261,21 @@ impl Client {
     async fn send<T: Send + 'static>(
         &self,
         route: Route,
-        end: Instant,
+        deadline: Instant,
         url: Url,
         token: &AccessToken,
         decode: Decode<T>,
-    ) -> Result<T, Failure> {
+    ) -> Result<T, RequestError> {
         self.stats.api_request_sent(route);
-        let count = Count {
+        let mut metrics = RequestMetricsGuard {
             stats: &self.stats,
             route,
-            sent: Instant::now(),
-            end,
+            sent_at: Instant::now(),
+            deadline,
             ended: false,
         };
         let result = self.exchange(url, token, decode).await;
-        count.ended(result.as_ref().err().map(|failure| failure.reason));
+        metrics.ended(result.as_ref().err().map(|error| error.reason));
         result
     }
 
@@ -333,84 +284,76 @@ impl Client {
         url: Url,
         token: &AccessToken,
         decode: Decode<T>,
-    ) -> Result<T, Failure> {
+    ) -> Result<T, RequestError> {
         let path = url.path().to_owned();
         let request = self.http.get(url).header(AUTHORIZATION, token.bearer());
-        let response = request
-            .send()
-            .await
-            .map_err(|error| self.broken(error.into()))?;
-        self.heed(&response);
-        if let Some(reason) = Reason::of_status(response.status().as_u16()) {
-            return Err(Failure::new(
-                reason,
-                format!("HTTP {}", response.status().as_u16()),
-            ));
+        let response = request.send().await;
+        let response = response.map_err(|error| self.transport_error(error.into()))?;
+        self.apply_retry_after(&response);
+        let status = response.status().as_u16();
+        if let Some(reason) = Reason::of_status(status) {
+            return Err(RequestError::new(reason, format!("HTTP {status}")));
         }
-        let body = http::read_limited(response, self.max_response_bytes)
-            .await
-            .map_err(|error| self.broken(error))?;
-        // The keys it names are the server's words.
-        let what = |malformed| self.tokens.scrub(&format!("GET {path}: {malformed}"));
-        let decoded = if body.len() > DECODED_AT_ONCE {
-            let tokens = self.tokens.clone();
-            aside(move || decode(&body, &tokens)).await
-        } else {
-            decode(&body, &self.tokens)
+        let body = http::read_limited(response, self.api.max_response_bytes).await;
+        let body = body.map_err(|error| self.transport_error(error))?;
+        let is_long = body.len() > MAX_INLINE_DECODE_BYTES;
+        let tokens = self.tokens.clone();
+        let decode = move || decode(&body, &|text| tokens.conceal(text));
+        let decoded = match is_long {
+            true => blocking::run(decode).await,
+            false => decode(),
         };
-        decoded.map_err(|malformed| Failure::new(Reason::Malformed, what(malformed)))
+        decoded.map_err(|malformed| {
+            // The message names keys of the body, which are the server's words.
+            let message = self.tokens.scrub(&format!("GET {path}: {malformed}"));
+            RequestError::new(Reason::Malformed, message)
+        })
     }
 
-    /// Takes a pause from any answer that asks for one.
-    fn heed(&self, response: &Response) {
-        let asked = http::retry_after(response.headers(), SystemTime::now());
+    /// Pauses all requests if the response is a 429 or has a `Retry-After`.
+    fn apply_retry_after(&self, response: &Response) {
+        let retry_after = http::retry_after(response.headers(), SystemTime::now());
         let refused = response.status() == StatusCode::TOO_MANY_REQUESTS;
-        let mut gate = self.pace.gate();
+        let mut rate_limiter = self.rate_limiter.lock();
         if refused || response.headers().contains_key(RETRY_AFTER) {
-            gate.pause(Instant::now(), asked, fastrand::f64());
+            rate_limiter.pause(Instant::now(), retry_after, fastrand::f64());
         }
         if !refused {
-            gate.answered();
+            rate_limiter.not_refused();
         }
     }
 
-    fn broken(&self, error: http::BodyError) -> Failure {
-        match error.reason() {
-            Reason::Timeout => Failure::new(
-                Reason::Timeout,
-                format!("no whole answer within {:?}", self.timeout),
-            ),
-            reason => Failure::new(reason, error.to_string()),
-        }
+    fn transport_error(&self, error: http::BodyError) -> RequestError {
+        let message = match error.reason() {
+            Reason::Timeout => format!("no whole answer within {:?}", self.api.timeout),
+            _ => error.to_string(),
+        };
+        RequestError::new(error.reason(), message)
     }
 }
 
-/// Counts one request however it ends. One that is dropped at the end of its collection has timed out; one that is dropped
-/// before that was given up for a new configuration: it has neither failed nor an answer.
-struct Count<'a> {
+/// Counts a request however it ends. A request that is dropped at its deadline has timed out. One that is dropped earlier was
+/// given up for a new configuration, and is counted neither as failed nor as answered.
+struct RequestMetricsGuard<'a> {
     stats: &'a Stats,
     route: Route,
-    sent: Instant,
-    end: Instant,
+    sent_at: Instant,
+    deadline: Instant,
     ended: bool,
 }
 
-impl Count<'_> {
-    fn ended(mut self, failure: Option<Reason>) {
+impl RequestMetricsGuard<'_> {
+    fn ended(&mut self, failure: Option<Reason>) {
         self.ended = true;
-        self.note(failure);
-    }
-
-    fn note(&self, failure: Option<Reason>) {
-        self.stats
-            .api_request_ended(self.route, self.sent.elapsed(), failure);
+        let duration = self.sent_at.elapsed();
+        self.stats.api_request_ended(self.route, duration, failure);
     }
 }
 
-impl Drop for Count<'_> {
+impl Drop for RequestMetricsGuard<'_> {
     fn drop(&mut self) {
-        if !self.ended && Instant::now() >= self.end {
-            self.note(Some(Reason::Timeout));
+        if !self.ended && Instant::now() >= self.deadline {
+            self.ended(Some(Reason::Timeout));
         }
     }
 }

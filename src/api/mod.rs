@@ -1,17 +1,17 @@
-//! The vendor's API: one method per route, one request per call.
+//! The LightFi API: one method per route, one request per call.
 //!
-//! What belongs here: the wire as it is ([`model`]), and what one request may do ([`client`]: bearer, one retry after a
-//! 401, the pause after a 429, classification of failures). What does not: when to ask, whom, and how often to try
-//! again; that is `collector`'s.
+//! Belongs here: what one request does ([`client`]), when it may be sent ([`rate_limit`]), and what the replies look like
+//! ([`model`]). Does not belong here: when to ask, for which sensors and locations, and how often to try again, which
+//! `collector` decides.
 
-mod bounds;
 mod client;
-mod gate;
+mod json;
 mod model;
+mod rate_limit;
 
-pub use client::{Client, Failure, Session};
-pub use gate::Pace;
+pub use client::{Client, RequestError, Session};
 pub use model::{
-    Found, Item, LocationReply, Malformed, SensorReply, base_location as decode_base_location,
-    openapi as decode_openapi, sensor as decode_sensor,
+    Item, LocationEntry, LocationReply, Malformed, SensorReply, decode_base_location,
+    decode_openapi, decode_sensor,
 };
+pub use rate_limit::SharedRateLimiter;

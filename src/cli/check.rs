@@ -166,7 +166,7 @@ async fn check_collection(exporter: &Exporter, report: &mut Report) -> io::Resul
 
 /// Compares the routes that the exporter requests with the API's document.
 async fn check_routes(exporter: &Exporter, report: &mut Report) -> io::Result<()> {
-    let session = Session::until(Instant::now() + exporter.config.api.timeout);
+    let session = Session::new(Instant::now() + exporter.config.api.timeout);
     match exporter.client().routes_not_documented(&session).await {
         Ok(missing) if missing.is_empty() => {
             report.line(Verdict::Ok, "routes", "all in the API's document")

@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 
 use super::Failure;
 use crate::{
-    api::{Client, Pace},
+    api::{Client, SharedRateLimiter},
     blocking,
     catalog::Catalog,
     clock::unix_now,
@@ -54,7 +54,7 @@ pub(super) async fn run(
 pub(super) struct Exporter {
     pub(super) config: Config,
     pub(super) tokens: Arc<TokenSource>,
-    pace: Pace,
+    pace: SharedRateLimiter,
     stats: Arc<Stats>,
     http: reqwest::Client,
     proxies: Proxies,
@@ -69,7 +69,7 @@ impl Exporter {
         Ok(Self {
             tokens: tokens.map_err(Failure::configuration)?,
             config,
-            pace: Pace::default(),
+            pace: SharedRateLimiter::default(),
             stats,
             http,
             proxies,
@@ -83,7 +83,7 @@ impl Exporter {
         let tokens = self.tokens.successor(&config.oauth, http.clone()).await?;
         let pace = match config.api.url == self.config.api.url {
             true => self.pace.clone(),
-            false => Pace::default(),
+            false => SharedRateLimiter::default(),
         };
         Ok(Self {
             config,

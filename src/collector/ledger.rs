@@ -22,7 +22,7 @@ use super::{
 use crate::{
     api::SensorReply,
     catalog, config,
-    snapshot::{Identity, Reading, Sensor, SeriesLabels, Skipped, Snapshot, Summary, UnixTime},
+    snapshot::{Identity, Reading, Sensor, SkippedReadings, Snapshot, Summary, UnixTime},
 };
 
 /// All that outlives a collection.
@@ -35,8 +35,6 @@ pub struct Ledger {
     pub(super) summary: Summary,
     /// By id, each once.
     sensors: Vec<Held>,
-    /// Of the last snapshot.
-    labels: Arc<SeriesLabels>,
 }
 
 /// One sensor's page.
@@ -51,7 +49,7 @@ struct Held {
     /// The location requests whose replies held it last, each once: one, mostly.
     sources: Vec<Arc<str>>,
     readings: Arc<[Reading]>,
-    skipped: Skipped,
+    skipped: SkippedReadings,
     /// Readings of its last good read that it has too many variables for.
     dropped: usize,
     read: Option<bool>,
@@ -213,7 +211,7 @@ impl Ledger {
     }
 
     /// Everything that is known now.
-    pub fn snapshot(&mut self) -> Snapshot {
+    pub fn snapshot(&self) -> Snapshot {
         let sensors = self.sensors.iter().map(|held| Sensor {
             identity: held.identity.clone(),
             readings: held.readings.clone(),
@@ -221,9 +219,10 @@ impl Ledger {
             read: held.read,
             last_success: held.last_success,
         });
-        let snapshot = Snapshot::after(&self.labels, sensors.collect(), self.summary);
-        self.labels = snapshot.labels().clone();
-        snapshot
+        Snapshot {
+            sensors: sensors.collect(),
+            summary: self.summary,
+        }
     }
 }
 
@@ -235,7 +234,7 @@ impl Held {
     fn most_series(&self, reading_timestamps: bool) -> usize {
         let of_time = usize::from(reading_timestamps);
         let readings = self.readings.iter();
-        let of_readings = readings.map(|reading| catalog::most_series(&reading.var_name) + of_time);
+        let of_readings = readings.map(|reading| catalog::max_series(&reading.var_name) + of_time);
         SERIES_WITHOUT_READINGS + of_readings.sum::<usize>()
     }
 
@@ -249,7 +248,7 @@ impl Held {
             location_id: None,
             sources: Vec::new(),
             readings: Arc::default(),
-            skipped: Skipped::default(),
+            skipped: SkippedReadings::default(),
             dropped: 0,
             read: None,
             last_success: None,
@@ -385,7 +384,7 @@ impl<K: Borrow<Arc<str>>, V, I: Iterator<Item = (K, V)>> ById<K, V, I> {
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
     use super::*;
-    use crate::api::{Found, Item, LocationReply};
+    use crate::api::{Item, LocationEntry, LocationReply};
 
     const NOW: f64 = 1_716_301_234.0;
 
@@ -441,7 +440,7 @@ mod tests {
         let found = found.map(|ids| LocationReply {
             sensors: ids
                 .iter()
-                .map(|id| Found {
+                .map(|id| LocationEntry {
                     id: (*id).to_owned(),
                     name: None,
                     parent: None,
@@ -604,7 +603,7 @@ mod tests {
                 Survey::new(roots.clone().into(), std::mem::take(&mut ledger.locations));
             survey.begin();
             for (root, holds) in roots.iter().zip(found) {
-                let sensor = || Found {
+                let sensor = || LocationEntry {
                     id: "A".to_owned(),
                     name: None,
                     parent: None,
@@ -682,7 +681,7 @@ mod tests {
                 Survey::new(roots.clone().into(), std::mem::take(&mut ledger.locations));
             survey.begin();
             for root in &roots {
-                let sensor = Found {
+                let sensor = LocationEntry {
                     id: "A".to_owned(),
                     name: None,
                     parent: None,

@@ -40,7 +40,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::{
-    api::{Client, Failure, Session},
+    api::{Client, RequestError, Session},
     aside::aside,
     catalog::Catalog,
     clock::unix_now,
@@ -359,7 +359,7 @@ impl Collector {
         let Assignment {
             client, targets, ..
         } = &self.assignment;
-        let session = Arc::new(Session::until(course.deadline));
+        let session = Arc::new(Session::new(course.deadline));
         let (targets, ledger) = (targets.clone(), take(&mut self.ledger));
         let begin = move || Round::begin(targets, ledger, start, course, fastrand::Rng::new());
         let mut round = aside(begin).await;
@@ -403,7 +403,7 @@ impl Collector {
         }
         drop(in_flight);
         let close = move || {
-            let (mut ledger, problems) = round.close(Instant::now(), unix_now());
+            let (ledger, problems) = round.close(Instant::now(), unix_now());
             (ledger.snapshot(), ledger, problems)
         };
         let (snapshot, ledger, problems) = aside(close).await;
@@ -483,7 +483,7 @@ enum End {
 /// Told how many requests have their result, and how many are known of.
 pub type Progress<'a> = dyn Fn(usize, usize) + Sync + 'a;
 
-type Flight<'a> = Pin<Box<dyn Future<Output = (Attempt, Result<Reply, Failure>)> + Send + 'a>>;
+type Flight<'a> = Pin<Box<dyn Future<Output = (Attempt, Result<Reply, RequestError>)> + Send + 'a>>;
 
 fn ask<'a>(client: &'a Client, session: Arc<Session>, attempt: Attempt) -> Flight<'a> {
     Box::pin(async move {
@@ -509,7 +509,7 @@ mod tests {
     use std::sync::atomic::AtomicUsize;
 
     use crate::{
-        api::Pace,
+        api::SharedRateLimiter,
         config::{self, Flags, Purpose},
         heard::Log,
         http::{Proxies, http_client},
@@ -536,7 +536,13 @@ mod tests {
         let http = http_client(&config.api, Proxies::None).unwrap();
         let tokens = TokenSource::new(&config.oauth, http.clone(), stats.clone());
         let tokens = tokens.await.unwrap();
-        let client = Client::new(&config.api, http, tokens.clone(), stats, Pace::default());
+        let client = Client::new(
+            &config.api,
+            http,
+            tokens.clone(),
+            stats,
+            SharedRateLimiter::default(),
+        );
         let catalog = Catalog::new(&BTreeMap::new(), LONG, false);
         Assignment::new(&config, client, tokens, Arc::new(catalog))
     }
@@ -611,12 +617,14 @@ mod tests {
         for (sensors_dropped, readings_dropped, locations_failed, words) in collections {
             let log = Log::default();
             let _guard = log.start();
-            let mut snapshot = Snapshot::default();
-            snapshot.summary = Summary {
-                sensors_dropped,
-                readings_dropped,
-                locations_failed,
-                ..Summary::default()
+            let snapshot = Snapshot {
+                sensors: Vec::new(),
+                summary: Summary {
+                    sensors_dropped,
+                    readings_dropped,
+                    locations_failed,
+                    ..Summary::default()
+                },
             };
             collector.log(&snapshot, &[]);
             let line = log.lines().join("");

@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc};
 use crate::{
     api::Item,
     catalog,
-    snapshot::{Reading, Skip, Skipped, UnixTime},
+    snapshot::{Reading, SkipReason, SkippedReadings, UnixTime},
 };
 
 /// A reading further ahead of this machine's clock than this is no reading: clocks differ, but not by that.
@@ -37,7 +37,7 @@ impl VarNames {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Settled {
     pub(super) readings: Arc<[Reading]>,
-    pub(super) skipped: Skipped,
+    pub(super) skipped: SkippedReadings,
     /// Readings of more variables than a sensor may have.
     pub(super) dropped: usize,
 }
@@ -47,11 +47,11 @@ impl Settled {
     /// stays.
     pub(super) fn from_items(items: Vec<Item>, now: UnixTime, names: &mut VarNames) -> Self {
         let mut kept = Vec::with_capacity(items.len());
-        let mut skipped = Skipped::default();
+        let mut skipped = SkippedReadings::default();
         for item in &items {
             match item {
-                Item::Null => skipped.count(Skip::Null),
-                Item::Malformed => skipped.count(Skip::Malformed),
+                Item::Null => skipped.count(SkipReason::Null),
+                Item::Malformed => skipped.count(SkipReason::Malformed),
                 Item::Reading {
                     var_name,
                     time,
@@ -111,7 +111,7 @@ impl Settled {
                 .find(|held| held.var_name == reading.var_name && held.time > reading.time);
             if let Some(newer) = newer {
                 Arc::make_mut(&mut self.readings)[at] = newer.clone();
-                self.skipped.count(Skip::Older);
+                self.skipped.count(SkipReason::Older);
             }
         }
     }
@@ -135,14 +135,14 @@ fn keep_newest_few<T>(readings: &mut Vec<T>, of: impl Fn(&T) -> (&str, f64)) -> 
     excess
 }
 
-fn reason_to_skip(var_name: &str, time: f64, value: f64, now: UnixTime) -> Option<Skip> {
+fn reason_to_skip(var_name: &str, time: f64, value: f64, now: UnixTime) -> Option<SkipReason> {
     if !time.is_finite() || !value.is_finite() {
-        Some(Skip::NonFinite)
+        Some(SkipReason::NonFinite)
     } else if time > now + MAX_AHEAD {
-        Some(Skip::Future)
+        Some(SkipReason::Future)
     } else if value < 0.0 && catalog::is_counter(var_name) {
         // A meter below zero is no meter reading, and Prometheus would take it for a reset.
-        Some(Skip::Malformed)
+        Some(SkipReason::Malformed)
     } else {
         None
     }
@@ -209,7 +209,7 @@ mod tests {
         );
         let new_meter = ("energyInkWh", NOW, 0.0);
         assert_eq!(shown(&settle(&[new_meter])), [new_meter]);
-        let counts = Skip::ALL.map(|skip| settled.skipped.of(skip));
+        let counts = SkipReason::ALL.map(|skip| settled.skipped.of(skip));
         assert_eq!(counts, [0, 1, 2, 1, 0]);
     }
 
@@ -222,13 +222,13 @@ mod tests {
             shown(&older),
             [("energyInkWh", 10.0, 500.0), ("temperatureC", 9.0, 19.0)]
         );
-        assert_eq!(older.skipped.of(Skip::Older), 1);
+        assert_eq!(older.skipped.of(SkipReason::Older), 1);
         // Of the same time the one told last.
         for reading in [("energyInkWh", 11.0, 0.5), ("energyInkWh", 10.0, 501.0)] {
             let mut settled = settle(&[reading]);
             settled.keep_counters_from(&held.readings);
             assert_eq!(shown(&settled), [reading]);
-            assert_eq!(settled.skipped.of(Skip::Older), 0);
+            assert_eq!(settled.skipped.of(SkipReason::Older), 0);
         }
     }
 
@@ -240,7 +240,7 @@ mod tests {
         let after = settle(&[("a", 2.0, 20.0), ("b", 2.0, 20.0), ("d", NOW, f64::NAN)]);
         let both = after.merged_into(Some(before));
         assert_eq!(shown(&both), [("a", 2.0, 20.0), ("b", 3.0, 30.0)]);
-        assert_eq!(both.skipped.of(Skip::NonFinite), 2);
+        assert_eq!(both.skipped.of(SkipReason::NonFinite), 2);
         let twice = settle(&many).merged_into(Some(settle(&many)));
         assert_eq!((twice.readings.len(), twice.dropped), (200, 10));
         let others: Vec<_> = (0..210).map(|number| format!("Other{number}")).collect();

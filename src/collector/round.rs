@@ -20,7 +20,7 @@ use super::{
     survey::Survey,
 };
 use crate::{
-    api::{Failure, LocationReply, SensorReply},
+    api::{LocationReply, RequestError, SensorReply},
     config::{Location, Sensor},
     snapshot::{Summary, UnixTime},
     stats::Reason,
@@ -224,7 +224,7 @@ impl Round {
     pub fn ended(
         &mut self,
         attempt: Attempt,
-        result: Result<Reply, Failure>,
+        result: Result<Reply, RequestError>,
         now: Instant,
         unix_now: UnixTime,
     ) {
@@ -234,7 +234,7 @@ impl Round {
         let result = result.and_then(|reply| match reply {
             Reply::Location(reply) => {
                 let room = self.survey.make_room(&reply, max_series);
-                room.map_err(Failure::over_limit)?;
+                room.map_err(RequestError::over_limit)?;
                 let found = reply.sensors.iter();
                 for garbled in found.filter(|found| found.items.is_none()) {
                     self.problems.push(Problem {
@@ -255,7 +255,7 @@ impl Round {
             }
             Err(failure) => failure,
         };
-        if failure.again {
+        if failure.retryable {
             let timed_out = failure.reason == Reason::Timeout;
             if self
                 .plan
@@ -363,7 +363,7 @@ impl Round {
         }
     }
 
-    fn failed(&mut self, job: &Job, failure: &Failure) {
+    fn failed(&mut self, job: &Job, failure: &RequestError) {
         debug!(%job, error = %failure, "request failed");
         self.problems.push(Problem {
             of: job.to_string(),
@@ -409,7 +409,7 @@ impl Round {
             }
         }
         for job in unanswered.keys() {
-            self.failed(job, &Failure::out_of_time());
+            self.failed(job, &RequestError::out_of_time());
             if let Job::Sensor(id) = job {
                 self.direct.push((id.clone(), None));
             }
@@ -422,7 +422,7 @@ impl Round {
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
     use super::*;
-    use crate::api::{Found, Item};
+    use crate::api::{Item, LocationEntry};
 
     const SECOND: Duration = Duration::from_secs(1);
     const NOW: UnixTime = 1_716_301_234.0;
@@ -477,15 +477,15 @@ mod tests {
         }]
     }
 
-    fn of_sensor() -> Result<Reply, Failure> {
+    fn of_sensor() -> Result<Reply, RequestError> {
         Ok(Reply::Sensor(SensorReply {
             name: None,
             items: items(),
         }))
     }
 
-    fn of_location(sensors: &[&str]) -> Result<Reply, Failure> {
-        let found = sensors.iter().map(|id| Found {
+    fn of_location(sensors: &[&str]) -> Result<Reply, RequestError> {
+        let found = sensors.iter().map(|id| LocationEntry {
             id: (*id).to_owned(),
             name: None,
             parent: None,
@@ -578,7 +578,7 @@ mod tests {
         let start = Instant::now();
         let mut round = begin(&targets(&[], &["1"]), Ledger::default(), start);
         let mut first = sent(&mut round, start);
-        let below = Found {
+        let below = LocationEntry {
             id: "2".to_owned(),
             name: None,
             parent: None,
@@ -657,7 +657,7 @@ mod tests {
         assert_eq!(first.len(), 8);
         let names: std::collections::BTreeSet<_> = first.keys().cloned().collect();
         for attempt in first.into_values() {
-            round.ended(attempt, Err(Failure::out_of_time()), half_way, NOW);
+            round.ended(attempt, Err(RequestError::out_of_time()), half_way, NOW);
         }
         let again = sent(&mut round, start + 17 * SECOND);
         let repeated = again.keys().filter(|name| names.contains(*name));

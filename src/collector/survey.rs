@@ -13,7 +13,7 @@ use super::{
     readings::{Settled, VarNames},
 };
 use crate::{
-    api::{Found, LocationReply},
+    api::{LocationEntry, LocationReply},
     config,
     snapshot::UnixTime,
 };
@@ -148,7 +148,7 @@ impl Survey {
         reply: &LocationReply,
         max_series: usize,
     ) -> Result<(), String> {
-        let items = |found: &Found| 1 + found.items.as_ref().map_or(0, Vec::len);
+        let items = |found: &LocationEntry| 1 + found.items.as_ref().map_or(0, Vec::len);
         let held = self.held + reply.sensors.iter().map(items).sum::<usize>();
         let children = self.children + reply.children.len();
         if held > max_series.saturating_mul(HELD_PER_SERIES) {
@@ -550,7 +550,7 @@ impl Answer {
         // By child: the path of what is nested in it, with names that only we know.
         let mut paths = HashMap::<Arc<str>, Path>::new();
         let mut children = Vec::new();
-        for Found {
+        for LocationEntry {
             id, name, parent, ..
         } in reply.children
         {
@@ -575,7 +575,7 @@ impl Answer {
             children,
         };
         let sightings = reply.sensors.into_iter().map(
-            |Found {
+            |LocationEntry {
                  id,
                  name,
                  parent,
@@ -612,14 +612,14 @@ mod tests {
         }
     }
 
-    fn sensor(id: &str, value: f64, parent: Option<&str>) -> Found {
+    fn sensor(id: &str, value: f64, parent: Option<&str>) -> LocationEntry {
         let reading = Item::Reading {
             var_name: "CO2ppm".to_owned(),
             time: NOW,
             value,
         };
         let parent = parent.map(Arc::from);
-        Found {
+        LocationEntry {
             id: id.to_owned(),
             name: Some(format!("name of {id}")),
             parent,
@@ -627,8 +627,8 @@ mod tests {
         }
     }
 
-    fn child(id: &str, name: &str) -> Found {
-        Found {
+    fn child(id: &str, name: &str) -> LocationEntry {
+        LocationEntry {
             id: id.to_owned(),
             name: Some(name.to_owned()),
             parent: None,
@@ -636,7 +636,11 @@ mod tests {
         }
     }
 
-    fn reply(name: &str, sensors: Vec<Found>, children: Vec<Found>) -> LocationReply {
+    fn reply(
+        name: &str,
+        sensors: Vec<LocationEntry>,
+        children: Vec<LocationEntry>,
+    ) -> LocationReply {
         LocationReply {
             id: None,
             name: Some(name.to_owned()),
@@ -882,7 +886,7 @@ mod tests {
 
     #[test]
     fn of_a_location_in_two_places_the_deeper_one_counts_then_the_first() {
-        let nested = || Found {
+        let nested = || LocationEntry {
             parent: Some("2".into()),
             ..child("3", "Room")
         };

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     catalog::{Catalog, Family, Form, Kind, Mapping, Status},
-    snapshot::{Reading, Sensor, Skip, Skipped, Snapshot, UnixTime, push_label},
+    snapshot::{Reading, Sensor, SkipReason, SkippedReadings, Snapshot, UnixTime, push_label},
 };
 
 /// The samples of a snapshot at one moment under one catalog.
@@ -27,7 +27,7 @@ pub struct View {
     /// One per sensor of the snapshot.
     sensors: Vec<SensorStats>,
     /// The readings skipped in all sensors, including those that conversion made non-finite.
-    skipped: Skipped,
+    skipped: SkippedReadings,
     /// The number of distinct variables exposed as `lightfi_reading`.
     unmapped_variables: usize,
 }
@@ -164,7 +164,7 @@ impl View {
             families: vec![Vec::new(); catalog.families().len()],
             timestamps: Vec::new(),
             sensors: Vec::with_capacity(snapshot.sensors.len()),
-            skipped: Skipped::default(),
+            skipped: SkippedReadings::default(),
             unmapped_variables: 0,
             snapshot: snapshot.clone(),
             catalog: catalog.clone(),
@@ -258,7 +258,7 @@ impl View {
             Form::Status => reading.value,
         };
         if !value.is_finite() {
-            self.skipped.count(Skip::NonFinite);
+            self.skipped.count(SkipReason::NonFinite);
             return;
         }
         if mapping.measured {
@@ -306,7 +306,9 @@ impl View {
     }
 
     fn labels(&self, sample: &SampleRef) -> &str {
-        self.snapshot.labels().at(sample.sensor as usize)
+        self.snapshot.sensors[sample.sensor as usize]
+            .identity
+            .series_labels()
     }
 
     fn render_readings(&self, writer: &mut Writer, family: &Family, samples: &[SampleRef]) {
@@ -351,24 +353,21 @@ impl View {
     }
 
     fn render_sensors(&self, writer: &mut Writer) {
-        let labels = self.snapshot.labels();
         let sensors = &self.snapshot.sensors;
         let (name, help) = SENSOR_INFO;
         if !sensors.is_empty() && writer.family(name, Type::Info, help) {
-            for (index, sensor) in sensors.iter().enumerate() {
-                writer.sample(name, labels.at(index), sensor.identity.info_labels(), 1.0);
+            for Sensor { identity, .. } in sensors {
+                writer.sample(name, identity.series_labels(), identity.info_labels(), 1.0);
             }
         }
         for (name, help, value) in SENSOR_FAMILIES {
-            let values = sensors.iter().zip(&self.sensors);
-            let values = values.map(|(sensor, stats)| value(sensor, stats));
-            let mut samples = values
-                .enumerate()
-                .filter_map(|(index, value)| Some((index, value?)))
+            let sensors = sensors.iter().zip(&self.sensors);
+            let mut samples = sensors
+                .filter_map(|(sensor, stats)| Some((&sensor.identity, value(sensor, stats)?)))
                 .peekable();
             if samples.peek().is_some() && writer.family(name, Type::Gauge, help) {
-                for (index, value) in samples {
-                    writer.sample(name, labels.at(index), "", value);
+                for (identity, value) in samples {
+                    writer.sample(name, identity.series_labels(), "", value);
                 }
             }
         }
@@ -384,7 +383,7 @@ impl View {
         }
         let (name, help) = READINGS_SKIPPED;
         if writer.family(name, Type::Gauge, help) {
-            for skip in Skip::ALL {
+            for skip in SkipReason::ALL {
                 let reason = format!("reason=\"{}\"", skip.as_str());
                 writer.sample(name, "", &reason, self.skipped.of(skip).into());
             }
@@ -436,11 +435,14 @@ mod tests {
         let sensor = Sensor {
             identity: Arc::new(identity),
             readings: readings.iter().map(reading).collect(),
-            skipped: Skipped::default(),
+            skipped: SkippedReadings::default(),
             read: Some(true),
             last_success: last_read.map(|age| NOW - age),
         };
-        Arc::new(Snapshot::new(vec![sensor], Summary::default()))
+        Arc::new(Snapshot {
+            sensors: vec![sensor],
+            summary: Summary::default(),
+        })
     }
 
     fn shown(view: &View) -> Vec<(String, f64)> {
@@ -592,7 +594,7 @@ mod tests {
         let snapshot = snapshot(&[("energyInkWh", 1e6, 1e303)], Some(0.0));
         let view = View::new(snapshot.clone(), catalog.clone(), NOW);
         assert_eq!(names(&view), [""; 0]);
-        assert_eq!(view.skipped.of(Skip::NonFinite), 1);
+        assert_eq!(view.skipped.of(SkipReason::NonFinite), 1);
         assert_eq!(view.stale_readings(0), 0);
     }
 
@@ -600,7 +602,10 @@ mod tests {
     fn an_unmapped_variable_counts_once_however_many_sensors_have_it() {
         let readings = [("PM1", 1.0, 1.0), ("PM10", 1.0, 1.0), ("NOX", 9999.0, 1.0)];
         let sensor = snapshot(&readings, Some(0.0)).sensors[0].clone();
-        let two = Snapshot::new(vec![sensor.clone(), sensor], Summary::default());
+        let two = Snapshot {
+            sensors: vec![sensor.clone(), sensor],
+            summary: Summary::default(),
+        };
         let view = View::new(two.into(), catalog(), NOW);
         assert_eq!(view.unmapped_variables, 2);
     }

@@ -457,11 +457,14 @@ mod tests {
         let sensor = Sensor {
             identity: Arc::new(identity),
             readings: readings.iter().map(reading).collect(),
-            skipped: snapshot::Skipped::default(),
+            skipped: snapshot::SkippedReadings::default(),
             read: Some(true),
             last_success: Some(NOW - last_read),
         };
-        let snapshot = Snapshot::new(vec![sensor], Summary::default());
+        let snapshot = Snapshot {
+            sensors: vec![sensor],
+            summary: Summary::default(),
+        };
         let catalog = Catalog::new(&BTreeMap::new(), HOUR, false);
         View::new(snapshot.into(), catalog.into(), NOW)
     }

@@ -1,41 +1,62 @@
-//! What a scrape shows when things go well and when they go wrong, and what the API is asked for meanwhile.
+//! Tests of collections on the real binary: what a scrape shows when requests succeed and when they fail, and which requests
+//! are sent.
 
 use std::time::{Duration, Instant, SystemTime};
 
 use lightfi_simulator::{Listing, Options};
+use reqwest::RequestBuilder;
 
 use crate::{
     cloud::Cloud,
     exporter::{Exporter, Scrape},
+    tools,
 };
 
-fn by_id(sensors: usize) -> Options {
-    Options {
+/// A cloud whose sensors are listed in the configuration.
+async fn cloud(sensors: usize) -> Cloud {
+    Cloud::start(Options {
         sensors,
         listing: Listing::Sensors,
         ..Options::default()
-    }
+    })
+    .await
+}
+
+fn sensor_series(scrape: &Scrape, metric: &str, labels: &[&str]) -> Option<f64> {
+    let series = scrape.series_of(metric).into_iter();
+    let mut matching =
+        series.filter(|(series, _)| labels.iter().all(|label| series.contains(label)));
+    matching.next().map(|(_, value)| value)
 }
 
 fn read_success(scrape: &Scrape, id: &str) -> Option<f64> {
-    let series = scrape.series_of("lightfi_sensor_read_success");
-    series
-        .into_iter()
-        .find(|(series, _)| series.contains(&format!("sensor_id=\"{id}\"")))
-        .map(|(_, value)| value)
+    let id = format!("sensor_id=\"{id}\"");
+    sensor_series(scrape, "lightfi_sensor_read_success", &[&id])
 }
 
-fn failures(scrape: &Scrape, route: &str, reason: &str) -> f64 {
-    let series = format!(
-        "lightfi_exporter_api_request_failures_total{{reason=\"{reason}\",route=\"{route}\"}}"
-    );
-    scrape
-        .value(&series)
-        .unwrap_or_else(|| panic!("no {series} in\n{}", scrape.body))
+/// The number of sensors that the last collection read.
+fn sensors_read(scrape: &Scrape) -> f64 {
+    scrape.sum("lightfi_sensor_read_success")
+}
+
+/// The number of failed requests of the sensor route.
+fn failures(scrape: &Scrape, reason: &str) -> f64 {
+    let labels = format!("{{reason=\"{reason}\",route=\"sensor\"}}");
+    let series = format!("lightfi_exporter_api_request_failures_total{labels}");
+    scrape.value(&series).unwrap()
+}
+
+fn metrics_request(exporter: &Exporter, query: &str) -> RequestBuilder {
+    let client = tools::client().no_proxy().gzip(false).build().unwrap();
+    client.get(format!("{}/metrics{query}", exporter.url))
+}
+
+async fn text(request: RequestBuilder) -> String {
+    request.send().await.unwrap().text().await.unwrap()
 }
 
 #[tokio::test]
-async fn every_value_is_the_one_the_cloud_served() {
+async fn every_value_is_the_one_that_the_cloud_served() {
     let cloud = Cloud::start(Options {
         sensors: 60,
         ..Options::default()
@@ -49,30 +70,18 @@ async fn every_value_is_the_one_the_cloud_served() {
             let (Some(_), Some(value)) = (item.time, item.value) else {
                 continue;
             };
-            let (metric, expected) = match &*item.var_name {
-                "temperatureC" => ("lightfi_temperature_celsius", value),
-                "relativeHumidity" => ("lightfi_humidity_ratio", value / 100.0),
-                "CO2ppm" => ("lightfi_co2_ppm", value),
-                "pressuremBar" => ("lightfi_pressure_pascals", value * 100.0),
-                "irSignatures" | "occSignatures" => ("lightfi_occupants", value),
-                "PM10" => ("lightfi_reading", value),
+            let (metric, expected, var_name) = match &*item.var_name {
+                "temperatureC" => ("lightfi_temperature_celsius", value, ""),
+                "relativeHumidity" => ("lightfi_humidity_ratio", value / 100.0, ""),
+                "CO2ppm" => ("lightfi_co2_ppm", value, ""),
+                "pressuremBar" => ("lightfi_pressure_pascals", value * 100.0, ""),
+                "irSignatures" | "occSignatures" => ("lightfi_occupants", value, ""),
+                "PM10" => ("lightfi_reading", value, "var_name=\"PM10\""),
                 _ => continue,
             };
-            let of_sensor = format!("sensor_id=\"{id}\"");
-            let of_variable = if metric == "lightfi_reading" {
-                "var_name=\"PM10\""
-            } else {
-                ""
-            };
-            let series = scrape.series_of(metric);
-            let shown = series
-                .iter()
-                .find(|(series, _)| series.contains(&of_sensor) && series.contains(of_variable));
-            assert_eq!(
-                shown.map(|(_, value)| *value),
-                Some(expected),
-                "{metric} of {id}"
-            );
+            let id = format!("sensor_id=\"{id}\"");
+            let shown = sensor_series(&scrape, metric, &[&id, var_name]);
+            assert_eq!(shown, Some(expected), "{metric} of {id}");
             compared += 1;
         }
     }
@@ -80,193 +89,145 @@ async fn every_value_is_the_one_the_cloud_served() {
 }
 
 #[tokio::test]
-async fn one_sensor_that_fails_touches_no_other_and_is_tried_again() {
-    let cloud = Cloud::start(by_id(10)).await;
-    let bad = cloud.simulator.sensors()[3].clone();
+async fn a_failing_sensor_does_not_affect_the_others_and_recovers() {
+    let cloud = cloud(10).await;
+    let sensor = cloud.simulator.sensors()[3].clone();
     for (fault, reason) in [
         ("error-500", "server_error"),
         ("malformed", "malformed"),
         ("truncated", "connect"),
         ("unauthorized", "unauthorized"),
     ] {
-        let fault = format!("{fault}={bad}");
+        let fault = format!("{fault}={sensor}");
         cloud.fault(&fault, true);
         let exporter = Exporter::serve(&cloud.config("collect: {interval: 3s}\n"));
         let scrape = exporter.scrape().await;
-        assert_eq!(
-            read_success(&scrape, &bad),
-            Some(0.0),
-            "{fault}: {}",
-            exporter.output()
-        );
-        assert_eq!(scrape.sum("lightfi_sensor_read_success"), 9.0, "{fault}");
-        assert_eq!(
-            scrape.value("lightfi_collect_sensors_failed"),
-            Some(1.0),
-            "{fault}"
-        );
+        assert_eq!(read_success(&scrape, &sensor), Some(0.0), "{fault}");
+        assert_eq!(sensors_read(&scrape), 9.0, "{fault}");
+        let failed = scrape.value("lightfi_collect_sensors_failed");
+        assert_eq!(failed, Some(1.0), "{fault}");
         assert_eq!(scrape.value("lightfi_up"), Some(1.0), "{fault}");
-        assert!(
-            failures(&scrape, "sensor", reason) > 0.0,
-            "{fault}:\n{}",
-            scrape.body
-        );
+        assert!(failures(&scrape, reason) > 0.0, "{fault}");
         cloud.fault(&fault, false);
-        exporter
-            .scrape_until("recovery", |scrape| read_success(scrape, &bad) == Some(1.0))
-            .await;
+        let recovered = |scrape: &Scrape| sensors_read(scrape) == 10.0;
+        exporter.scrape_until("recovery", recovered).await;
     }
 }
 
 #[tokio::test]
-async fn failures_are_told_once_when_they_begin_and_once_when_they_have_ended() {
-    let cloud = Cloud::start(by_id(10)).await;
+async fn failures_are_logged_once_when_they_start_and_once_when_they_end() {
+    let cloud = cloud(10).await;
     let fault = format!("malformed={}", cloud.simulator.sensors()[3]);
     let exporter = Exporter::serve(&cloud.config("collect: {interval: 500ms}\n"));
     let failed = |count| {
-        exporter.scrape_until("that many failures", move |scrape| {
-            failures(scrape, "sensor", "malformed") >= count
-        })
+        let enough = move |scrape: &Scrape| failures(scrape, "malformed") >= count;
+        exporter.scrape_until("more failures", enough)
     };
-    let (begins, ends) = ("requests to the API fail", "collection is whole again");
-    let told = || {
+    let (start, end) = ("requests to the API fail", "collection is whole again");
+    let logged = || {
         let log = exporter.output();
-        [begins, ends].map(|line| log.matches(line).count())
+        [start, end].map(|line| log.matches(line).count())
     };
     exporter.scrape().await;
-    assert_eq!(told(), [0, 0], "all is well");
+    assert_eq!(logged(), [0, 0]);
     cloud.fault(&fault, true);
     failed(3.0).await;
-    exporter.says(begins).await;
-    assert_eq!(told(), [1, 0]);
+    exporter.says(start).await;
+    assert_eq!(logged(), [1, 0]);
     cloud.fault(&fault, false);
-    exporter
-        .scrape_until("recovery", |scrape| {
-            scrape.sum("lightfi_sensor_read_success") == 10.0
-        })
-        .await;
-    exporter.says(ends).await;
-    assert_eq!(told(), [1, 1]);
+    exporter.says(end).await;
+    assert_eq!(logged(), [1, 1]);
     cloud.fault(&fault, true);
     failed(8.0).await;
-    exporter.says_times(begins, 2).await;
-    assert_eq!(told(), [2, 1], "another time is told too");
+    exporter.says_times(start, 2).await;
+    assert_eq!(logged(), [2, 1], "a second outage is logged again");
 }
 
 #[tokio::test]
-async fn a_server_error_is_tried_three_times_and_a_malformed_answer_once() {
-    let cloud = Cloud::start(by_id(10)).await;
-    let bad = cloud.simulator.sensors()[0].clone();
+async fn a_server_error_is_tried_three_times_and_a_malformed_reply_once() {
+    let cloud = cloud(10).await;
+    let sensor = cloud.simulator.sensors()[0].clone();
     for (fault, requests) in [("error-500", 12), ("malformed", 10)] {
-        let fault = format!("{fault}={bad}");
+        let fault = format!("{fault}={sensor}");
         cloud.fault(&fault, true);
         let before = cloud.simulator.requests().sensor;
         let exporter = Exporter::serve(&cloud.config(""));
         let scrape = exporter.scrape().await;
-        assert_eq!(
-            cloud.simulator.requests().sensor - before,
-            requests,
-            "{fault}"
-        );
-        assert_eq!(
-            scrape.value("lightfi_exporter_api_requests_total{route=\"sensor\"}"),
-            Some(requests as f64)
-        );
+        let sent = cloud.simulator.requests().sensor - before;
+        assert_eq!(sent, requests, "{fault}");
+        let counted = scrape.value("lightfi_exporter_api_requests_total{route=\"sensor\"}");
+        assert_eq!(counted, Some(requests as f64), "{fault}");
         cloud.fault(&fault, false);
     }
 }
 
 #[tokio::test]
-async fn readings_stay_through_an_outage_until_they_are_stale_and_leave_at_that_moment() {
-    let cloud = Cloud::start(by_id(10)).await;
-    // Simulated readings are minutes old: find out how old the newest temperature is, and let it expire in a while.
+async fn readings_stay_through_an_outage_and_leave_at_the_moment_they_are_stale() {
+    let cloud = cloud(10).await;
+    // Simulated readings are minutes old, so the limit depends on the age of the newest temperature.
     let exporter = Exporter::serve(&cloud.config("metrics: {reading_timestamps: true}\n"));
     let scrape = exporter.scrape().await;
-    let times = scrape
-        .series_of("lightfi_reading_timestamp_seconds")
-        .into_iter();
+    let times = scrape.series_of("lightfi_reading_timestamp_seconds");
     let newest = times
+        .into_iter()
         .filter(|(series, _)| series.contains("temperatureC"))
         .map(|(_, time)| time)
         .fold(0.0, f64::max);
-    let now = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .expect("after 1970")
-        .as_secs_f64();
-    let limit = (now - newest) as u64 + 8;
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let limit = (now.unwrap().as_secs_f64() - newest) as u64 + 8;
     let exporter = Exporter::serve(&cloud.config(&format!(
         "collect: {{interval: 2s, stale_after: 8s}}\n\
          metrics: {{variables: {{temperatureC: {{stale_after: {limit}s}}, batteryLevelPct: {{stale_after: 0}}, \
          energyInkWh: {{stale_after: 0}}}}}}\n"
     )));
-    let readings = |scrape: &Scrape| scrape.series_of("lightfi_temperature_celsius").len();
-    let scrape = exporter.scrape().await;
+    let temperatures = |scrape: &Scrape| scrape.series_of("lightfi_temperature_celsius").len();
+    let stale = |scrape: &Scrape| scrape.sum("lightfi_sensor_stale_readings");
+    let before = exporter.scrape().await;
     cloud.fault("error-500", true);
-    let scrape_failed = exporter
-        .scrape_until("an outage", |scrape| {
-            scrape.value("lightfi_up") == Some(0.0)
-        })
-        .await;
-    assert!(readings(&scrape_failed) <= readings(&scrape));
-    let held = |scrape: &Scrape| scrape.sum("lightfi_sensor_stale_readings");
-    let gone = exporter
-        .scrape_until("all stale", |scrape| readings(scrape) == 0)
-        .await;
-    assert!(held(&gone) > held(&scrape), "what is held back is counted");
-    assert!(
-        !gone.series_of("lightfi_battery_ratio").is_empty(),
-        "what never goes stale stays"
-    );
-    assert_eq!(gone.series_of("lightfi_sensor_info").len(), 10);
-    let left = exporter.scrape_until("the status leaves with the last good read", |scrape| {
-        scrape.series_of("lightfi_sensor_status").is_empty()
-    });
-    left.await;
+    let down = |scrape: &Scrape| scrape.value("lightfi_up") == Some(0.0);
+    let outage = exporter.scrape_until("an outage", down).await;
+    assert!(temperatures(&outage) <= temperatures(&before));
+    let all_stale = |scrape: &Scrape| temperatures(scrape) == 0;
+    let after = exporter.scrape_until("all stale", all_stale).await;
+    assert!(stale(&after) > stale(&before));
+    let without_limit = after.series_of("lightfi_battery_ratio");
+    assert!(!without_limit.is_empty());
+    assert_eq!(after.series_of("lightfi_sensor_info").len(), 10);
+    let no_status = |scrape: &Scrape| scrape.series_of("lightfi_sensor_status").is_empty();
+    exporter.scrape_until("no status", no_status).await;
 }
 
 #[tokio::test]
-async fn a_rate_limit_pauses_everybody_and_is_obeyed() {
-    let cloud = Cloud::start(by_id(30)).await;
+async fn a_429_pauses_all_requests() {
+    let cloud = cloud(30).await;
     cloud.fault("rate-limit", true);
-    let config = cloud.config("collect: {interval: 4s}\n").replacen(
-        "api:\n",
-        "api:\n  max_concurrency: 4\n",
-        1,
-    );
+    let config = cloud.config("collect: {interval: 4s}\n");
+    let config = config.replacen("api:\n", "api:\n  max_concurrency: 4\n", 1);
     let exporter = Exporter::serve(&config);
     let scrape = exporter.scrape().await;
     assert_eq!(scrape.value("lightfi_up"), Some(0.0));
-    assert!(failures(&scrape, "sensor", "rate_limited") > 0.0);
-    // Retry-After is 1 s, and four go at a time: a crowd that did not wait would have sent dozens.
+    assert!(failures(&scrape, "rate_limited") > 0.0);
+    // Retry-After is 1 s, and 4 requests are sent at a time. Without pauses there would be dozens.
     let sent = cloud.simulator.requests().sensor;
-    assert!(sent <= 4 * 5, "{sent} requests in under 4 s");
+    assert!(sent <= 4 * 5, "{sent} requests in less than 4 s");
     cloud.fault("rate-limit", false);
-    exporter
-        .scrape_until("recovery", |scrape| {
-            scrape.value("lightfi_collect_sensors_failed") == Some(0.0)
-        })
-        .await;
+    let recovered = |scrape: &Scrape| sensors_read(scrape) == 30.0;
+    exporter.scrape_until("recovery", recovered).await;
 }
 
 #[tokio::test]
-async fn what_hangs_times_out_and_never_holds_up_the_others() {
-    let cloud = Cloud::start(by_id(40)).await;
+async fn sensors_without_an_answer_time_out_and_do_not_delay_the_others() {
+    let cloud = cloud(40).await;
     let hanging: Vec<_> = cloud.simulator.sensors().into_iter().step_by(4).collect();
     for id in &hanging {
         cloud.fault(&format!("hang={id}"), true);
     }
     let exporter = Exporter::serve(&cloud.config("collect: {interval: 3s}\n"));
-    let all_others = (40 - hanging.len()) as f64;
-    let scrape = exporter.scrape_until("all the others are read", |scrape| {
-        scrape.sum("lightfi_sensor_read_success") == all_others
-    });
-    let scrape = scrape.await;
-    assert!(failures(&scrape, "sensor", "timeout") > 0.0);
-    assert!(
-        scrape
-            .value("lightfi_collect_duration_seconds")
-            .is_some_and(|seconds| seconds < 3.0)
-    );
+    let others = |scrape: &Scrape| sensors_read(scrape) == 30.0;
+    let scrape = exporter.scrape_until("the others are read", others).await;
+    assert!(failures(&scrape, "timeout") > 0.0);
+    let duration = scrape.value("lightfi_collect_duration_seconds");
+    assert!(duration < Some(3.0), "{duration:?}");
     for id in &hanging {
         assert_eq!(read_success(&scrape, id), Some(0.0));
     }
@@ -274,30 +235,14 @@ async fn what_hangs_times_out_and_never_holds_up_the_others() {
 
 #[tokio::test]
 async fn concurrent_scrapes_share_one_collection_in_scrape_mode() {
-    let cloud = Cloud::start(by_id(20)).await;
+    let cloud = cloud(20).await;
     let exporter = Exporter::serve(&cloud.config("collect: {mode: scrape, interval: 60s}\n"));
-    let url = format!("{}/metrics", exporter.url);
     let scrapes: Vec<_> = (0..20)
-        .map(|_| {
-            tokio::spawn(
-                crate::tools::client()
-                    .build()
-                    .unwrap()
-                    .get(url.clone())
-                    .send(),
-            )
-        })
+        .map(|_| tokio::spawn(text(metrics_request(&exporter, ""))))
         .collect();
     for scrape in scrapes {
-        let body = scrape
-            .await
-            .expect("no panic")
-            .expect("it answers")
-            .text()
-            .await
-            .expect("a whole body");
-        let scrape = Scrape::parse(body);
-        assert_eq!(scrape.sum("lightfi_sensor_read_success"), 20.0);
+        let scrape = Scrape::parse(scrape.await.unwrap());
+        assert_eq!(sensors_read(&scrape), 20.0);
     }
     exporter.scrape().await;
     assert_eq!(cloud.simulator.requests().sensor, 20);
@@ -305,108 +250,49 @@ async fn concurrent_scrapes_share_one_collection_in_scrape_mode() {
 }
 
 #[tokio::test]
-async fn a_scrape_answers_ahead_of_its_deadline_and_the_collection_goes_on_for_the_next() {
-    let cloud = Cloud::start(by_id(10)).await;
+async fn a_scrape_is_answered_before_its_timeout_and_the_collection_goes_on() {
+    let cloud = cloud(10).await;
     cloud.fault("slow", true);
     let exporter = Exporter::serve(&cloud.config("collect: {mode: scrape, interval: 60s}\n"));
-    let client = crate::tools::client().no_proxy().build().expect("a client");
     let start = Instant::now();
-    let request = client
-        .get(format!("{}/metrics", exporter.url))
-        .header("X-Prometheus-Scrape-Timeout-Seconds", "1.5");
-    let body = request
-        .send()
-        .await
-        .expect("it answers")
-        .text()
-        .await
-        .expect("a whole body");
-    assert!(
-        start.elapsed() < Duration::from_millis(1400),
-        "{:?}",
-        start.elapsed()
-    );
-    assert!(
-        !body.contains("sensor_id="),
-        "no part of a collection under way"
-    );
-    let scrape = exporter.scrape().await;
-    assert_eq!(scrape.sum("lightfi_sensor_read_success"), 10.0);
+    let timeout = ("X-Prometheus-Scrape-Timeout-Seconds", "1.5");
+    let body = text(metrics_request(&exporter, "").header(timeout.0, timeout.1)).await;
+    let took = start.elapsed();
+    assert!(took < Duration::from_millis(1400), "{took:?}");
+    assert!(!body.contains("sensor_id="), "the collection has not ended");
+    assert_eq!(sensors_read(&exporter.scrape().await), 10.0);
     assert_eq!(cloud.simulator.requests().sensor, 10);
 }
 
 #[tokio::test]
-async fn the_filter_goes_by_names_of_the_text_format_in_both_formats() {
+async fn the_filter_takes_names_of_the_text_format_in_both_formats() {
     let demo = Exporter::demo(&["--sensors=10"]);
-    let client = crate::tools::client().no_proxy().build().expect("a client");
-    let get = |accept: &'static str, query: &'static str| {
-        let request = client
-            .get(format!("{}/metrics?{query}", demo.url))
-            .header("Accept", accept);
-        async {
-            request
-                .send()
-                .await
-                .expect("it answers")
-                .text()
-                .await
-                .expect("a whole body")
-        }
-    };
-    for accept in ["text/plain", "application/openmetrics-text"] {
-        let body = get(
-            accept,
-            "name[]=lightfi_up&name%5B%5D=lightfi_energy_joules_total",
-        )
-        .await;
+    let text_format = ("text/plain", "");
+    let openmetrics = ("application/openmetrics-text", "# EOF\n");
+    for (accept, end) in [text_format, openmetrics] {
+        let get = |query| text(metrics_request(&demo, query).header("Accept", accept));
+        let body = get("?name[]=lightfi_up&name%5B%5D=lightfi_energy_joules_total").await;
         let names: Vec<_> = Scrape::parse(body).samples.into_keys().collect();
         assert_eq!(names.len(), 2, "{names:?}");
-        let body = get(accept, "name[]=lightfi_sensor_info").await;
-        assert_eq!(
-            Scrape::parse(body).series_of("lightfi_sensor_info").len(),
-            10
-        );
+        let scrape = Scrape::parse(get("?name[]=lightfi_sensor_info").await);
+        assert_eq!(scrape.series_of("lightfi_sensor_info").len(), 10);
+        assert_eq!(get("?name[]=nothing").await, end);
     }
-    assert_eq!(get("text/plain", "name[]=nothing").await, "");
-    assert_eq!(
-        get("application/openmetrics-text", "name[]=nothing").await,
-        "# EOF\n"
-    );
 }
 
 #[tokio::test]
-async fn gzip_is_one_member_of_the_same_body() {
+async fn gzip_is_a_single_member_with_the_same_body() {
     let demo = Exporter::demo(&["--sensors=10"]);
-    let client = crate::tools::client()
-        .no_proxy()
-        .gzip(false)
-        .build()
-        .expect("a client");
-    let url = format!("{}/metrics?name[]=lightfi_temperature_celsius", demo.url);
-    let plain = client
-        .get(&url)
-        .send()
-        .await
-        .expect("it answers")
-        .text()
-        .await
-        .expect("a whole body");
-    for url in [url, format!("{}/metrics", demo.url)] {
-        let response = client
-            .get(&url)
-            .header("Accept-Encoding", "gzip")
-            .send()
-            .await
-            .expect("it answers");
+    let temperatures = "?name[]=lightfi_temperature_celsius";
+    let plain = text(metrics_request(&demo, temperatures)).await;
+    for query in [temperatures, ""] {
+        let request = metrics_request(&demo, query).header("Accept-Encoding", "gzip");
+        let response = request.send().await.unwrap();
         assert_eq!(response.headers()["content-encoding"], "gzip");
-        let packed = response.bytes().await.expect("a whole body");
-        let mut decoder = flate2::bufread::GzDecoder::new(&packed[..]);
-        let mut text = String::new();
-        std::io::Read::read_to_string(&mut decoder, &mut text).expect("gzip");
-        assert!(decoder.into_inner().is_empty(), "one member");
-        assert!(
-            text.contains(plain.lines().last().expect("a sample")),
-            "{text}"
-        );
+        let compressed = response.bytes().await.unwrap();
+        let mut decoder = flate2::bufread::GzDecoder::new(&compressed[..]);
+        let body = std::io::read_to_string(&mut decoder).unwrap();
+        assert!(decoder.into_inner().is_empty(), "more than one member");
+        assert!(body.contains(plain.lines().last().unwrap()), "{body}");
     }
 }

@@ -22,7 +22,9 @@ use lightfi_exporter::{
         gzip::{self, Compressor, Part},
         render_self_metrics,
     },
-    snapshot::{Identity, Reading, Sensor, Skip, Skipped, Snapshot, Summary, UnixTime},
+    snapshot::{
+        Identity, Reading, Sensor, SkipReason, SkippedReadings, Snapshot, Summary, UnixTime,
+    },
     stats::Stats,
 };
 use parser::{Family, parse};
@@ -61,7 +63,7 @@ fn sensor(identity: Arc<Identity>, readings: &[(&str, f64, f64)]) -> Sensor {
     Sensor {
         identity,
         readings: readings.iter().map(reading).collect(),
-        skipped: Skipped::default(),
+        skipped: SkippedReadings::default(),
         read: Some(true),
         last_success: Some(NOW - 5.0),
     }
@@ -75,7 +77,7 @@ fn snapshot(sensors: Vec<Sensor>) -> Snapshot {
         interval: Duration::from_secs(60),
         ..Summary::default()
     };
-    Snapshot::new(sensors, summary)
+    Snapshot { sensors, summary }
 }
 
 /// A whole response without metrics of the exporter itself.
@@ -233,14 +235,14 @@ fn unknown_variables() {
 #[test]
 fn skipped_readings_are_counted() {
     // The collector only counts what is null or malformed; conversion can make more readings non-finite.
-    let mut skipped = Skipped::default();
+    let mut skipped = SkippedReadings::default();
     for skip in [
-        Skip::Null,
-        Skip::Null,
-        Skip::NonFinite,
-        Skip::Malformed,
-        Skip::Future,
-        Skip::Older,
+        SkipReason::Null,
+        SkipReason::Null,
+        SkipReason::NonFinite,
+        SkipReason::Malformed,
+        SkipReason::Future,
+        SkipReason::Older,
     ] {
         skipped.count(skip);
     }

@@ -65,7 +65,7 @@ fn every_metric_it_names_exists() {
     let mut known: Vec<String> = catalog
         .families()
         .iter()
-        .map(|family| family.name.clone().into_owned())
+        .map(|family| family.name.clone())
         .collect();
     known.extend(
         crate::demo::FAMILIES

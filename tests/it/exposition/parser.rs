@@ -1,6 +1,6 @@
-//! A strict reader of both formats, written from their specifications and sharing nothing with the writer.
+//! A strict parser of both text formats, written from their specifications. It shares no code with the exporter.
 //!
-//! Stricter than Prometheus, which takes a good deal: what this project sends must be in order, whole, and said once.
+//! It is stricter than Prometheus: families must be whole, with HELP before TYPE, and nothing may occur twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use lightfi_exporter::exposition::Format;
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Family {
-    /// As its metadata names it.
+    /// The name in HELP and TYPE.
     pub name: String,
     pub kind: String,
     pub help: String,
@@ -23,15 +23,15 @@ pub(crate) struct Sample {
     pub value: f64,
 }
 
-/// The families of a body in their order, or what is wrong with it.
+/// Returns the families of a body in their order, or what is wrong with it.
 pub(crate) fn parse(body: &str, format: Format) -> Result<Vec<Family>, String> {
     let mut lines = lines(body, format)?.into_iter().peekable();
     let mut families: Vec<Family> = Vec::new();
     while lines.peek().is_some() {
         families.push(family(&mut lines, format)?);
     }
-    no_name_twice(&families, format)?;
-    no_series_twice(&families)?;
+    check_unique_names(&families, format)?;
+    check_unique_series(&families)?;
     Ok(families)
 }
 
@@ -45,7 +45,9 @@ fn lines(body: &str, format: Format) -> Result<Vec<&str>, String> {
     if text.is_empty() {
         return Ok(Vec::new());
     }
-    let text = text.strip_suffix('\n').ok_or("the last line has no end")?;
+    let text = text
+        .strip_suffix('\n')
+        .ok_or("the last line does not end")?;
     Ok(text.split('\n').collect())
 }
 
@@ -60,20 +62,20 @@ fn family<'a>(
         let (Some("#"), Some(keyword), Some(of), Some(text)) =
             (words.next(), words.next(), words.next(), words.next())
         else {
-            return Err(format!("metadata is cut short: {line}"));
+            return Err(format!("incomplete metadata: {line}"));
         };
         let allowed = matches!(
             (keyword, format),
             ("HELP" | "TYPE", _) | ("UNIT", Format::OpenMetrics)
         );
         if !allowed || !is_metric_name(of) || *name.get_or_insert(of) != of {
-            return Err(format!("no such metadata here: {line}"));
+            return Err(format!("unexpected metadata: {line}"));
         }
         if metadata.insert(keyword, text).is_some() {
-            return Err(format!("said twice: {line}"));
+            return Err(format!("duplicate metadata: {line}"));
         }
         if keyword == "HELP" && metadata.len() > 1 {
-            return Err(format!("HELP does not come first: {line}"));
+            return Err(format!("HELP is not first: {line}"));
         }
     }
     let name = name.ok_or_else(|| format!("no metadata before {:?}", lines.peek()))?;
@@ -83,10 +85,10 @@ fn family<'a>(
     let family = Family {
         name: name.to_owned(),
         kind: kind.to_owned(),
-        help: unescape_help(help, quotes).ok_or(format!("bad escapes in HELP of {name}"))?,
+        help: unescape_help(help, quotes).ok_or(format!("invalid escapes in HELP of {name}"))?,
         unit: metadata.get("UNIT").map(|unit| (*unit).to_owned()),
         samples: std::iter::from_fn(|| lines.next_if(|line| !line.starts_with('#')))
-            .map(|line| sample(line).ok_or(format!("no sample: {line}")))
+            .map(|line| sample(line).ok_or(format!("invalid sample: {line}")))
             .collect::<Result<_, _>>()?,
     };
     check(&family, format)?;
@@ -102,7 +104,7 @@ fn check(family: &Family, format: Format) -> Result<(), String> {
         ..
     } = family;
     if samples.is_empty() {
-        return Err(format!("{name} has metadata and no samples"));
+        return Err(format!("{name} has no samples"));
     }
     if let Some(unit) = unit
         && (kind == "info" || !name.ends_with(&format!("_{unit}")))
@@ -114,18 +116,21 @@ fn check(family: &Family, format: Format) -> Result<(), String> {
         ("counter", Format::OpenMetrics) => &["_total"],
         ("info", Format::OpenMetrics) => &["_info"],
         ("histogram", _) => &["_bucket", "_sum", "_count"],
-        _ => return Err(format!("{kind} is no type")),
+        _ => return Err(format!("unknown type {kind}")),
     };
     let wrong = samples.iter().find(|sample| {
         let suffix = sample.name.strip_prefix(name.as_str());
         suffix.is_none_or(|suffix| !suffixes.contains(&suffix))
     });
     if let Some(sample) = wrong {
-        return Err(format!("{} is no sample of the {kind} {name}", sample.name));
+        return Err(format!(
+            "{} is not a sample of the {kind} {name}",
+            sample.name
+        ));
     }
     let total = name.ends_with("_total");
     if total != (kind == "counter" && format == Format::Text) {
-        return Err(format!("{name} is a {kind}"));
+        return Err(format!("{name} cannot be a {kind}"));
     }
     for sample in samples {
         let bad = match kind.as_str() {
@@ -148,44 +153,45 @@ fn check(family: &Family, format: Format) -> Result<(), String> {
 
 #[derive(Default)]
 struct HistogramParts {
-    /// Upper bound and count.
+    /// Upper bounds and counts.
     buckets: Vec<(f64, f64)>,
     counts: Vec<f64>,
     sums: usize,
 }
 
-/// Of each: the buckets in order, the last one `+Inf` and equal to the count.
+/// Checks that the buckets of each histogram are in order, and that the last one is `+Inf` and equals the count.
 fn check_histograms(family: &Family) -> Result<(), String> {
-    let mut of: BTreeMap<_, HistogramParts> = BTreeMap::new();
+    let mut histograms: BTreeMap<_, HistogramParts> = BTreeMap::new();
     for sample in &family.samples {
         let mut labels = sample.labels.clone();
         let le = labels.remove("le");
-        let parts = of.entry(labels).or_default();
+        let parts = histograms.entry(labels).or_default();
         match (sample.name.strip_prefix(&family.name), le) {
             (Some("_bucket"), Some(le)) => {
                 if le != "+Inf" && !le.contains('.') {
-                    return Err(format!("{le} is not written as a float"));
+                    return Err(format!("bucket {le} is not a float"));
                 }
-                let le = number(&le).ok_or(format!("{le} is no number"))?;
+                let le = number(&le).ok_or(format!("bucket {le} is not a number"))?;
                 parts.buckets.push((le, sample.value));
             }
             (Some("_count"), None) => parts.counts.push(sample.value),
             (Some("_sum"), None) => parts.sums += 1,
-            _ => return Err(format!("no part of a histogram: {sample:?}")),
+            _ => return Err(format!("not part of a histogram: {sample:?}")),
         }
     }
-    for (labels, parts) in of {
+    for (labels, parts) in histograms {
         let rising = parts.buckets.is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1);
-        let whole = parts.buckets.last().map(|(le, count)| (*le, vec![*count]));
-        if !rising || whole != Some((f64::INFINITY, parts.counts)) || parts.sums != 1 {
-            return Err(format!("not a histogram: {} {labels:?}", family.name));
+        let last = parts.buckets.last().map(|(le, count)| (*le, vec![*count]));
+        if !rising || last != Some((f64::INFINITY, parts.counts)) || parts.sums != 1 {
+            return Err(format!("invalid histogram: {} {labels:?}", family.name));
         }
     }
     Ok(())
 }
 
-/// Nor may one family's samples look like another's: OpenMetrics forbids it also where no such sample is there.
-fn no_name_twice(families: &[Family], format: Format) -> Result<(), String> {
+/// Checks that no sample of one family could be mistaken for one of another. OpenMetrics forbids such names even if there is
+/// no such sample.
+fn check_unique_names(families: &[Family], format: Format) -> Result<(), String> {
     let mut names = BTreeSet::new();
     for family in families {
         let suffixes: &[&str] = match (family.kind.as_str(), format) {
@@ -196,30 +202,33 @@ fn no_name_twice(families: &[Family], format: Format) -> Result<(), String> {
         };
         for suffix in suffixes {
             if !names.insert(format!("{}{suffix}", family.name)) {
-                return Err(format!("{}{suffix} is taken", family.name));
+                return Err(format!("duplicate name {}{suffix}", family.name));
             }
         }
     }
     Ok(())
 }
 
-fn no_series_twice(families: &[Family]) -> Result<(), String> {
+fn check_unique_series(families: &[Family]) -> Result<(), String> {
     let mut series = BTreeSet::new();
     for sample in families.iter().flat_map(|family| &family.samples) {
-        // An empty label is none.
+        // An empty label is the same as no label.
         let labels: Vec<_> = sample
             .labels
             .iter()
             .filter(|(_, v)| !v.is_empty())
             .collect();
         if !series.insert((&sample.name, labels)) {
-            return Err(format!("twice: {} {:?}", sample.name, sample.labels));
+            return Err(format!(
+                "duplicate series: {} {:?}",
+                sample.name, sample.labels
+            ));
         }
     }
     Ok(())
 }
 
-/// `name{label="value",…} number`, and no more.
+/// Parses `name{label="value",…} number`, without timestamp and exemplar.
 fn sample(line: &str) -> Option<Sample> {
     let end = line.find(['{', ' '])?;
     let (name, mut rest) = line.split_at(end);
@@ -250,7 +259,7 @@ fn sample(line: &str) -> Option<Sample> {
     })
 }
 
-/// Up to the closing quote, and what follows it.
+/// Returns the text up to the closing quote, and what follows it.
 fn quoted(text: &str) -> Option<(String, &str)> {
     let mut value = String::new();
     let mut chars = text.char_indices();
@@ -293,7 +302,7 @@ fn number(text: &str) -> Option<f64> {
         "NaN" => return Some(f64::NAN),
         _ => {}
     }
-    // Rust reads more than the formats allow, such as "inf".
+    // Rust parses more than the formats allow, such as "inf".
     let plain = |c: char| c.is_ascii_digit() || matches!(c, '-' | '+' | '.' | 'e');
     let digits = text.strip_prefix('-').unwrap_or(text);
     let starts = digits.starts_with(|c: char| c.is_ascii_digit());
@@ -312,7 +321,7 @@ fn is_label_name(name: &str) -> bool {
 }
 
 #[test]
-fn it_refuses_what_is_no_exposition() {
+fn the_parser_rejects_invalid_expositions() {
     let head = "# HELP a b\n# TYPE a gauge\n";
     for bad in [
         "a 1\n".to_owned(),

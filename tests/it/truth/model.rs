@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lightfi_exporter::{
-    api::{Found, Item},
+    api::{Item, LocationEntry},
     collector::{Job, Reply},
 };
 
@@ -93,7 +93,7 @@ struct Place<'a> {
     root: usize,
     location: String,
     source: String,
-    found: &'a Found,
+    found: &'a LocationEntry,
     came: f64,
 }
 
@@ -200,7 +200,7 @@ impl Model {
                     above.into_iter().chain([name(&location)]).collect()
                 };
                 if let Some((reply, came)) = reply(&source) {
-                    let counted = |found: &&Found| *recursive || found.parent.is_none();
+                    let counted = |found: &&LocationEntry| *recursive || found.parent.is_none();
                     for found in reply.sensors.iter().filter(counted) {
                         places.push(Place {
                             path: path

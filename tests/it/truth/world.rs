@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use lightfi_exporter::{
-    api::{Failure, Found, Item, LocationReply, SensorReply},
+    api::{Item, LocationEntry, LocationReply, RequestError, SensorReply},
     collector::{Job, Reply},
     stats::Reason,
 };
@@ -103,12 +103,12 @@ impl World {
     }
 
     /// What comes of a request that is answered now.
-    pub fn answer(&self, job: &Job, fault: Option<Fault>) -> Result<Reply, Failure> {
+    pub fn answer(&self, job: &Job, fault: Option<Fault>) -> Result<Reply, RequestError> {
         let failure = |reason, again| {
-            Err(Failure {
+            Err(RequestError {
                 reason,
-                what: "on purpose".to_owned(),
-                again,
+                message: "on purpose".to_owned(),
+                retryable: again,
                 no_token: false,
             })
         };
@@ -135,7 +135,7 @@ impl World {
 
     fn location_reply(&self, id: &str, sensors: bool, good: bool) -> LocationReply {
         let here = location(id);
-        let child = |id: &&str| Found {
+        let child = |id: &&str| LocationEntry {
             id: (*id).to_owned(),
             name: Some(location(id).name.to_owned()),
             parent: None,
@@ -152,7 +152,7 @@ impl World {
                 .devices
                 .iter()
                 .filter(|(_, device)| device.place == Some(place.id));
-            found.extend(inside.map(|(id, device)| Found {
+            found.extend(inside.map(|(id, device)| LocationEntry {
                 id: (*id).to_owned(),
                 name: Some(device.name.clone()),
                 parent: parent.as_deref().map(Arc::from),

@@ -8,7 +8,7 @@ use rcgen::{
     SanType,
 };
 use rustls::{
-    CipherSuite, ClientConfig, NamedGroup, RootCertStore, ServerConfig,
+    CipherSuite, ClientConfig, NamedGroup, RootCertStore,
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
     version::{TLS12, TLS13},
@@ -77,19 +77,6 @@ impl Pki {
         let authority = authority(name, more);
         self.write(&format!("{name}.crt"), &authority.pem());
         self.write(&format!("{name}.key"), &authority.key().serialize_pem());
-    }
-
-    /// Returns the configuration of a server with the certificate `server`.
-    pub fn serving(&self) -> Arc<ServerConfig> {
-        let read = |name: &str| self.path(name);
-        let certificate = CertificateDer::from_pem_file(read("server.crt")).unwrap();
-        let key = PrivateKeyDer::from_pem_file(read("server.key")).unwrap();
-        let config = ServerConfig::builder_with_provider(ring::default_provider().into())
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate], key);
-        Arc::new(config.unwrap())
     }
 
     pub fn client(&self) -> Client {
