@@ -16,7 +16,7 @@ help: ## Shows the targets
 demo: ## Runs the exporter against a simulated building
 	$(CARGO) run --locked -- demo
 
-test: tools format lint docs dependencies lines ## Runs every check
+test: tools format lint docs dependencies ## Runs every check
 	REQUIRE_TEST_TOOLS=1 $(CARGO) test --workspace --locked
 
 test-long: tools ## Runs the tests that take minutes
