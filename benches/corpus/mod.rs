@@ -13,7 +13,7 @@ use std::{
 use lightfi_exporter::{
     api::{SensorReply, decode_sensor},
     catalog::Catalog,
-    collector::{Job, Ledger, Reply, Round, Schedule, Step, Targets},
+    collector::{CollectionRun, Job, Reply, Schedule, SensorRegistry, Step, Targets},
     config::{self, Mode},
     exposition::{Filter, Format, View},
     snapshot::Snapshot,
@@ -37,7 +37,7 @@ const INTERVAL: Duration = Duration::from_secs(3600);
 /// An exporter's refreshes, without network and clock.
 pub struct Refreshes {
     targets: Arc<Targets>,
-    ledger: Ledger,
+    registry: SensorRegistry,
     catalog: Arc<Catalog>,
     ids: Vec<Arc<str>>,
     /// Two generations of replies, taken in turn.
@@ -62,14 +62,14 @@ impl Refreshes {
         });
         Self {
             targets: Arc::new(Targets {
-                sensors: listed.collect::<Arc<[_]>>().into(),
+                sensors: listed.map(|it| (it.id.clone(), it)).collect(),
                 locations: [].into(),
-                slots: usize::MAX,
+                max_concurrency: usize::MAX,
                 interval: INTERVAL,
                 max_series: usize::MAX,
                 reading_timestamps: true,
             }),
-            ledger: Ledger::new(INTERVAL),
+            registry: SensorRegistry::new(INTERVAL),
             catalog: Catalog::new(&BTreeMap::new(), Duration::ZERO, true).into(),
             replies: [1, 2].map(|_| ids.iter().map(|id| reply(id, &mut chance)).collect()),
             ids,
@@ -88,19 +88,19 @@ impl Refreshes {
     /// The snapshot they make, by the steps of a collection.
     pub fn build(&mut self, answers: Answers) -> Arc<Snapshot> {
         let now = Instant::now();
-        let course = Schedule::new(Mode::Interval, INTERVAL).started(now, 0.5);
-        let luck = fastrand::Rng::with_seed(1);
-        let ledger = take(&mut self.ledger);
-        let mut round = Round::begin(self.targets.clone(), ledger, now, course, luck);
+        let window = Schedule::new(Mode::Interval, INTERVAL).started(now, 0.5);
+        let rng = fastrand::Rng::with_seed(1);
+        let registry = take(&mut self.registry);
+        let mut run = CollectionRun::start(self.targets.clone(), registry, now, window, rng);
         for (reply, id) in answers.into_iter().zip(&self.ids) {
-            let Step::Send(attempt) = round.next(now) else {
+            let Step::Send(job) = run.next(now) else {
                 unreachable!("all may be asked for at once")
             };
-            assert_eq!(attempt.job, Job::Sensor(id.clone()));
-            round.ended(attempt, Ok(Reply::Sensor(reply)), now, NOW);
+            assert_eq!(job, Job::Sensor(id.clone()));
+            run.reply(&job, Ok(Reply::Sensor(reply)), now, NOW);
         }
-        (self.ledger, _) = round.close(now, NOW);
-        self.ledger.snapshot().into()
+        (self.registry, _) = run.finish(now, NOW);
+        self.registry.snapshot().into()
     }
 
     /// The text of the format that Prometheus asks for; `each` is given it chunk by chunk.

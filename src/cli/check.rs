@@ -138,11 +138,11 @@ async fn check_token(exporter: &Exporter, report: &mut Report) -> io::Result<boo
 }
 
 async fn check_collection(exporter: &Exporter, report: &mut Report) -> io::Result<()> {
-    let (collector, _) = Collector::new(exporter.assignment());
-    let (snapshot, problems) = collector.once(&|_, _| ()).await;
+    let (collector, _) = Collector::new(exporter.collector_config());
+    let (snapshot, problems) = collector.run_once().await;
     for problem in &problems {
-        let failure = format!("{} ({})", problem.what, problem.reason.as_str());
-        report.line(Verdict::Failed, &problem.of, failure)?;
+        let failure = format!("{} ({})", problem.message, problem.reason.as_str());
+        report.line(Verdict::Failed, &problem.target, failure)?;
     }
     let sensors = &snapshot.sensors;
     let read = sensors.iter().filter(|sensor| sensor.read == Some(true));

@@ -1,7 +1,7 @@
 //! `sensors`: lists what the configured locations contain, as a table, as JSON, or as YAML to paste.
 
 use std::{
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
     sync::Arc,
 };
 
@@ -55,9 +55,8 @@ pub(super) async fn run(
     }
     config.sensors = Arc::default();
     let exporter = Exporter::new(config, Proxies::FromEnvironment).await?;
-    let (collector, _) = Collector::new(exporter.assignment());
-    let (snapshot, problems) = collector.once(&show_progress).await;
-    clear_progress();
+    let (collector, _) = Collector::new(exporter.collector_config());
+    let (snapshot, problems) = collector.run_once().await;
 
     let text = match arguments.output {
         OutputFormat::Table => listing::table(&listing::entries(&snapshot)),
@@ -74,23 +73,9 @@ pub(super) async fn run(
     }
     let failures = problems
         .iter()
-        .map(|problem| format!("\n{}: {}", problem.of, problem.what));
+        .map(|problem| format!("\n{}: {}", problem.target, problem.message));
     let failures: String = failures.collect();
     Err(anyhow::anyhow!("incomplete: some requests failed{failures}").into())
-}
-
-/// Shows the progress in one line of the terminal.
-fn show_progress(done: usize, known: usize) {
-    if io::stderr().is_terminal() {
-        let _ = write!(io::stderr(), "\r{done}/{known} locations");
-    }
-}
-
-fn clear_progress() {
-    if io::stderr().is_terminal() {
-        // The escape sequence erases the line.
-        let _ = write!(io::stderr(), "\r\x1b[K");
-    }
 }
 
 /// An entry of `sensors:` in the configuration.

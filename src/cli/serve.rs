@@ -17,7 +17,7 @@ use crate::{
     blocking,
     catalog::Catalog,
     clock::unix_now,
-    collector::{Assignment, Collector},
+    collector::{Collector, CollectorConfig},
     config::{self, Config, Errors, Loaded, Purpose},
     http::{Proxies, http_client},
     oauth::TokenSource,
@@ -106,14 +106,9 @@ impl Exporter {
         )
     }
 
-    /// Returns what the collector collects.
-    pub(super) fn assignment(&self) -> Assignment {
-        Assignment::new(
-            &self.config,
-            self.client(),
-            self.tokens.clone(),
-            self.catalog(),
-        )
+    /// Returns what the collector needs of this configuration.
+    pub(super) fn collector_config(&self) -> CollectorConfig {
+        CollectorConfig::new(&self.config, self.client(), &self.tokens, self.catalog())
     }
 
     fn catalog(&self) -> Arc<Catalog> {
@@ -183,8 +178,8 @@ impl BoundExporter {
         let on_reload = move |successful| count_web_config_reload(&stats, successful);
         tokio::spawn(web_config.clone().watch(on_reload, shutdown.clone()));
 
-        let (mut collector, collector_handle) = Collector::new(exporter.assignment());
-        let initial = collector.before_the_first();
+        let (collector, collector_handle) = Collector::new(exporter.collector_config());
+        let initial = collector.initial_snapshot();
         let (catalog, stats) = (exporter.catalog(), exporter.stats.clone());
         let publisher = Arc::new(Publisher::new(initial, catalog, stats));
         let (reload_sender, reload_requests) = mpsc::channel(1);
@@ -318,7 +313,10 @@ impl Reloader {
             self.refresh = RefreshTask::start(&next.tokens, &self.shutdown);
         }
         self.telemetry.set_level(next.config.log.level);
-        self.app.collector.assign(next.assignment()).await;
+        self.app
+            .collector
+            .reconfigure(next.collector_config())
+            .await;
         self.app.tokens = next.tokens.clone();
         self.routes.replace(self.app.site(&next.config));
         self.exporter = next;

@@ -1,39 +1,39 @@
-//! When a collection starts. Pure: takes `now`, does not wait.
+//! When a collection starts. Pure: takes `now`, never waits. Called by the collector.
 //!
-//! Interval mode keeps to a grid of one interval, so that nothing drifts; each start after the first is jittered
-//! within the first tenth of its cell, so that many exporters do not ask at once. Scrape mode starts when asked, at
-//! most once per interval.
+//! Interval mode keeps to a grid of one interval, so that starts do not drift. Each start after the first is jittered
+//! within the first tenth of its cell, so that many exporters do not send requests at once. Scrape mode starts when a
+//! scrape comes, at most once per interval.
 
 use std::time::{Duration, Instant};
 
 use crate::config::Mode;
 
-/// Share of the interval within which a start is jittered. A collection ends within the rest of its cell.
+/// A start is jittered within this part of the interval. The collection ends within the rest of its cell.
 const JITTER_SHARE: u32 = 10;
 
-/// What one collection must keep to.
+/// The time that one collection has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Course {
-    /// By then it has ended.
+pub struct CollectionWindow {
+    /// When it has ended at the latest.
     pub deadline: Instant,
-    /// Over how long its requests are spread.
+    /// The time over which its requests are spread.
     pub spread: Duration,
 }
 
-/// The state of one generation's collections.
+/// The starts of the collections under one configuration.
 #[derive(Debug)]
 pub struct Schedule {
     mode: Mode,
     interval: Duration,
-    /// The first start, or the last one that was out of turn: origin of the grid.
+    /// The origin of the grid: the first start, or the last one outside the grid.
     origin: Option<Instant>,
     last_start: Option<Instant>,
-    /// The next cell's jittered start.
+    /// The jittered start in the next cell.
     next: Option<Instant>,
 }
 
 impl Schedule {
-    /// Of a generation that has not collected yet.
+    /// Returns the schedule of a configuration that has not collected yet.
     pub fn new(mode: Mode, interval: Duration) -> Self {
         Self {
             mode,
@@ -44,7 +44,7 @@ impl Schedule {
         }
     }
 
-    /// When to start by itself, while no collection runs; `None`: only when asked.
+    /// Returns when the next collection starts by itself, while none is running; `None` if only a scrape starts one.
     pub fn next_start(&self, now: Instant) -> Option<Instant> {
         match self.mode {
             Mode::Scrape => None,
@@ -52,44 +52,44 @@ impl Schedule {
         }
     }
 
-    /// Whether a scrape that comes now, while no collection runs, must start one.
+    /// Returns whether a scrape at `now` must start a collection, while none is running.
     pub fn is_due(&self, now: Instant) -> bool {
         match (self.mode, self.last_start) {
-            (Mode::Interval, last) => last.is_none(),
-            (Mode::Scrape, None) => true,
+            (_, None) => true,
+            (Mode::Interval, Some(_)) => false,
             (Mode::Scrape, Some(last)) => now.saturating_duration_since(last) >= self.interval,
         }
     }
 
-    /// In scrape mode: until when what was collected last needs no other collection.
+    /// Returns until when, in scrape mode, the last collection makes another one needless.
     pub fn fresh_until(&self) -> Option<Instant> {
         self.last_start.map(|last| last + self.interval)
     }
 
-    /// A collection starts. `jitter` is 0 to 1, for the start after it.
-    pub fn started(&mut self, now: Instant, jitter: f64) -> Course {
-        let tenth = self.interval / JITTER_SHARE;
-        let in_turn = self.next.is_some_and(|next| now >= next);
-        // A machine that slept, or a start out of turn: the grid begins anew, as the rest of this cell may be too short.
-        let keeps_grid = self.next.is_some_and(|next| in_turn && now - next <= tenth);
+    /// Starts a collection. `jitter` is between 0 and 1, for the start after it.
+    pub fn started(&mut self, now: Instant, jitter: f64) -> CollectionWindow {
+        let jitter_range = self.interval / JITTER_SHARE;
+        let is_planned = self.next.is_some_and(|next| now >= next);
+        // After an early start, or on a machine that was suspended, the rest of the cell may be too short: a new grid begins.
+        let keeps_grid = self
+            .next
+            .is_some_and(|next| is_planned && now - next <= jitter_range);
         let origin = self.origin.filter(|_| keeps_grid).unwrap_or(now);
         let cells =
             now.saturating_duration_since(origin).as_nanos() / self.interval.as_nanos().max(1);
-        let cell = origin
-            + self
-                .interval
-                .saturating_mul(u32::try_from(cells).unwrap_or(u32::MAX).saturating_add(1));
-        self.next = Some(cell + tenth.mul_f64(jitter));
+        let cells = u32::try_from(cells).unwrap_or(u32::MAX).saturating_add(1);
+        let next_cell = origin + self.interval.saturating_mul(cells);
+        self.next = Some(next_cell + jitter_range.mul_f64(jitter));
         self.origin = Some(origin);
         self.last_start = Some(now);
-        // Everything is asked for at once where somebody waits.
-        let spread = if self.mode == Mode::Interval && in_turn {
+        // Where a scrape or a person waits, nothing is spread.
+        let spread = if self.mode == Mode::Interval && is_planned {
             self.interval / 2
         } else {
             Duration::ZERO
         };
-        let deadline = (now + self.interval - tenth).min(cell);
-        Course { deadline, spread }
+        let deadline = (now + self.interval - jitter_range).min(next_cell);
+        CollectionWindow { deadline, spread }
     }
 }
 
@@ -102,7 +102,7 @@ mod tests {
     const MINUTE: Duration = Duration::from_secs(60);
 
     #[test]
-    fn interval_mode_starts_at_once_and_then_keeps_the_grid() {
+    fn interval_mode_starts_at_once_and_then_on_a_grid_of_one_interval() {
         let start = Instant::now();
         let mut schedule = Schedule::new(Mode::Interval, MINUTE);
         assert_eq!(schedule.next_start(start), Some(start));
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn time_slept_through_is_not_made_up_for() {
+    fn missed_starts_are_not_made_up_for() {
         let start = Instant::now();
         let mut schedule = Schedule::new(Mode::Interval, MINUTE);
         schedule.started(start, 0.0);
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn scrape_mode_waits_to_be_asked_and_asks_at_most_once_per_interval() {
+    fn scrape_mode_starts_on_a_scrape_and_at_most_once_per_interval() {
         let start = Instant::now();
         let mut schedule = Schedule::new(Mode::Scrape, MINUTE);
         assert_eq!(schedule.next_start(start), None);
@@ -149,9 +149,8 @@ mod tests {
     }
 
     proptest! {
-        /// Thousands of lives of an exporter, in virtual time.
         #[test]
-        fn starts_never_meet_the_end_of_the_collection_before(
+        fn a_collection_starts_after_the_deadline_of_the_one_before_and_the_grid_does_not_drift(
             interval_ms in 100_u64..120_000,
             steps in proptest::collection::vec((0.0_f64..1.0, 0.0_f64..0.05), 1..200),
         ) {

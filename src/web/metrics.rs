@@ -33,7 +33,11 @@ pub(super) async fn scrape(State(context): State<Context>, request: Request) -> 
         }
     };
     let headers = request.headers();
-    context.app.collector.settled(|| max_wait(headers)).await;
+    context
+        .app
+        .collector
+        .wait_until_fresh(|| max_wait(headers))
+        .await;
 
     let format = negotiate::format(values(headers, header::ACCEPT));
     let encoding = negotiate::encoding(values(headers, header::ACCEPT_ENCODING));

@@ -123,7 +123,7 @@ async fn failures_are_logged_once_when_they_start_and_once_when_they_end() {
         let enough = move |scrape: &Scrape| failures(scrape, "malformed") >= count;
         exporter.scrape_until("more failures", enough)
     };
-    let (start, end) = ("requests to the API fail", "collection is whole again");
+    let (start, end) = ("API requests failed", "collection recovered");
     let logged = || {
         let log = exporter.output();
         [start, end].map(|line| log.matches(line).count())

@@ -18,7 +18,7 @@ use std::{
 
 use lightfi_exporter::{
     catalog::{Catalog, Override},
-    collector::{Attempt, Ledger, Round, Schedule, Step, Targets},
+    collector::{CollectionRun, Job, Schedule, SensorRegistry, Step, Targets},
     config::{self, Mode},
     exposition::{Filter, Format, View, render_self_metrics},
     snapshot::{Snapshot, UnixTime},
@@ -160,10 +160,13 @@ fn setup() -> impl Strategy<Value = Setup> {
 
 impl Setup {
     fn targets(&self) -> Targets {
-        let sensor = |(id, name): &(&str, Option<&str>)| config::Sensor {
-            id: (*id).into(),
-            name: name.map(Arc::from),
-            ..config::Sensor::default()
+        let sensor = |(id, name): &(&str, Option<&str>)| {
+            let sensor = config::Sensor {
+                id: (*id).into(),
+                name: name.map(Arc::from),
+                ..config::Sensor::default()
+            };
+            (sensor.id.clone(), sensor)
         };
         let location = |(id, recursive): &(&str, bool)| config::Location {
             id: (*id).to_owned(),
@@ -171,9 +174,9 @@ impl Setup {
             recursive: *recursive,
         };
         Targets {
-            sensors: self.listed.iter().map(sensor).collect::<Arc<[_]>>().into(),
+            sensors: self.listed.iter().map(sensor).collect(),
             locations: self.roots.iter().map(location).collect(),
-            slots: self.slots,
+            max_concurrency: self.slots,
             interval: Duration::from_secs(self.interval),
             max_series: self.max_series,
             reading_timestamps: self.reading_timestamps,
@@ -257,7 +260,7 @@ impl Life {
                 },
             )
         };
-        let mut ledger = Ledger::new(setup.targets().interval);
+        let mut registry = SensorRegistry::new(setup.targets().interval);
         let mut life = Self {
             origin: Instant::now(),
             now: Duration::ZERO,
@@ -267,7 +270,7 @@ impl Life {
                 ..World::default()
             },
             published: Published {
-                snapshot: ledger.snapshot().into(),
+                snapshot: registry.snapshot().into(),
                 catalog: setup.catalog().into(),
                 made_at: BEGIN,
             },
@@ -296,15 +299,15 @@ impl Life {
                     return Ok(());
                 }
                 life.now = life.now.max(start - life.origin);
-                reload = life.collect(&targets, &mut ledger, &mut schedule, &mut events)?;
+                reload = life.collect(&targets, &mut registry, &mut schedule, &mut events)?;
             }
             if let Some(setup) = reload {
                 targets = setup.targets().into();
-                ledger.reassign(&targets);
+                registry.reconfigure(&targets);
                 schedule = Schedule::new(Mode::Interval, targets.interval);
                 life.model.reconfigured(&setup);
                 life.setup = setup;
-                life.publish(ledger.snapshot());
+                life.publish(registry.snapshot());
                 life.check(life.unix())?;
             }
         }
@@ -314,25 +317,25 @@ impl Life {
     fn collect(
         &mut self,
         targets: &Arc<Targets>,
-        ledger: &mut Ledger,
+        registry: &mut SensorRegistry,
         schedule: &mut Schedule,
         events: &mut Events,
     ) -> Result<Option<Setup>, TestCaseError> {
-        let course = schedule.started(self.instant(), self.luck.f64());
-        let mut round = Round::begin(
+        let window = schedule.started(self.instant(), self.luck.f64());
+        let mut run = CollectionRun::start(
             targets.clone(),
-            take(ledger),
+            take(registry),
             self.instant(),
-            course,
+            window,
             self.luck.fork(),
         );
-        let mut in_flight: Vec<(Duration, Attempt, Option<Fault>)> = Vec::new();
+        let mut in_flight: Vec<(Duration, Job, Option<Fault>)> = Vec::new();
         loop {
-            let wake = match round.next(self.instant()) {
-                Step::Send(attempt) => {
-                    let fault = self.world.fault(&attempt.job);
-                    in_flight.push((self.now + self.takes(fault), attempt, fault));
-                    prop_assert!(in_flight.len() <= targets.slots);
+            let wake = match run.next(self.instant()) {
+                Step::Send(job) => {
+                    let fault = self.world.fault(&job);
+                    in_flight.push((self.now + self.takes(fault), job, fault));
+                    prop_assert!(in_flight.len() <= targets.max_concurrency);
                     continue;
                 }
                 Step::Wait(until) => until - self.origin,
@@ -343,24 +346,24 @@ impl Life {
             if let Some((at, event)) = events.pop_front_before(wake.min(answer)) {
                 self.now = self.now.max(at);
                 if let Turn::Reload(setup) = self.happen(event)? {
-                    *ledger = round.abandon();
+                    *registry = run.cancel();
                     return Ok(Some(setup));
                 }
             } else if answer <= wake {
                 self.now = self.now.max(answer);
-                let (_, attempt, fault) = in_flight.remove(0);
-                let result = self.world.answer(&attempt.job, fault);
-                if let Ok(reply) = self.world.answer(&attempt.job, fault) {
-                    self.model.answered(attempt.job.clone(), reply, self.unix());
+                let (_, job, fault) = in_flight.remove(0);
+                let result = self.world.answer(&job, fault);
+                if let Ok(reply) = self.world.answer(&job, fault) {
+                    self.model.answered(job.clone(), reply, self.unix());
                 }
-                round.ended(attempt, result, self.instant(), self.unix());
+                run.reply(&job, result, self.instant(), self.unix());
             } else {
                 self.now = self.now.max(wake);
             }
         }
-        (*ledger, _) = round.close(self.instant(), self.unix());
+        (*registry, _) = run.finish(self.instant(), self.unix());
         self.model.collected(&self.setup, self.unix());
-        self.publish(ledger.snapshot());
+        self.publish(registry.snapshot());
         self.check(self.unix())?;
         Ok(None)
     }

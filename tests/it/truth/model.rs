@@ -162,7 +162,7 @@ impl Model {
     /// A collection that has come to its end.
     pub fn collected(&mut self, setup: &Setup, now: f64) {
         let good = std::mem::take(&mut self.good);
-        let reply = |id: &str| match good.get(&job_of(id)) {
+        let reply = |id: &str| match good.get(&Job::Location(id.into())) {
             Some((Reply::Location(reply), came)) => Some((reply, *came)),
             _ => None,
         };
@@ -448,12 +448,5 @@ impl Model {
                 .map(|(name, value)| (format!("{name}{none:?}"), value)),
         );
         shown
-    }
-}
-
-fn job_of(source: &str) -> Job {
-    match source {
-        "base" => Job::Base,
-        id => Job::Location(id.into()),
     }
 }

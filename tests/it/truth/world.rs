@@ -116,7 +116,10 @@ impl World {
             (_, Some(Fault::Error)) => failure(Reason::ServerError, true),
             (_, Some(Fault::Refused)) => failure(Reason::Forbidden, false),
             (_, Some(Fault::Timeout | Fault::Hang)) => failure(Reason::Timeout, true),
-            (Job::Sensor(_) | Job::Base, Some(Fault::Garbled)) => failure(Reason::Malformed, false),
+            (Job::Sensor(_), Some(Fault::Garbled)) => failure(Reason::Malformed, false),
+            (Job::Location(id), Some(Fault::Garbled)) if **id == *"base" => {
+                failure(Reason::Malformed, false)
+            }
             (Job::Sensor(id), None) => match &self.devices[&**id] {
                 device if device.gone => failure(Reason::NotFound, false),
                 device => Ok(Reply::Sensor(SensorReply {
@@ -124,7 +127,9 @@ impl World {
                     items: items(device),
                 })),
             },
-            (Job::Base, None) => Ok(Reply::Location(self.location_reply("1", false, true))),
+            (Job::Location(id), None) if **id == *"base" => {
+                Ok(Reply::Location(self.location_reply("1", false, true)))
+            }
             (Job::Location(id), fault) => Ok(Reply::Location(self.location_reply(
                 id,
                 true,

@@ -1,0 +1,246 @@
+//! One collection: what to request next, what to make of the replies, and what is known in the end.
+//!
+//! A state machine that takes `now` and never waits, so that tests run it in virtual time. It owns what it works on, so that
+//! its start and its end can run on another thread: with thousands of sensors they take milliseconds. Called by the
+//! collector, which sends the requests.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tracing::debug;
+
+use super::{
+    discovery::LocationWalk,
+    queue::{Job, RequestQueue, Step},
+    schedule::CollectionWindow,
+    state::{SensorRegistry, SensorReplies},
+    targets::Targets,
+};
+use crate::{
+    api::{LocationReply, RequestError, SensorReply},
+    snapshot::{Summary, UnixTime},
+    stats::Reason,
+};
+
+/// After this share of a collection's time the configured sensors no longer wait for locations that may hold them. It is later
+/// than the last location of a spread collection, and leaves enough time for the sensors.
+const DIRECT_FALLBACK_SHARE: f64 = 2.0 / 3.0;
+
+/// A good reply.
+#[derive(Debug)]
+pub enum Reply {
+    /// The reply to [`Job::Sensor`].
+    Sensor(SensorReply),
+    /// The reply to [`Job::Location`].
+    Location(LocationReply),
+}
+
+/// Something that could not be read in a collection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestFailure {
+    /// What was requested, such as `sensor AQ2-FE753C0D7ADF`.
+    pub target: String,
+    /// The reason as it is counted.
+    pub reason: Reason,
+    /// The error for a person; without secrets.
+    pub message: String,
+    /// Whether nothing was sent because there was no access token.
+    pub no_token: bool,
+}
+
+/// A collection that is running.
+#[derive(Debug)]
+pub struct CollectionRun {
+    targets: Arc<Targets>,
+    registry: SensorRegistry,
+    start: Instant,
+    deadline: Instant,
+    direct_fallback_at: Instant,
+    queue: RequestQueue,
+    walk: LocationWalk,
+    sensor_replies: SensorReplies,
+    /// Whether configured sensors that a location may hold are not queued yet.
+    sensors_wait: bool,
+    failures: Vec<RequestFailure>,
+}
+
+impl CollectionRun {
+    /// Starts a collection: queues what can be requested before anything is answered.
+    pub fn start(
+        targets: Arc<Targets>,
+        registry: SensorRegistry,
+        start: Instant,
+        window: CollectionWindow,
+        rng: fastrand::Rng,
+    ) -> Self {
+        let CollectionWindow { deadline, spread } = window;
+        let mut walk = LocationWalk::start(targets.locations.clone(), registry.locations.clone());
+        let sensors_wait = !targets.locations.is_empty();
+        let sensors = targets
+            .sensors
+            .keys()
+            .filter(|id| !sensors_wait || registry.was_requested_directly(id))
+            .cloned()
+            .map(Job::Sensor);
+        let locations = walk.take_new().into_iter().map(Job::Location);
+        let carried_over = registry.carried_over.clone();
+        let slots = targets.max_concurrency;
+        let mut queue = RequestQueue::new(slots, start, deadline, carried_over, rng);
+        queue.add(locations.chain(sensors), start, spread);
+        Self {
+            targets,
+            registry,
+            start,
+            deadline,
+            direct_fallback_at: start + (deadline - start).mul_f64(DIRECT_FALLBACK_SHARE),
+            queue,
+            walk,
+            sensor_replies: SensorReplies::new(),
+            sensors_wait,
+            failures: Vec::new(),
+        }
+    }
+
+    /// Returns what to do at `now`.
+    pub fn next(&mut self, now: Instant) -> Step {
+        if now >= self.deadline {
+            return Step::Done;
+        }
+        if self.sensors_wait && (now >= self.direct_fallback_at || self.queue.has_tried_locations())
+        {
+            self.sensors_wait = false;
+            let jobs = self.uncovered_sensors();
+            self.queue.add(jobs, now, Duration::ZERO);
+        }
+        match self.queue.next(now) {
+            Step::Wait(until) if self.sensors_wait => {
+                Step::Wait(until.min(self.direct_fallback_at))
+            }
+            step => step,
+        }
+    }
+
+    /// Takes in the result of a request.
+    pub fn reply(
+        &mut self,
+        job: &Job,
+        result: Result<Reply, RequestError>,
+        now: Instant,
+        unix_now: UnixTime,
+    ) {
+        let result = result.and_then(|reply| self.apply_reply(job, reply, unix_now));
+        if let Err(error) = result {
+            let timed_out = error.reason == Reason::Timeout;
+            if error.retryable && self.queue.retry(job, timed_out, now) {
+                debug!(%job, %error, "request failed; it will be repeated");
+                return;
+            }
+            self.fail(job, error);
+        }
+        self.queue.finish(job);
+        let further = self.walk.take_new().into_iter().map(Job::Location);
+        self.queue.add(further, now, Duration::ZERO);
+    }
+
+    fn apply_reply(
+        &mut self,
+        job: &Job,
+        reply: Reply,
+        unix_now: UnixTime,
+    ) -> Result<(), RequestError> {
+        let (Job::Location(id) | Job::Sensor(id)) = job;
+        let reply = match reply {
+            Reply::Location(reply) => reply,
+            Reply::Sensor(reply) => {
+                let parsed = self.registry.parse(reply, unix_now);
+                self.sensor_replies.insert(id.clone(), Some(parsed));
+                return Ok(());
+            }
+        };
+        for sensor in reply.sensors.iter().filter(|it| it.items.is_none()) {
+            self.failures.push(RequestFailure {
+                target: format!("sensor {} in {job}", sensor.id),
+                reason: Reason::Malformed,
+                message: "its `data` is not an array".to_owned(),
+                no_token: false,
+            });
+        }
+        let max_series = self.targets.max_series;
+        let names = &mut self.registry.var_names;
+        self.walk
+            .apply_reply(id, reply, max_series, unix_now, names)
+            .map_err(RequestError::over_limit)
+    }
+
+    /// Notes that a request has failed for good.
+    fn fail(&mut self, job: &Job, error: RequestError) {
+        debug!(%job, %error, "request failed");
+        match job {
+            Job::Location(id) => self.walk.apply_failure(id),
+            Job::Sensor(id) => drop(self.sensor_replies.insert(id.clone(), None)),
+        }
+        self.failures.push(RequestFailure {
+            target: job.to_string(),
+            reason: error.reason,
+            message: error.message,
+            no_token: error.no_token,
+        });
+    }
+
+    /// Finishes the collection: what has no answer has failed, and goes first in the next one.
+    pub fn finish(
+        mut self,
+        now: Instant,
+        unix_now: UnixTime,
+    ) -> (SensorRegistry, Vec<RequestFailure>) {
+        self.fail_unanswered(now);
+        let (targets, mut registry) = (&*self.targets, self.registry);
+        let (locations_failed, locations_answered) = self.walk.counts();
+        let sensor_answered = self.sensor_replies.values().any(Option::is_some);
+        let needs_nothing = targets.sensors.is_empty() && targets.locations.is_empty();
+        let up = locations_answered > 0 || sensor_answered || needs_nothing;
+        let summary = Summary {
+            up,
+            duration: now.saturating_duration_since(self.start),
+            last_success: up.then_some(unix_now).or(registry.summary.last_success),
+            locations_failed,
+            interval: targets.interval,
+            ..Summary::default()
+        };
+        registry.apply(targets, self.sensor_replies, &self.walk, summary, unix_now);
+        (registry, self.failures)
+    }
+
+    /// Cancels the collection: nothing that it has found is kept.
+    pub fn cancel(self) -> SensorRegistry {
+        self.registry
+    }
+
+    fn fail_unanswered(&mut self, now: Instant) {
+        self.walk.fail_pending();
+        let locations = self.walk.take_new().into_iter().map(Job::Location);
+        // It may have been too late to request sensors that turned out to be in no location.
+        let never_added = locations.chain(self.uncovered_sensors());
+        let unanswered = self.queue.end(now, never_added);
+        for job in unanswered.keys() {
+            self.fail(job, RequestError::out_of_time());
+        }
+        self.registry.carried_over = unanswered;
+    }
+
+    /// Returns the configured sensors that are in no location, as far as is known, and have no reply.
+    fn uncovered_sensors(&self) -> Vec<Job> {
+        let (registry, walk) = (&self.registry, &self.walk);
+        let in_locations = walk.sensors_in_replies();
+        let ids = self.targets.sensors.keys();
+        let uncovered = ids.filter(|id| {
+            !registry.was_requested_directly(id)
+                && !in_locations.contains(&***id)
+                && !registry.is_covered_by_failed(id, walk)
+                && !self.sensor_replies.contains_key(*id)
+        });
+        uncovered.cloned().map(Job::Sensor).collect()
+    }
+}

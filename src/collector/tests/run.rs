@@ -1,0 +1,180 @@
+//! What one collection requests, and when it ends.
+
+use std::time::Instant;
+
+use super::fixture::*;
+use crate::collector::{CollectionRun, Job, SensorRegistry, Step, queue::CarriedOver};
+
+/// Everything that is sent now.
+fn send_all(run: &mut CollectionRun, now: Instant) -> Vec<Job> {
+    let sent = std::iter::from_fn(|| match run.next(now) {
+        Step::Send(job) => Some(job),
+        _ => None,
+    });
+    sent.collect()
+}
+
+fn sensor_job(id: &str) -> Job {
+    Job::Sensor(id.into())
+}
+
+fn location_job(id: &str) -> Job {
+    Job::Location(id.into())
+}
+
+#[test]
+fn sensors_that_no_location_can_hold_are_requested_at_once() {
+    let now = Instant::now();
+    let mut run = start(&targets(&["A", "B"], &[]), SensorRegistry::default(), now);
+    let sent = send_all(&mut run, now);
+    assert_eq!(sent, ["A", "B"].map(sensor_job));
+    for job in sent {
+        assert!(matches!(run.next(now), Step::Wait(_)));
+        run.reply(&job, Ok(sensor("", 500.0)), now, NOW);
+    }
+    assert_eq!(run.next(now), Step::Done);
+    let (registry, failures) = run.finish(now + SECOND, NOW);
+    assert!(failures.is_empty(), "{failures:?}");
+    let summary = registry.snapshot().summary;
+    assert_eq!((summary.up, summary.duration), (true, SECOND));
+    assert_eq!(summary.last_success, Some(NOW));
+}
+
+#[test]
+fn configured_sensors_wait_for_the_locations_that_may_hold_them() {
+    let mut collections = Collections::of(targets(&["A", "B"], &["1"]));
+    let now = Instant::now();
+    let mut run = start(&collections.targets, SensorRegistry::default(), now);
+    assert_eq!(send_all(&mut run, now), [location_job("1")]);
+    let reply = location("", vec![inside("A")], vec![]);
+    run.reply(&location_job("1"), Ok(reply), now + SECOND, NOW);
+    assert_eq!(send_all(&mut run, now + SECOND), [sensor_job("B")]);
+    run.reply(&sensor_job("B"), Ok(sensor("", 500.0)), now + SECOND, NOW);
+    assert_eq!(run.next(now + SECOND), Step::Done);
+    // From the next collection on it is known which sensor no location holds.
+    (collections.registry, _) = run.finish(now + SECOND, NOW);
+    let mut run = start(&collections.targets, collections.registry, now);
+    assert_eq!(
+        send_all(&mut run, now),
+        [location_job("1"), sensor_job("B")]
+    );
+}
+
+#[test]
+fn a_configured_sensor_fails_with_the_location_that_holds_it() {
+    let mut collections = Collections::of(targets(&["A", "C"], &["1"]));
+    let reply = location("", vec![inside("A")], vec![]);
+    collections.collect_from([("location 1", reply), ("sensor C", sensor("", 500.0))]);
+    assert_eq!(collections.requested, ["location 1", "sensor C"]);
+    collections.collect(|_| None);
+    assert_eq!(collections.requested, ["location 1", "sensor C"]);
+    let snapshot = collections.collect_from([("location 1", location("", vec![], vec![]))]);
+    let requested = ["location 1", "sensor A", "sensor C"];
+    assert_eq!(collections.requested, requested, "A has left the location");
+    assert_eq!(snapshot.summary.sensors_failed, 2);
+}
+
+#[test]
+fn configured_sensors_do_not_wait_for_a_location_that_hangs() {
+    let now = Instant::now();
+    let mut run = start(&targets(&["A"], &["1"]), SensorRegistry::default(), now);
+    assert_eq!(send_all(&mut run, now), [location_job("1")]);
+    let fallback = now + 36 * SECOND;
+    assert_eq!(run.next(now + SECOND), Step::Wait(fallback));
+    assert_eq!(send_all(&mut run, fallback), [sensor_job("A")]);
+    run.reply(&sensor_job("A"), Ok(sensor("", 500.0)), fallback, NOW);
+    let end = now + 54 * SECOND;
+    assert_eq!(run.next(fallback), Step::Wait(end));
+    assert_eq!(run.next(end), Step::Done);
+    let (registry, failures) = run.finish(end, NOW);
+    assert_eq!(failures.len(), 1, "{failures:?}");
+    assert_eq!(failures[0].target, "location 1");
+    let summary = registry.snapshot().summary;
+    assert_eq!((summary.up, summary.locations_failed), (true, 1));
+}
+
+#[test]
+fn what_has_no_answer_at_the_end_has_failed_and_is_carried_over() {
+    let now = Instant::now();
+    let targets = targets(&["A"], &["1"]);
+    let mut run = start(&targets, SensorRegistry::default(), now);
+    assert_eq!(send_all(&mut run, now), [location_job("1")]);
+    let (registry, failures) = run.finish(now + 54 * SECOND, NOW);
+    let failed: Vec<_> = failures.iter().map(|failure| &*failure.target).collect();
+    assert_eq!(failed, ["location 1", "sensor A"]);
+    let summary = registry.snapshot().summary;
+    assert_eq!((summary.up, summary.sensors_failed), (false, 1));
+    let carried_over: Vec<_> = registry.carried_over.clone().into_iter().collect();
+    let state = |priority, hung| CarriedOver { priority, hung };
+    let expected = [
+        (location_job("1"), state(1, true)),
+        (sensor_job("A"), state(2, false)),
+    ];
+    assert_eq!(carried_over, expected);
+    let registry = start(&targets, registry, now).cancel();
+    assert_eq!(registry.carried_over.len(), 2, "a reload keeps the order");
+}
+
+#[test]
+fn locations_below_one_without_an_answer_have_failed_too() {
+    let mut collections = Collections::of(targets(&[], &["1"]));
+    collections.collect_from([
+        ("location 1", location("", vec![], vec![child("2", "")])),
+        ("location 2", location("", vec![inside("A")], vec![])),
+    ]);
+    let now = Instant::now();
+    let mut run = start(&collections.targets, collections.registry, now);
+    assert_eq!(send_all(&mut run, now), [location_job("1")]);
+    let (registry, failures) = run.finish(now + 54 * SECOND, NOW);
+    assert_eq!(failures.len(), 2, "{failures:?}");
+    let snapshot = registry.snapshot();
+    assert_eq!(snapshot.summary.locations_failed, 2);
+    assert_eq!(values(&snapshot), [("A", Some(false), vec![700.0])]);
+}
+
+#[test]
+fn every_sensor_is_read_in_turn_if_there_is_no_time_for_all() {
+    let mut start_at = Instant::now();
+    let ids: Vec<_> = (0..100).map(|id| id.to_string()).collect();
+    let ids: Vec<_> = ids.iter().map(String::as_str).collect();
+    let mut targets = targets(&ids, &[]);
+    targets.max_concurrency = 1;
+    let mut registry = SensorRegistry::default();
+    let mut last_read = vec![0; ids.len()];
+    for collection in 1..200 {
+        let mut run = start(&targets, registry, start_at);
+        let end = start_at + 54 * SECOND;
+        // Each reply takes a second: about half of them come in time, and one is cut off.
+        let mut now = start_at;
+        while let Step::Send(job) = run.next(now) {
+            now += SECOND + SECOND / 100;
+            if now < end {
+                let index = ids.iter().position(|id| sensor_job(id) == job);
+                last_read[index.expect("it is configured")] = collection;
+                run.reply(&job, Ok(sensor("", 500.0)), now, NOW);
+            }
+        }
+        registry = run.finish(end, NOW).0;
+        let longest = last_read.iter().map(|read| collection - read).max();
+        assert!(longest < Some(4), "{longest:?} in collection {collection}");
+        start_at += 60 * SECOND;
+    }
+}
+
+#[test]
+fn a_collection_is_up_if_something_was_read_or_nothing_was_needed() {
+    let now = Instant::now();
+    for (sensors, locations, up) in [
+        (&[][..], &[][..], true),
+        (&["A"], &[], false),
+        (&[], &["1"], false),
+    ] {
+        let run = start(&targets(sensors, locations), SensorRegistry::default(), now);
+        let (registry, _) = run.finish(now, NOW);
+        assert_eq!(
+            registry.snapshot().summary.up,
+            up,
+            "{sensors:?} {locations:?}"
+        );
+    }
+}
