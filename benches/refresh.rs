@@ -1,7 +1,7 @@
-//! Whole refreshes, one after the other: `refresh SENSORS TIMES` prints the CPU time of each stage, for `make bench`. The
-//! `stage_*` functions are there to be told apart by valgrind.
-#![allow(clippy::print_stdout, reason = "its purpose")]
-#![allow(unreachable_pub, reason = "nobody else uses it")]
+//! Runs refreshes one after the other: `refresh SENSORS TIMES` prints the CPU time of each stage, for `make bench`. The
+//! `stage_*` functions exist so that valgrind can distinguish the stages.
+#![allow(clippy::print_stdout, reason = "it prints its results")]
+#![allow(unreachable_pub, reason = "a program, not a library")]
 
 mod corpus;
 
@@ -21,7 +21,7 @@ fn stage_build(refreshes: &mut Refreshes, answers: Answers) -> Arc<Snapshot> {
     black_box(refreshes.build(answers))
 }
 
-/// Has the chunks compressed on its way, as the exporter does.
+/// Hands each chunk to the compressor, as the exporter does.
 #[inline(never)]
 fn stage_render(refreshes: &Refreshes, snapshot: &Arc<Snapshot>, each: impl FnMut(&str)) {
     refreshes.render(snapshot, each);
@@ -38,11 +38,11 @@ fn main() {
     let sensors = numbers.next().unwrap_or(1000);
     let times = numbers.next().unwrap_or(10);
     let mut refreshes = Refreshes::of(sensors);
-    // The first one makes what is kept from then on.
+    // The first refresh creates what later ones reuse.
     let mut snapshot = refresh(&mut refreshes).0;
     for _ in 0..times {
         let (next, took) = refresh(&mut refreshes);
-        // The one before leaves while its successor is there, as in the exporter.
+        // As in the exporter, the previous snapshot is freed when the next one exists.
         snapshot = next;
         let [decode, build, render, gzip] = took;
         println!(r#"{{"decode": {decode}, "build": {build}, "render": {render}, "gzip": {gzip}}}"#);
@@ -50,7 +50,7 @@ fn main() {
     black_box(snapshot);
 }
 
-/// The snapshot, and the CPU seconds of each stage.
+/// Returns the snapshot and the CPU seconds of each stage.
 fn refresh(refreshes: &mut Refreshes) -> (Arc<Snapshot>, [f64; 4]) {
     let start = cpu_seconds();
     let answers = stage_decode(refreshes);
@@ -70,7 +70,7 @@ fn refresh(refreshes: &mut Refreshes) -> (Arc<Snapshot>, [f64; 4]) {
     (snapshot, took)
 }
 
-/// Of this thread, which does all the work: others on the machine do not count.
+/// Returns the CPU time of this thread, which does all the work.
 fn cpu_seconds() -> f64 {
     let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID);
     let time = time.expect("every Linux has this clock");

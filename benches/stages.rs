@@ -1,5 +1,5 @@
-//! Decode, build, render and gzip, each by itself: `cargo bench --bench stages`.
-#![allow(missing_docs, unreachable_pub, reason = "nobody else uses it")]
+//! Benchmarks of decode, build, render and gzip, separately: `cargo bench --bench stages`.
+#![allow(missing_docs, unreachable_pub, reason = "a program, not a library")]
 
 mod corpus;
 

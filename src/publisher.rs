@@ -18,7 +18,7 @@ use bytes::Bytes;
 use tokio::sync::{Mutex, OnceCell};
 
 use crate::{
-    aside::aside,
+    blocking,
     catalog::Catalog,
     clock::unix_now,
     exposition::{
@@ -92,7 +92,8 @@ impl Publisher {
         let published = self.current().await;
         if !filter.allows_all() {
             let (view, stats) = (published.view.clone(), self.stats.clone());
-            return aside(move || filtered_body(&view, &stats, format, encoding, &filter)).await;
+            return blocking::run(move || filtered_body(&view, &stats, format, encoding, &filter))
+                .await;
         }
         match encoding {
             Encoding::Identity => {
@@ -127,7 +128,7 @@ impl Publisher {
     /// snapshot stays.
     async fn replace(&self, snapshot: Arc<Snapshot>, catalog: Arc<Catalog>, now: UnixTime) {
         let previous = self.current.load_full();
-        let next = aside(move || {
+        let next = blocking::run(move || {
             let next = Published::new(View::new(snapshot, catalog, now));
             next.render_requested(&previous);
             next
@@ -182,14 +183,14 @@ impl Published {
 
     async fn text(&self, format: Format) -> Bytes {
         let view = self.view.clone();
-        let render = || aside(move || text(&view, format, &Filter::default()).into());
+        let render = || blocking::run(move || text(&view, format, &Filter::default()).into());
         let rendered = &self.rendered[format as usize];
         rendered.text.get_or_init(render).await.clone()
     }
 
     async fn gzip(&self, format: Format) -> Arc<Part> {
         let view = self.view.clone();
-        let compress = || aside(move || Arc::new(compressed(&view, format)));
+        let compress = || blocking::run(move || Arc::new(compressed(&view, format)));
         let rendered = &self.rendered[format as usize];
         rendered.gzip_was_requested.store(true, Ordering::Relaxed);
         rendered.gzip.get_or_init(compress).await.clone()

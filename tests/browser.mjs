@@ -1,8 +1,8 @@
-// The status page in a real browser, Chromium without a window. Run by tests/it/browser.rs:
+// Tests the status page in headless Chromium. Run by tests/it/browser.rs:
 //   node tests/browser.mjs NAME=URL...
-// Each page is looked at light and dark, at a desk and on a phone. Pictures of it go into the directory that
-// STATUS_PAGE_PICTURES names, for who wants to look at them.
-// The page named `demo` is also used: without scripts, by keyboard, and for longer than one of its refreshes.
+// Each page is checked in light and dark mode, with the width of a desktop and of a phone. Screenshots are written to the
+// directory in STATUS_PAGE_PICTURES, if it is set. The page named `demo` is also tested without scripts, by keyboard, and
+// over a refresh.
 
 import { existsSync } from "node:fs";
 import path from "node:path";
@@ -14,20 +14,20 @@ const { AxeBuilder } = require("@axe-core/playwright");
 
 const WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"];
 const WIDTHS = { desk: 1280, phone: 390 };
-// What status.js calls EVERY.
+// REFRESH_INTERVAL of status.js.
 const REFRESH = 15000;
 
-// A busy machine is slow, which is nothing to complain of.
-const PATIENCE = 60000;
+// Long, because the machine may be busy.
+const TIMEOUT = 60000;
 
 const pictures = process.env.STATUS_PAGE_PICTURES;
 const pages = Object.fromEntries(process.argv.slice(2).map((pair) => pair.split(/=(.*)/s, 2)));
-const wrong = [];
+const errors = [];
 let checks = 0;
 
-function check(holds, words) {
+function check(holds, error) {
   checks += 1;
-  if (!holds) wrong.push(words);
+  if (!holds) errors.push(error);
 }
 
 const executablePath = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"].find(existsSync);
@@ -37,7 +37,7 @@ const launch = () => chromium.launch({
     "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",
-    // In a container there is next to nothing of it.
+    // Containers have very little shared memory.
     "--disable-dev-shm-usage",
     "--no-first-run",
     "--disable-background-networking",
@@ -47,32 +47,32 @@ const launch = () => chromium.launch({
 });
 let browser;
 
-// Opens a page and notes what it does that it should not.
+// Opens a page, and reports requests to other hosts, dialogs and errors.
 async function open(name, options, prepare = async () => {}) {
   const context = await browser.newContext(options);
-  context.setDefaultTimeout(PATIENCE);
+  context.setDefaultTimeout(TIMEOUT);
   const page = await context.newPage();
   const origin = new URL(pages[name]).origin;
   const seen = [];
   page.on("request", (request) => {
     seen.push(request.url());
-    check(new URL(request.url()).origin === origin, `${name} asks elsewhere: ${request.url()}`);
+    check(new URL(request.url()).origin === origin, `${name} sends a request to another host: ${request.url()}`);
   });
   page.on("dialog", (dialog) => {
-    wrong.push(`${name} opens a dialog: ${dialog.message()}`);
+    errors.push(`${name} opens a dialog: ${dialog.message()}`);
     return dialog.dismiss();
   });
-  page.on("pageerror", (error) => wrong.push(`${name}: ${error}`));
+  page.on("pageerror", (error) => errors.push(`${name}: ${error}`));
   page.on("console", (message) => {
-    if (message.type() === "error") wrong.push(`${name}: ${message.text()}`);
+    if (message.type() === "error") errors.push(`${name}: ${message.text()}`);
   });
   await prepare(page);
   await page.goto(pages[name]);
   return { page, seen, close: () => context.close() };
 }
 
-// What a name smuggled in would be the first of its kind.
-const SMUGGLED = "iframe, img, svg, main script, [autofocus], [onerror], [onload], [onfocus], [href^='javascript:']";
+// Elements that the page never has, so that one of them comes from a name.
+const INJECTED = "iframe, img, svg, main script, [autofocus], [onerror], [onload], [onfocus], [href^='javascript:']";
 
 async function looksRight(name, scheme, place) {
   const what = `${name}, ${scheme}, ${place}`;
@@ -80,14 +80,14 @@ async function looksRight(name, scheme, place) {
   const { page, close } = await open(name, { viewport, colorScheme: scheme });
   if (pictures) await page.screenshot({ path: path.join(pictures, `${name}-${scheme}-${place}.png`), fullPage: true });
   const { violations } = await new AxeBuilder({ page }).withTags(WCAG).analyze();
-  for (const { id, help, nodes } of violations) wrong.push(`${what}: ${id}: ${help}: ${nodes[0].html}`);
-  const { wide, ran, smuggled } = await page.evaluate((smuggled) => ({
+  for (const { id, help, nodes } of violations) errors.push(`${what}: ${id}: ${help}: ${nodes[0].html}`);
+  const { wide, ran, injected } = await page.evaluate((injected) => ({
     wide: document.documentElement.scrollWidth - document.documentElement.clientWidth,
     ran: window.ran,
-    smuggled: document.querySelectorAll(smuggled).length,
-  }), SMUGGLED);
-  check(smuggled === 0, `${what}: a name became markup`);
-  check(wide <= 0, `${what}: ${wide} px stick out to the right`);
+    injected: document.querySelectorAll(injected).length,
+  }), INJECTED);
+  check(injected === 0, `${what}: a name became markup`);
+  check(wide <= 0, `${what}: ${wide} px wider than the screen`);
   check(ran === undefined, `${what}: a script in a name ran`);
   await close();
 }
@@ -116,12 +116,12 @@ async function worksByKeyboard() {
     await page.keyboard.press("Tab");
     const { at, outline } = await here();
     check(at === stop, `Tab reaches ${at} where ${stop} is expected`);
-    check(outline !== "none", `${stop} does not show that it is reached`);
+    check(outline !== "none", `${stop} has no focus outline`);
   }
   await page.goto(pages.demo);
   await page.keyboard.press("Tab");
   await page.keyboard.press("Enter");
-  await page.locator("#sensors:focus").waitFor().catch(() => wrong.push("the first link does not skip to the sensors"));
+  await page.locator("#sensors:focus").waitFor().catch(() => errors.push("the first link does not skip to the sensors"));
   checks += 1;
   await page.keyboard.press("Tab");
   await page.keyboard.type("boardroom");
@@ -140,7 +140,7 @@ async function refreshesInPlace() {
     document.querySelector("[name=q]").value = "half a wo";
     document.getElementById("table").focus({ preventScroll: true });
     window.scrollTo(0, 700);
-    // Every state in which the page could be painted: a refresh must not leave it empty for a moment.
+    // The fewest rows in any state that could be painted: a refresh must not empty the table for a moment.
     window.fewest = Infinity;
     const count = () => {
       window.fewest = Math.min(window.fewest, document.querySelectorAll("tbody tr").length);
@@ -164,24 +164,24 @@ async function refreshesInPlace() {
     scrolled: window.scrollY,
     fewest: window.fewest,
   }));
-  check(after.old === 0, "the state and the rows are not new after a refresh");
-  check(after.kept === "yes", "a refresh loads the whole page anew");
-  check(after.typed === "half a wo", "a refresh takes away what is being typed");
+  check(after.old === 0, "a refresh does not replace the state and the rows");
+  check(after.kept === "yes", "a refresh reloads the whole page");
+  check(after.typed === "half a wo", "a refresh removes typed text");
   check(after.focused === "table", `a refresh moves the focus to ${after.focused}`);
   check(after.scrolled === 700, `a refresh scrolls to ${after.scrolled}`);
   check(after.fewest === rows, `a refresh shows ${after.fewest} of ${rows} rows for a moment`);
   check(seen.length === 2, `one refresh makes ${seen.length - 1} requests`);
 
-  // The exporter goes away and comes back.
-  const lost = page.getByText("does not answer at the moment");
-  check(!(await lost.isVisible()), "the exporter is called silent while it answers");
+  // The exporter stops responding, and responds again.
+  const lost = page.getByText("Connection lost");
+  check(!(await lost.isVisible()), "the connection is reported as lost while the exporter responds");
   await page.route("**/*", (route) => route.fulfill({ status: 503, body: "" }));
   page.removeAllListeners("console");
   await page.clock.runFor(REFRESH);
-  await lost.waitFor().catch(() => wrong.push("nothing tells that the exporter is silent"));
+  await lost.waitFor().catch(() => errors.push("a lost connection is not reported"));
   await page.unroute("**/*");
   await page.clock.runFor(REFRESH);
-  await lost.waitFor({ state: "hidden" }).catch(() => wrong.push("it is silent for ever"));
+  await lost.waitFor({ state: "hidden" }).catch(() => errors.push("a connection is still reported as lost after it is back"));
   checks += 2;
   await close();
 }
@@ -197,20 +197,20 @@ async function all() {
   await refreshesInPlace();
 }
 
-// A browser that breaks down, or hangs, is started once more. What was found before that is told in any case.
+// A browser that crashes or hangs is started once more. Errors found before that are still reported.
 for (const last of [false, true]) {
   try {
     browser = await launch();
     await all();
     break;
   } catch (error) {
-    if (last) wrong.push(String(error));
-    else console.error(`once more, for ${error}`);
+    if (last) errors.push(String(error));
+    else console.error(`starting the browser again after: ${error}`);
   } finally {
     await browser?.close().catch(() => {});
   }
 }
 
-for (const words of wrong) console.error(words);
-console.log(`${checks} checks, ${wrong.length} wrong`);
-process.exit(wrong.length === 0 ? 0 : 1);
+for (const error of errors) console.error(error);
+console.log(`${checks} checks, ${errors.length} errors`);
+process.exit(errors.length === 0 ? 0 : 1);

@@ -24,7 +24,7 @@ use crate::{
     publisher::Publisher,
     stats::Stats,
     telemetry::Telemetry,
-    web::{self, App},
+    web::{self, AppState, SwappableRouter},
 };
 
 /// The longest time from the signal to the end; the contract is 5 s. Scrapes and a token request in flight end sooner.
@@ -183,22 +183,23 @@ impl BoundExporter {
         let (catalog, stats) = (exporter.catalog(), exporter.stats.clone());
         let publisher = Arc::new(Publisher::new(initial, catalog, stats));
         let (reload_sender, reload_requests) = mpsc::channel(1);
-        let app = App {
-            publisher: publisher.clone(),
-            collector: collector_handle,
-            tokens: exporter.tokens.clone(),
-            reloads: reload_sender,
-        };
+        let state = AppState::new(
+            publisher.clone(),
+            collector_handle,
+            exporter.tokens.clone(),
+            reload_sender,
+            &exporter.config,
+        );
         let publish = move |snapshot, catalog| {
             let publisher = publisher.clone();
             async move { publisher.publish(snapshot, catalog).await }
         };
         tokio::spawn(collector.run(publish, shutdown.clone()));
 
-        let routes = web::Routes::new(app.site(&exporter.config));
+        let router = SwappableRouter::new(state.clone());
         let server = Server {
             listeners,
-            service: routes.clone(),
+            service: router.clone(),
             web_config: web_config.clone(),
             open_paths: web::OPEN_PATHS.map(str::to_owned).to_vec(),
             limits: Limits::default(),
@@ -208,9 +209,9 @@ impl BoundExporter {
             exporter,
             load,
             telemetry,
-            app,
+            state,
             web_config,
-            routes,
+            router,
             shutdown: shutdown.clone(),
         };
         let work = async {
@@ -253,9 +254,9 @@ struct Reloader {
     refresh: RefreshTask,
     load: Load,
     telemetry: Telemetry,
-    app: App,
+    state: AppState,
     web_config: Arc<WebConfig>,
-    routes: web::Routes,
+    router: SwappableRouter,
     shutdown: CancellationToken,
 }
 
@@ -313,12 +314,12 @@ impl Reloader {
             self.refresh = RefreshTask::start(&next.tokens, &self.shutdown);
         }
         self.telemetry.set_level(next.config.log.level);
-        self.app
+        self.state
             .collector
             .reconfigure(next.collector_config())
             .await;
-        self.app.tokens = next.tokens.clone();
-        self.routes.replace(self.app.site(&next.config));
+        self.state = self.state.reloaded(next.tokens.clone(), &next.config);
+        self.router.replace(self.state.clone());
         self.exporter = next;
         Ok(())
     }

@@ -1,40 +1,39 @@
-//! `/-/healthy` and `/-/ready`: for probes. Neither asks the API or waits for anything.
+//! Liveness and readiness probes. Nothing here asks the API or waits for anything.
 
 use std::time::Instant;
 
 use axum::{extract::State, http::StatusCode};
 
-use super::Context;
+use super::SharedState;
 use crate::{collector::Liveness, config::Mode};
 
-/// 200 while the process answers and its collection task lives and goes on.
-pub(super) async fn healthy(State(context): State<Context>) -> (StatusCode, &'static str) {
-    health(context.app.collector.liveness(Instant::now()))
+/// Answers 200 while collections are being made.
+pub(super) async fn healthy(State(state): State<SharedState>) -> (StatusCode, &'static str) {
+    answer(state.collector.liveness(Instant::now()))
 }
 
-fn health(liveness: Liveness) -> (StatusCode, &'static str) {
-    let words = match liveness {
-        Liveness::Alive => return (StatusCode::OK, "LightFi exporter is healthy.\n"),
-        Liveness::Ended => {
-            "the collection task has ended: readings are no longer fetched; restart the exporter\n"
-        }
-        Liveness::Stuck => {
-            "the collection task is stuck: its time to go on is more than a minute past; restart the exporter\n"
-        }
-    };
-    (StatusCode::SERVICE_UNAVAILABLE, words)
+fn answer(liveness: Liveness) -> (StatusCode, &'static str) {
+    match liveness {
+        Liveness::Alive => (StatusCode::OK, "LightFi exporter is healthy.\n"),
+        Liveness::Ended => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the collection task has ended, so that readings are no longer fetched; restart the exporter\n",
+        ),
+        Liveness::Stuck => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the collection task is stuck: it is overdue by more than a minute; restart the exporter\n",
+        ),
+    }
 }
 
-/// Interval mode: 200 once a first collection has ended, well or badly. Scrape mode: 200, as no scrape, and so no
-/// collection, may come before it is ready.
-pub(super) async fn ready(State(context): State<Context>) -> (StatusCode, &'static str) {
-    if context.app.collector.mode() == Mode::Scrape || context.app.collector.has_collected() {
+/// Answers 200 once a first collection has ended, whether it succeeded or not. In scrape mode always 200, because no scrape,
+/// and so no collection, may come while the exporter is not ready.
+pub(super) async fn ready(State(state): State<SharedState>) -> (StatusCode, &'static str) {
+    if state.collector.mode() == Mode::Scrape || state.collector.has_collected() {
         (StatusCode::OK, "LightFi exporter is ready.\n")
     } else {
-        (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the first collection has not ended yet\n",
-        )
+        let waiting = "the first collection has not ended yet\n";
+        (StatusCode::SERVICE_UNAVAILABLE, waiting)
     }
 }
 
@@ -43,15 +42,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_whose_collections_have_stopped_does_not_pretend() {
-        assert_eq!(health(Liveness::Alive).0, StatusCode::OK);
-        for (liveness, word) in [
+    fn without_collections_the_exporter_is_not_healthy() {
+        assert_eq!(answer(Liveness::Alive).0, StatusCode::OK);
+        for (state, word) in [
             (Liveness::Ended, "has ended"),
             (Liveness::Stuck, "is stuck"),
         ] {
-            let (status, words) = health(liveness);
+            let (status, text) = answer(state);
             assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
-            assert!(words.contains(word), "{words}");
+            assert!(text.contains(word), "{text}");
         }
     }
 }

@@ -10,7 +10,7 @@ use axum::{
 };
 use futures_util::{StreamExt as _, stream};
 
-use super::Context;
+use super::SharedState;
 use crate::exposition::{Encoding, Filter, negotiate};
 
 /// The header in which Prometheus says how long it waits.
@@ -23,26 +23,18 @@ const TIMEOUT_MARGIN: Duration = Duration::from_millis(500);
 const MAX_WAIT: Duration = Duration::from_secs(3600);
 
 /// Answers one scrape: 200 whatever the state of the API, 503 only if too many scrapes are running.
-pub(super) async fn scrape(State(context): State<Context>, request: Request) -> Response {
-    let permit = match context.scrapes.clone().map(|it| it.try_acquire_owned()) {
-        None => None,
-        Some(Ok(permit)) => Some(permit),
-        Some(Err(_)) => {
-            let error = "too many concurrent scrapes (web.max_requests)\n";
-            return (StatusCode::SERVICE_UNAVAILABLE, error).into_response();
-        }
+pub(super) async fn scrape(State(state): State<SharedState>, request: Request) -> Response {
+    let Ok(permit) = state.scrapes.clone().try_acquire_owned() else {
+        let error = "too many concurrent scrapes (web.max_requests)\n";
+        return (StatusCode::SERVICE_UNAVAILABLE, error).into_response();
     };
     let headers = request.headers();
-    context
-        .app
-        .collector
-        .wait_until_fresh(|| max_wait(headers))
-        .await;
+    state.collector.wait_until_fresh(|| max_wait(headers)).await;
 
     let format = negotiate::format(values(headers, header::ACCEPT));
     let encoding = negotiate::encoding(values(headers, header::ACCEPT_ENCODING));
     let filter = filter(request.uri().query().unwrap_or_default());
-    let body = context.app.publisher.body(format, encoding, filter).await;
+    let body = state.publisher.body(format, encoding, filter).await;
 
     let length: usize = body.iter().map(|piece| piece.len()).sum();
     // The permit is returned when the last piece is sent, or the client is gone.

@@ -1,4 +1,4 @@
-//! HTTP: what is served and how connections are held.
+//! The HTTP routes.
 //!
 //! | route | answered by |
 //! |---|---|
@@ -7,8 +7,9 @@
 //! | `/-/reload`, `/config` | [`lifecycle`] |
 //! | `/` | [`status`] |
 //!
-//! The crate `exporter-toolkit` accepts connections and checks each request before it calls [`Routes`]. Nothing here asks the API:
-//! a scrape waits for the collector at most, and reads what the publisher holds.
+//! The crate `exporter-toolkit` accepts connections, checks who may ask and how large a request is, and then calls the
+//! [`SwappableRouter`]. Nothing here asks the API: a scrape waits for the collector at most, and reads what `publisher` holds.
+//! `cli` makes the [`AppState`] and replaces it on a reload.
 
 mod health;
 mod lifecycle;
@@ -17,17 +18,18 @@ mod status;
 
 use std::{
     convert::Infallible,
-    pin::Pin,
     sync::Arc,
-    task::{self, Poll},
+    task::{Context, Poll},
 };
 
 use arc_swap::ArcSwap;
 use axum::{
     Router,
-    http::{HeaderValue, Method, Request, StatusCode, header},
-    response::{IntoResponse, Response},
-    routing::{get, post},
+    extract::Request,
+    http::{HeaderValue, Method, StatusCode, header},
+    middleware,
+    response::Response,
+    routing::{future::RouteFuture, get, post},
 };
 use hyper::body::Incoming;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -38,117 +40,115 @@ use crate::{collector, config::Config, oauth::TokenSource, publisher::Publisher}
 /// The paths of health checks: they need no user, and no rate limit counts them.
 pub const OPEN_PATHS: [&str; 4] = ["/-/healthy", "/healthz", "/-/ready", "/readyz"];
 
-static NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
-
 const METHOD_NOT_ALLOWED: (StatusCode, &str) =
     (StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
 
-/// What the routes read, whatever the configuration.
+/// What the routes need under one configuration.
 #[derive(Clone)]
-pub struct App {
+pub struct AppState {
     /// Holds what is shown.
     pub publisher: Arc<Publisher>,
-    /// Makes collections.
+    /// Makes the collections.
     pub collector: collector::Handle,
-    /// For the status page.
+    /// Where the status page gets the state of the tokens.
     pub tokens: Arc<TokenSource>,
-    /// To whoever loads the configuration again.
+    /// The requests to reload the configuration.
     pub reloads: mpsc::Sender<Reload>,
+    /// The effective configuration.
+    pub config: Arc<Config>,
+    /// One permit per running scrape.
+    scrapes: Arc<Semaphore>,
 }
 
-/// Asks for a reload; what is sent back is the result, with the reason of a failure.
+/// A request to reload the configuration. The receiver answers with the result, and with the reason of a failure.
 pub type Reload = oneshot::Sender<Result<(), String>>;
 
-/// What the routes read: the application, and what one configuration says of them. Shared, as each request takes one.
-type Context = Arc<Site>;
+/// The state as the handlers get it.
+type SharedState = Arc<AppState>;
 
-/// Everything that is served under one configuration.
-pub struct Site {
-    app: App,
-    telemetry_path: String,
-    /// One permit a scrape; `None` = no limit.
-    scrapes: Option<Arc<Semaphore>>,
-    lifecycle: bool,
-    config: lifecycle::Effective,
-}
-
-impl App {
-    /// Everything under `config`.
-    pub fn site(&self, config: &Config) -> Site {
-        let web = &config.web;
-        let limit = web.max_requests.min(Semaphore::MAX_PERMITS);
-        Site {
-            app: self.clone(),
-            telemetry_path: web.telemetry_path.clone(),
-            scrapes: (limit > 0).then(|| Arc::new(Semaphore::new(limit))),
-            lifecycle: web.enable_lifecycle,
-            config: lifecycle::Effective::of(config),
+impl AppState {
+    /// Returns the state under a configuration.
+    pub fn new(
+        publisher: Arc<Publisher>,
+        collector: collector::Handle,
+        tokens: Arc<TokenSource>,
+        reloads: mpsc::Sender<Reload>,
+        config: &Config,
+    ) -> Self {
+        let max_scrapes = match config.web.max_requests {
+            0 => Semaphore::MAX_PERMITS,
+            limit => limit.min(Semaphore::MAX_PERMITS),
+        };
+        Self {
+            publisher,
+            collector,
+            tokens,
+            reloads,
+            config: Arc::new(config.clone()),
+            scrapes: Arc::new(Semaphore::new(max_scrapes)),
         }
     }
+
+    /// Returns the state after a reload.
+    pub fn reloaded(&self, tokens: Arc<TokenSource>, config: &Config) -> Self {
+        let (publisher, collector) = (self.publisher.clone(), self.collector.clone());
+        Self::new(publisher, collector, tokens, self.reloads.clone(), config)
+    }
 }
 
-/// What is served: each request takes what is in force at its moment.
+/// The router of the current configuration. Requests that are running when it is replaced end with the previous one.
 #[derive(Clone)]
-pub struct Routes(Arc<ArcSwap<Entry>>);
+pub struct SwappableRouter(Arc<ArcSwap<Router>>);
 
-/// Where the requests under one configuration come in.
-struct Entry {
-    router: Router,
-}
-
-impl Routes {
-    /// Begins with this.
-    pub fn new(site: Site) -> Self {
-        Self(Arc::new(ArcSwap::from_pointee(Entry::of(site))))
+impl SwappableRouter {
+    /// Returns a router that answers with this state.
+    pub fn new(state: AppState) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(router(state))))
     }
 
-    /// Requests from now on are answered by this.
-    pub fn replace(&self, site: Site) {
-        self.0.store(Arc::new(Entry::of(site)));
+    /// Answers requests from now on with another state.
+    pub fn replace(&self, state: AppState) {
+        self.0.store(Arc::new(router(state)));
     }
 }
 
-impl Service<Request<Incoming>> for Routes {
+impl Service<Request<Incoming>> for SwappableRouter {
     type Response = Response;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+    type Future = RouteFuture<Infallible>;
 
-    fn poll_ready(&mut self, _: &mut task::Context<'_>) -> Poll<Result<(), Infallible>> {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
-        let entry = self.0.load_full();
-        Box::pin(async move { Ok(entry.answer(request).await) })
+        Router::clone(&self.0.load()).call(request)
     }
 }
 
-impl Entry {
-    fn of(site: Site) -> Self {
-        let site = Arc::new(site);
-        let router = Router::new()
-            .route("/", get(status::page))
-            .route(&site.telemetry_path, get(metrics::scrape))
-            .route("/-/healthy", get(health::healthy))
-            .route("/healthz", get(health::healthy))
-            .route("/-/ready", get(health::ready))
-            .route("/readyz", get(health::ready))
-            .route("/-/reload", post(lifecycle::reload))
-            .route("/config", get(lifecycle::config))
-            .fallback(async |method: Method| match method {
-                Method::GET | Method::HEAD => (StatusCode::NOT_FOUND, "404 page not found\n"),
-                _ => METHOD_NOT_ALLOWED,
-            })
-            .method_not_allowed_fallback(async || METHOD_NOT_ALLOWED)
-            .with_state(site);
-        Self { router }
-    }
+fn router(state: AppState) -> Router {
+    let state = Arc::new(state);
+    Router::new()
+        .route("/", get(status::page))
+        .route(&state.config.web.telemetry_path, get(metrics::scrape))
+        .route("/-/healthy", get(health::healthy))
+        .route("/healthz", get(health::healthy))
+        .route("/-/ready", get(health::ready))
+        .route("/readyz", get(health::ready))
+        .route("/-/reload", post(lifecycle::reload))
+        .route("/config", get(lifecycle::config))
+        .fallback(async |method: Method| match method {
+            Method::GET | Method::HEAD => (StatusCode::NOT_FOUND, "404 page not found\n"),
+            _ => METHOD_NOT_ALLOWED,
+        })
+        .method_not_allowed_fallback(async || METHOD_NOT_ALLOWED)
+        .layer(middleware::map_response(forbid_content_sniffing))
+        .with_state(state)
+}
 
-    async fn answer(&self, request: Request<Incoming>) -> Response {
-        let mut response = self.router.clone().call(request).await.into_response();
-        response
-            .headers_mut()
-            .insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF.clone());
-        response
-    }
+async fn forbid_content_sniffing(mut response: Response) -> Response {
+    let nosniff = HeaderValue::from_static("nosniff");
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+    response
 }

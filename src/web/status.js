@@ -1,15 +1,15 @@
-// Keeps the page new in place. Without this script it is as good, and as old as the visit.
-const EVERY = 15000;
-// Without a user and a password that may stand in the address: no request can be made of those.
-const HERE = location.origin + location.pathname + location.search;
+// Updates the page in place. Without this script the page works as well, but has to be reloaded.
+const REFRESH_INTERVAL = 15000;
+// The address without a user and password that it may contain: `fetch` refuses those.
+const PAGE = location.origin + location.pathname + location.search;
 
-function renew(old, fresh) {
+function replace(current, updated) {
   const selection = getSelection();
-  // Somebody is copying from it.
-  if (!selection.isCollapsed && old.contains(selection.anchorNode)) return;
+  // The user may be copying text.
+  if (!selection.isCollapsed && current.contains(selection.anchorNode)) return;
   const left = document.getElementById("table")?.scrollLeft;
-  const focused = old.contains(document.activeElement) ? document.activeElement.id : "";
-  old.replaceChildren(...fresh.childNodes);
+  const focused = current.contains(document.activeElement) ? document.activeElement.id : "";
+  current.replaceChildren(...updated.childNodes);
   document.getElementById(focused)?.focus({ preventScroll: true });
   document.getElementById("table")?.scrollTo({ left });
 }
@@ -18,13 +18,13 @@ setInterval(async () => {
   if (document.hidden) return;
   const lost = document.getElementById("lost");
   try {
-    const response = await fetch(HERE, { signal: AbortSignal.timeout(EVERY) });
+    const response = await fetch(PAGE, { signal: AbortSignal.timeout(REFRESH_INTERVAL) });
     if (!response.ok) throw new Error(response.statusText);
     const page = new DOMParser().parseFromString(await response.text(), "text/html");
-    for (const part of ["state", "rows"]) renew(document.getElementById(part), page.getElementById(part));
+    for (const part of ["state", "rows"]) replace(document.getElementById(part), page.getElementById(part));
     document.title = page.title;
     lost.hidden = true;
   } catch {
     lost.hidden = false;
   }
-}, EVERY);
+}, REFRESH_INTERVAL);

@@ -1,39 +1,39 @@
-//! `/`: the status page, in words for who looks after the building. Server-rendered from what the publisher holds;
-//! nothing from elsewhere, no secret, and no script needed.
+//! `/`: the status page for the people who look after the building. It is rendered from what `publisher` holds, loads
+//! nothing from elsewhere, shows no secret, and needs no script.
 
 use std::{collections::BTreeSet, sync::LazyLock, time::Duration};
 
 use askama::Template;
 use axum::{
-    extract::{Query as QueryString, State, rejection::QueryRejection},
+    extract::{Query, State, rejection::QueryRejection},
     http::{HeaderValue, StatusCode, header},
     response::{Html, IntoResponse, Response},
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
-use tokio::task::spawn_blocking;
 use url::form_urlencoded::Serializer;
 
-use super::Context;
+use super::SharedState;
 use crate::{
-    catalog::{Status, is_measured},
+    blocking,
+    catalog::{Family, MOTION_TIME, Status, is_measured},
     clock::unix_now,
     exposition::{ShownReading, View},
     oauth,
-    snapshot::{Identity, Sensor, Summary, UnixTime},
+    snapshot::{Sensor, Summary, UnixTime},
 };
 
-/// Readings so much older than the sensor's newest tell their own age, in seconds.
-const OTHER_AGE: f64 = 600.0;
+/// A reading that is this many seconds older than the newest one of its sensor has its own age shown.
+const MIN_AGE_DIFFERENCE: f64 = 600.0;
 
-/// Rows of one page: a screenful for a wall, and far below the megabyte that a page may take.
-const ROWS: usize = 100;
+/// The number of sensors on one page, which then is far smaller than a megabyte.
+const SENSORS_PER_PAGE: usize = 100;
 
 const STYLE: &str = include_str!("status.css");
 const SCRIPT: &str = include_str!("status.js");
 
-/// How a metric is shown to a person: label, unit, factor to that unit, decimals.
+/// How a metric is shown to people: label, unit, factor to that unit, decimals.
 #[rustfmt::skip]
 const DISPLAY: &[(&str, &str, &str, f64, usize)] = &[
     ("lightfi_temperature_celsius", "temperature", "°C", 1.0, 1),
@@ -52,37 +52,31 @@ const DISPLAY: &[(&str, &str, &str, f64, usize)] = &[
     ("lightfi_motion_activity", "motion", "", 1.0, 0),
 ];
 
-/// Exported as a value and, after it, as [`MOTION_TIME`].
-const MOTION: &str = "motionEvent";
-const MOTION_TIME: &str = crate::catalog::MOTION_TIME.0;
-
-/// What the page is asked to show.
+/// The filter and the page of the table, as the form sends them.
 #[derive(Debug, Default, Deserialize)]
-pub(super) struct Query {
-    #[serde(default)]
+#[serde(default)]
+pub(super) struct Filter {
     q: String,
-    #[serde(default)]
     location: String,
-    #[serde(default)]
     problems: String,
-    #[serde(default)]
     page: String,
 }
 
-/// The same, understood.
-struct Asked {
-    q: String,
-    location: String,
-    problems: bool,
-}
+impl Filter {
+    fn matches(&self, row: &Row) -> bool {
+        let q = self.q.to_lowercase();
+        (self.location.is_empty() || row.location() == self.location)
+            && (self.problems.is_empty() || !row.problems.is_empty())
+            && (row.name().to_lowercase().contains(&q) || row.id().to_lowercase().contains(&q))
+    }
 
-impl Asked {
+    /// Returns the query of another page of the same sensors.
     fn link(&self, page: usize) -> String {
         let mut link = Serializer::new(String::new());
         let pairs = [
-            ("q", self.q.as_str()),
+            ("q", &self.q),
             ("location", &self.location),
-            ("problems", if self.problems { "1" } else { "" }),
+            ("problems", &self.problems),
         ];
         link.extend_pairs(pairs.into_iter().filter(|(_, value)| !value.is_empty()));
         link.append_pair("page", &page.to_string());
@@ -90,31 +84,26 @@ impl Asked {
     }
 }
 
-/// A state in words.
+/// A box that shows the state of one part of the exporter.
 struct Card {
     good: bool,
     headline: String,
     detail: String,
 }
 
+/// A sensor in the table.
 struct Row<'a> {
-    /// Index into [`crate::snapshot::Snapshot::sensors`].
-    sensor: usize,
-    identity: &'a Identity,
+    sensor: &'a Sensor,
+    shown: Vec<(&'a Family, ShownReading<'a>)>,
     state: Option<&'static str>,
     problems: Vec<String>,
-    /// Held back, other than the last motion of a quiet room.
-    stale: u32,
-    motion_is_fresh: bool,
-    readings: Vec<Reading>,
-    newest: Option<UnixTime>,
-    age: Option<String>,
 }
 
-struct Reading {
+/// A reading in the table.
+struct DisplayedReading {
     label: String,
     value: String,
-    /// Where it is not about that of the sensor's newest.
+    /// `None` if it is about the age of the newest reading of the sensor.
     age: Option<String>,
 }
 
@@ -125,13 +114,14 @@ struct Page<'a> {
     style: &'static str,
     script: &'static str,
     telemetry_path: &'a str,
+    now: UnixTime,
     token: Card,
     collection: Card,
     known: usize,
     problems: usize,
     locations: BTreeSet<&'a str>,
-    query: Asked,
-    rows: Vec<Row<'a>>,
+    filter: Filter,
+    rows: &'a [Row<'a>],
     matching: usize,
     first: usize,
     last: usize,
@@ -139,28 +129,28 @@ struct Page<'a> {
     pages: usize,
 }
 
-/// The page that `query` asks for; what it does not understand of it, it leaves out of account.
+/// Answers with the page; a malformed query counts as none.
 pub(super) async fn page(
-    State(context): State<Context>,
-    query: Result<QueryString<Query>, QueryRejection>,
+    State(state): State<SharedState>,
+    query: Result<Query<Filter>, QueryRejection>,
 ) -> Response {
-    let view = context.app.publisher.view().await;
-    let token = token_card(&context.app.tokens.status());
-    let query = query.map(|QueryString(query)| query).unwrap_or_default();
-    let path = context.telemetry_path.clone();
-    let rendered = spawn_blocking(move || render(&view, token, query, &path)).await;
-    match rendered {
-        Ok(Ok(page)) => (
-            [(header::CONTENT_SECURITY_POLICY, POLICY.clone())],
-            Html(page),
-        )
-            .into_response(),
-        // The template only writes to a string.
-        _ => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    let view = state.publisher.view().await;
+    let token = token_card(&state.tokens.status());
+    let filter = query.map(|Query(filter)| filter).unwrap_or_default();
+    let rendered = blocking::run(move || {
+        let telemetry_path = &state.config.web.telemetry_path;
+        render(&view, token, filter, telemetry_path)
+    });
+    match rendered.await {
+        Ok(page) => {
+            let policy = (header::CONTENT_SECURITY_POLICY, POLICY.clone());
+            ([policy], Html(page)).into_response()
+        }
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
 
-/// Nothing but the page's own style and script runs, and it talks to nobody but its own server. Images are for its empty
+/// Allows only the style and the script of the page itself, and requests to its own server. Images are allowed for the empty
 /// icon, without which browsers ask for one.
 static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     let hash = |text: &str| BASE64_STANDARD.encode(Sha256::digest(text));
@@ -170,57 +160,43 @@ static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
         hash(STYLE),
         hash(SCRIPT)
     );
-    HeaderValue::from_str(&policy).expect("a policy of base64 and words is a header")
+    HeaderValue::from_str(&policy).expect("base64 and ASCII words are a valid header")
 });
 
-fn render(view: &View, token: Card, query: Query, telemetry_path: &str) -> askama::Result<String> {
+fn render(
+    view: &View,
+    token: Card,
+    filter: Filter,
+    telemetry_path: &str,
+) -> askama::Result<String> {
     let now = unix_now();
-    let snapshot = &**view.snapshot();
-    let rows = rows(view);
+    let sensors = &view.snapshot().sensors;
+    let mut rows = rows(view);
     let problems = rows.iter().filter(|row| !row.problems.is_empty()).count();
-    let page = query.page.parse().unwrap_or(1_usize);
-    let query = Asked {
-        q: query.q,
-        location: query.location,
-        problems: !query.problems.is_empty(),
-    };
-    let locations = snapshot
-        .sensors
-        .iter()
-        .filter_map(|sensor| sensor.identity.location.as_deref())
-        .collect();
-    let wanted = query.q.to_lowercase();
-    let mut rows: Vec<Row> = rows
-        .into_iter()
-        .filter(|row| query.location.is_empty() || row.location() == query.location)
-        .filter(|row| !query.problems || !row.problems.is_empty())
-        .filter(|row| {
-            row.name().to_lowercase().contains(&wanted)
-                || row.identity.id.to_lowercase().contains(&wanted)
-        })
-        .collect();
+    rows.retain(|row| filter.matches(row));
     rows.sort_unstable_by(|one, other| one.rank().cmp(&other.rank()));
-    let matching = rows.len();
-    let pages = matching.div_ceil(ROWS).max(1);
-    let page = page.clamp(1, pages);
-    let skipped = (page - 1) * ROWS;
-    let mut rows: Vec<Row> = rows.into_iter().skip(skipped).take(ROWS).collect();
-    fill(&mut rows, view, now);
+    let pages = rows.len().div_ceil(SENSORS_PER_PAGE).max(1);
+    let page = filter.page.parse().unwrap_or(1).clamp(1, pages);
+    let start = (page - 1) * SENSORS_PER_PAGE;
+    let end = rows.len().min(start + SENSORS_PER_PAGE);
     Page {
         version: env!("CARGO_PKG_VERSION"),
         style: STYLE,
         script: SCRIPT,
         telemetry_path,
+        now,
         token,
-        collection: collection_card(&snapshot.summary, snapshot.sensors.len(), now),
-        known: snapshot.sensors.len(),
+        collection: collection_card(&view.snapshot().summary, sensors.len(), now),
+        known: sensors.len(),
         problems,
-        locations,
-        query,
-        first: skipped + 1,
-        last: skipped + rows.len(),
-        rows,
-        matching,
+        locations: (sensors.iter())
+            .filter_map(|sensor| sensor.identity.location.as_deref())
+            .collect(),
+        filter,
+        rows: &rows[start..end],
+        matching: rows.len(),
+        first: start + 1,
+        last: end,
         page,
         pages,
     }
@@ -229,18 +205,23 @@ fn render(view: &View, token: Card, query: Query, telemetry_path: &str) -> askam
 
 fn token_card(status: &oauth::Status) -> Card {
     let (good, headline) = match (status.refresh_token_valid, status.access_token_valid) {
-        (false, _) => (false, "A person must log in"),
+        (false, _) => (false, "Login required"),
         (true, true) => (true, "Signed in"),
-        (true, false) => (false, "Not signed in at the moment"),
+        (true, false) => (false, "No valid access token"),
     };
-    let renewal = status
+    let remaining = status
         .access_token_expires_at
-        .map(|end| end - unix_now())
-        .filter(|left| *left > 0.0);
-    let detail = match (&status.last_error, renewal) {
+        .map(|expiry| expiry - unix_now())
+        .filter(|remaining| *remaining > 0.0);
+    let detail = match (&status.last_error, remaining) {
         (Some(error), _) => error.clone(),
-        (None, Some(left)) => format!("Renews itself; the present token ends in {}.", told(left)),
-        (None, None) => "The first token is being asked for.".to_owned(),
+        (None, Some(remaining)) => {
+            format!(
+                "The access token is renewed automatically; it expires in {}.",
+                duration(remaining)
+            )
+        }
+        (None, None) => "Waiting for the first access token.".to_owned(),
     };
     Card {
         good,
@@ -250,181 +231,169 @@ fn token_card(status: &oauth::Status) -> Card {
 }
 
 fn collection_card(summary: &Summary, sensors: usize, now: UnixTime) -> Card {
-    let every = told(summary.interval.as_secs_f64());
-    let detail = match summary.last_success {
-        Some(at) => format!("Last success {} ago; asked every {every}.", told(now - at)),
-        None => format!("No success yet; asked every {every}."),
+    let interval = duration(summary.interval.as_secs_f64());
+    let last_success = match summary.last_success {
+        Some(at) => format!("Last success {} ago", duration(now - at)),
+        None => "No success yet".to_owned(),
     };
     let (failed, locations) = (summary.sensors_failed, summary.locations_failed);
     let headline = match (summary.up, failed, locations) {
-        (false, 0, 0) if summary.duration.is_zero() => "The first one is under way".to_owned(),
+        (false, 0, 0) if summary.duration.is_zero() => "The first collection is running".to_owned(),
         (false, ..) => "Nothing could be read".to_owned(),
         (true, 0, 0) => match sensors {
             0 => "There is no sensor to read".to_owned(),
-            1 => "The one sensor read".to_owned(),
+            1 => "The only sensor was read".to_owned(),
             _ => format!("All {sensors} sensors read"),
         },
-        (true, failed, 0) => format!("{failed} of {sensors} sensors not read"),
-        (true, failed, locations) => {
+        (true, _, 0) => format!("{failed} of {sensors} sensors not read"),
+        (true, ..) => {
             format!("{failed} of {sensors} sensors not read, {locations} locations failed")
         }
     };
     Card {
         good: summary.up && failed == 0 && locations == 0,
         headline,
-        detail,
+        detail: format!("{last_success}; one collection every {interval}."),
     }
 }
 
-/// Every sensor of the snapshot, in its order, without its readings.
+/// Returns a row for each sensor of the snapshot, in its order.
 fn rows(view: &View) -> Vec<Row<'_>> {
-    let row = |(index, sensor)| {
-        let sensor: &Sensor = sensor;
-        let identity = &sensor.identity;
-        let measured = sensor
-            .readings
+    let sensors = &view.snapshot().sensors;
+    let mut shown = vec![Vec::new(); sensors.len()];
+    for (family, readings) in view.readings() {
+        for reading in readings {
+            shown[reading.sensor].push((family, reading));
+        }
+    }
+    let rows = sensors.iter().zip(shown).enumerate();
+    rows.map(|(index, (sensor, shown))| Row::new(sensor, shown, view.stale_readings(index)))
+        .collect()
+}
+
+impl<'a> Row<'a> {
+    fn new(sensor: &'a Sensor, shown: Vec<(&'a Family, ShownReading<'a>)>, mut stale: u32) -> Self {
+        let has = |metric: &str| shown.iter().any(|(family, _)| family.name == metric);
+        let motion_is_stale = shown.iter().filter(|it| is_motion(it)).count() == 1;
+        if motion_is_stale && has(MOTION_TIME.0) {
+            // Nobody has moved there for a while. That is information, not a problem.
+            stale -= 1;
+        }
+        let mut state = shown
             .iter()
-            .filter(|reading| is_measured(&reading.var_name));
-        let newest = measured.map(|reading| reading.time).reduce(f64::max);
+            .find(|(_, shown)| &*shown.reading.var_name == "onlineStatus")
+            .map(|(_, shown)| Status::NAMES[Status::of(shown.value)]);
         let mut problems = Vec::new();
         if sensor.read == Some(false) {
             problems.push("could not be read".to_owned());
         }
-        Row {
-            sensor: index,
-            identity,
-            state: None,
-            problems,
-            stale: view.stale_readings(index),
-            motion_is_fresh: false,
-            readings: Vec::new(),
-            newest,
-            age: None,
+        match stale {
+            0 => {}
+            1 => problems.push("1 stale reading".to_owned()),
+            _ => problems.push(format!("{stale} stale readings")),
         }
-    };
-    let mut rows: Vec<Row> = view
-        .snapshot()
-        .sensors
-        .iter()
-        .enumerate()
-        .map(row)
-        .collect();
-    for (family, shown) in view.readings() {
-        for ShownReading {
-            sensor,
-            reading,
-            value,
-        } in shown
-        {
-            let Some(row) = rows.get_mut(sensor) else {
-                continue;
-            };
-            if &*reading.var_name == "onlineStatus" {
-                row.state = Some(Status::NAMES[Status::of(value)]);
-            } else if family.name != MOTION_TIME {
-                row.motion_is_fresh |= &*reading.var_name == MOTION;
-            } else if !row.motion_is_fresh {
-                // Nobody moved there for a while: that is what the sensor is to tell, no problem of its own.
-                row.stale = row.stale.saturating_sub(1);
+        match state {
+            Some(problem @ ("offline" | "rebooting")) => {
+                problems.insert(0, problem.to_owned());
+                state = None;
             }
+            // A retired sensor has no readings to expect.
+            Some("retired") => problems.clear(),
+            _ => {}
         }
-    }
-    rows.iter_mut().for_each(Row::judge);
-    rows
-}
-
-/// Adds readings and ages to the few of the rows that are shown, of `sensors` sensors.
-fn fill(rows: &mut [Row<'_>], view: &View, now: UnixTime) {
-    let mut places = vec![None; view.snapshot().sensors.len()];
-    for (place, row) in rows.iter_mut().enumerate() {
-        places[row.sensor] = Some(place);
-        row.age = row.newest.map(|time| told(now - time));
-    }
-    for (family, shown) in view.readings() {
-        let display = DISPLAY.iter().find(|(metric, ..)| *metric == family.name);
-        for ShownReading {
+        Self {
             sensor,
-            reading,
-            value,
-        } in shown
-        {
-            let Some(place) = places.get(sensor).copied().flatten() else {
-                continue;
-            };
-            let row = &mut rows[place];
-            let (label, value) = if &*reading.var_name == "onlineStatus" {
-                continue;
-            } else if family.name == MOTION_TIME {
-                ("last motion", format!("{} ago", told(now - value)))
-            } else if let Some((_, label, unit, factor, decimals)) = display {
-                (*label, format!("{:.decimals$} {unit}", value * factor))
-            } else {
-                (&*reading.var_name, value.to_string())
-            };
-            let behind = row.newest.map_or(0.0, |newest| newest - reading.time);
-            row.readings.push(Reading {
-                label: label.to_owned(),
-                value,
-                age: (behind > OTHER_AGE && family.name != MOTION_TIME)
-                    .then(|| told(now - reading.time)),
-            });
+            shown,
+            state,
+            problems,
         }
     }
-}
 
-impl<'a> Row<'a> {
+    fn id(&self) -> &'a str {
+        &self.sensor.identity.id
+    }
+
     fn name(&self) -> &'a str {
-        self.identity.name.as_deref().unwrap_or(&self.identity.id)
+        let identity = &self.sensor.identity;
+        identity.name.as_deref().unwrap_or(&identity.id)
     }
 
     fn location(&self) -> &'a str {
-        self.identity.location.as_deref().unwrap_or_default()
+        let location = &self.sensor.identity.location;
+        location.as_deref().unwrap_or_default()
     }
 
-    /// The id and the model, as far as they repeat nothing.
+    /// Returns the id and the model, unless they repeat something.
     fn detail(&self) -> String {
-        let Identity { id, name, .. } = self.identity;
-        let id_beside_name = name.as_ref().map(|_| &**id);
-        // Where nothing better is known the model is the beginning of the id.
-        let model = self.identity.model().filter(|model| !id.starts_with(model));
-        let parts: Vec<&str> = id_beside_name.into_iter().chain(model).collect();
+        let identity = &self.sensor.identity;
+        let id = identity.name.as_ref().map(|_| self.id());
+        // The model of an unknown kind of sensor is the prefix of its id.
+        let model = identity
+            .model()
+            .filter(|model| !self.id().starts_with(model));
+        let parts: Vec<&str> = id.into_iter().chain(model).collect();
         parts.join(" · ")
     }
 
-    /// What is wrong, once its state and its stale readings are known.
-    fn judge(&mut self) {
-        match self.stale {
-            0 => {}
-            1 => self.problems.push("1 reading too old to show".to_owned()),
-            stale => self
-                .problems
-                .push(format!("{stale} readings too old to show")),
-        }
-        match self.state {
-            // Told once, among the problems.
-            Some(state @ ("offline" | "rebooting")) => {
-                self.problems.insert(0, state.to_owned());
-                self.state = None;
-            }
-            // Nobody expects anything of it any more.
-            Some("retired") => self.problems.clear(),
-            _ => {}
-        }
+    /// Sensors with problems come first, then the order is that of location and name.
+    fn rank(&self) -> impl Ord {
+        let good = self.problems.is_empty();
+        (good, self.location(), self.name(), self.id())
     }
 
-    /// Problems first, then by place and name.
-    fn rank(&self) -> impl Ord {
-        (
-            self.problems.is_empty(),
-            self.location(),
-            self.name(),
-            &self.identity.id,
-        )
+    fn newest(&self) -> Option<UnixTime> {
+        let readings = self.sensor.readings.iter();
+        readings
+            .filter(|reading| is_measured(&reading.var_name))
+            .map(|reading| reading.time)
+            .reduce(f64::max)
+    }
+
+    fn age(&self, now: &UnixTime) -> Option<String> {
+        self.newest().map(|newest| duration(now - newest))
+    }
+
+    fn readings(&self, now: &UnixTime) -> Vec<DisplayedReading> {
+        let newest = self.newest().unwrap_or_default();
+        let readings = self.shown.iter();
+        readings
+            .filter(|(_, shown)| &*shown.reading.var_name != "onlineStatus")
+            .map(|(family, shown)| DisplayedReading::new(family, shown, newest, *now))
+            .collect()
     }
 }
 
-/// A time in the largest unit that still tells something.
-fn told(seconds: f64) -> String {
+fn is_motion((_, shown): &(&Family, ShownReading)) -> bool {
+    &*shown.reading.var_name == "motionEvent"
+}
+
+impl DisplayedReading {
+    fn new(family: &Family, shown: &ShownReading, newest: UnixTime, now: UnixTime) -> Self {
+        let (time, value) = (shown.reading.time, shown.value);
+        if family.name == MOTION_TIME.0 {
+            return Self {
+                label: "last motion".to_owned(),
+                value: format!("{} ago", duration(now - time)),
+                age: None,
+            };
+        }
+        let (label, value) = match DISPLAY.iter().find(|(name, ..)| *name == family.name) {
+            Some((_, label, unit, factor, decimals)) => {
+                (*label, format!("{:.decimals$} {unit}", value * factor))
+            }
+            None => (&*shown.reading.var_name, value.to_string()),
+        };
+        let is_older = newest - time > MIN_AGE_DIFFERENCE;
+        Self {
+            label: label.to_owned(),
+            value,
+            age: is_older.then(|| duration(now - time)),
+        }
+    }
+}
+
+/// Formats a duration in one unit.
+fn duration(seconds: f64) -> String {
     let seconds = Duration::try_from_secs_f64(seconds)
         .unwrap_or_default()
         .as_secs();
@@ -441,15 +410,18 @@ mod tests {
     use std::{collections::BTreeMap, sync::Arc};
 
     use super::*;
-    use crate::{catalog::Catalog, snapshot, snapshot::Snapshot};
+    use crate::{
+        catalog::Catalog,
+        snapshot::{Identity, Reading, SkippedReadings, Snapshot},
+    };
 
     const NOW: UnixTime = 1_716_300_000.0;
     const HOUR: Duration = Duration::from_secs(3600);
 
-    /// One sensor with readings of (variable, age in seconds, value), last read so many seconds ago.
+    /// A view of one sensor with readings of (variable, age in seconds, value), last read `last_read` seconds ago.
     fn view(readings: &[(&str, f64, f64)], last_read: f64) -> View {
         let identity = Identity::new("AQ2-1".into(), None, None, None, BTreeMap::new());
-        let reading = |(var_name, age, value): &(&str, f64, f64)| snapshot::Reading {
+        let reading = |(var_name, age, value): &(&str, f64, f64)| Reading {
             var_name: (*var_name).into(),
             time: NOW - age,
             value: *value,
@@ -457,7 +429,7 @@ mod tests {
         let sensor = Sensor {
             identity: Arc::new(identity),
             readings: readings.iter().map(reading).collect(),
-            skipped: snapshot::SkippedReadings::default(),
+            skipped: SkippedReadings::default(),
             read: Some(true),
             last_success: Some(NOW - last_read),
         };
@@ -470,59 +442,57 @@ mod tests {
     }
 
     #[test]
-    fn a_problem_is_what_somebody_has_to_look_at() {
+    fn a_problem_is_something_that_needs_attention() {
         let (old_motion, motion) = (("motionEvent", 7200.0, 1.0), ("motionEvent", 60.0, 1.0));
-        let (old_warmth, warmth) = (("temperatureC", 7200.0, 21.0), ("temperatureC", 60.0, 21.0));
-        let state = |number| ("onlineStatus", 60.0, number);
-        let one_old = ["1 reading too old to show"].as_slice();
-        for (what, readings, last_read, problems) in [
+        let (old, fresh) = (("temperatureC", 7200.0, 21.0), ("temperatureC", 60.0, 21.0));
+        let status = |number| ("onlineStatus", 60.0, number);
+        let one_stale = ["1 stale reading"].as_slice();
+        for (case, readings, last_read, problems) in [
             (
-                "all is well",
-                vec![warmth, motion, state(1.0)],
+                "all fresh",
+                vec![fresh, motion, status(1.0)],
                 60.0,
                 [].as_slice(),
             ),
-            ("a quiet room", vec![warmth, old_motion], 60.0, &[]),
-            ("an old reading", vec![old_warmth, motion], 60.0, one_old),
+            ("no motion for long", vec![fresh, old_motion], 60.0, &[]),
+            ("a stale reading", vec![old, motion], 60.0, one_stale),
             (
-                "an old reading in a quiet room",
-                vec![old_warmth, old_motion],
+                "a stale reading, no motion for long",
+                vec![old, old_motion],
                 60.0,
-                one_old,
+                one_stale,
             ),
-            ("not heard of for long", vec![old_motion], 7200.0, one_old),
-            ("offline", vec![warmth, state(0.0)], 60.0, &["offline"]),
-            ("rebooting", vec![warmth, state(-1.0)], 60.0, &["rebooting"]),
-            ("retired", vec![old_warmth, state(-2.0)], 60.0, &[]),
+            ("not read recently", vec![old_motion], 7200.0, one_stale),
+            ("offline", vec![fresh, status(0.0)], 60.0, &["offline"]),
+            ("rebooting", vec![fresh, status(-1.0)], 60.0, &["rebooting"]),
+            ("retired", vec![old, status(-2.0)], 60.0, &[]),
         ] {
             let view = view(&readings, last_read);
-            assert_eq!(rows(&view)[0].problems, problems, "{what}");
+            assert_eq!(rows(&view)[0].problems, problems, "{case}");
         }
     }
 
     #[test]
-    fn a_reading_tells_its_age_where_it_is_not_that_of_the_newest() {
+    fn a_reading_has_an_age_if_it_is_older_than_the_newest_one() {
         let readings = [
             ("temperatureC", 60.0, 21.04),
             ("CO2ppm", 120.0, 612.0),
             ("batteryLevelPct", 7200.0, 38.0),
         ];
         let view = view(&readings, 60.0);
-        let mut rows = rows(&view);
-        fill(&mut rows, &view, NOW);
-        let told: Vec<_> = rows[0]
-            .readings
-            .iter()
-            .map(|it| (it.value.as_str(), it.age.as_deref()))
+        let row = &rows(&view)[0];
+        let displayed = row.readings(&NOW);
+        let displayed: Vec<_> = (displayed.iter())
+            .map(|reading| (reading.value.as_str(), reading.age.as_deref()))
             .collect();
         assert_eq!(
-            told,
+            displayed,
             [
                 ("21.0 °C", None),
                 ("612 ppm", None),
                 ("38 %", Some("2\u{a0}h"))
             ]
         );
-        assert_eq!(rows[0].age.as_deref(), Some("60\u{a0}s"));
+        assert_eq!(row.age(&NOW).as_deref(), Some("60\u{a0}s"));
     }
 }

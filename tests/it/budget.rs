@@ -1,5 +1,5 @@
-//! The instructions that each stage of a refresh takes, against `benches/budget.json`: a gate that no noise of the
-//! machine can open or shut. `UPDATE_BUDGET=1` writes the file anew.
+//! Compares the number of instructions of each stage of a refresh with `benches/budget.json`. Unlike time, it does not depend
+//! on the load of the machine. `UPDATE_BUDGET=1` rewrites the file.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -11,14 +11,14 @@ use std::{
 use serde_json::{Value, json};
 
 const BUDGET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/budget.json");
-/// Enough that what a refresh costs once is little beside what it costs for each sensor.
+/// Enough to make the fixed cost of a refresh small compared with the cost per sensor.
 const SENSORS: usize = 200;
 const REFRESHES: usize = 2;
-/// Hash tables are seeded anew in each run, and compilers differ.
+/// Allows for random seeds of hash tables and for differences between compilers.
 const TOLERANCE: f64 = 0.05;
 
 #[test]
-#[allow(clippy::print_stdout, reason = "who runs it is told that it did not")]
+#[allow(clippy::print_stdout, reason = "a skipped check must be visible")]
 fn no_stage_of_a_refresh_takes_more_instructions_than_its_budget() {
     let Ok(valgrind) = Command::new("valgrind").arg("--version").output() else {
         println!("skipped: valgrind is not installed, so nothing counts instructions");
@@ -59,8 +59,7 @@ fn no_stage_of_a_refresh_takes_more_instructions_than_its_budget() {
     );
 }
 
-/// Builds what is counted, as the tests are built: a release would take minutes, and what grows in the one grows in the
-/// other.
+/// Builds the benchmark with the profile of the tests: a release build would take minutes, and grows in the same way.
 fn program() -> PathBuf {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo)
@@ -95,7 +94,7 @@ fn program() -> PathBuf {
         .expect("a benchmark is a program")
 }
 
-/// Instructions per sensor and refresh, by stage.
+/// Returns the instructions per sensor and refresh, by stage.
 fn count(program: &PathBuf) -> HashMap<String, u64> {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let out = directory.path().join("callgrind.out");
@@ -124,8 +123,8 @@ fn count(program: &PathBuf) -> HashMap<String, u64> {
         .collect()
 }
 
-/// What calls of the `stage_*` functions cost, all that they call included: a `cfn=` line names the function called, the
-/// line after its `calls=` ends with the cost.
+/// Returns the cost of the `stage_*` functions, including everything they call. In the profile, a `cfn=` line has the name of
+/// the called function, and the line after `calls=` ends with the cost.
 fn inclusive(profile: &str) -> HashMap<String, u64> {
     let mut stages = HashMap::new();
     let mut called = None;

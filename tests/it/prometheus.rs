@@ -9,18 +9,18 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Of a start on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Long enough for a start on a busy machine.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 pub struct Prometheus {
     child: Child,
     url: String,
-    /// Holds configuration and data for as long as it runs.
+    /// Contains configuration and data.
     _directory: TempDir,
 }
 
 impl Prometheus {
-    /// Scrapes `target` (`http://HOST:PORT`) under the job name `lightfi`, and has scraped it once.
+    /// Starts a Prometheus that scrapes `target` (`http://HOST:PORT`) as the job `lightfi`, and waits for its first scrape.
     pub async fn scraping(target: &str, rules: &[&str]) -> Self {
         let directory = TempDir::new().expect("a temporary directory");
         let target = target.trim_start_matches("http://");
@@ -62,10 +62,7 @@ impl Prometheus {
             .await
             .is_none_or(|found| found.is_empty())
         {
-            assert!(
-                start.elapsed() < PATIENCE,
-                "it does not scrape the exporter"
-            );
+            assert!(start.elapsed() < TIMEOUT, "it does not scrape the exporter");
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         prometheus
@@ -81,7 +78,7 @@ impl Prometheus {
         serde_json::from_str(&response.ok()?.text().await.ok()?).ok()
     }
 
-    /// The series of an instant query; nothing where it does not answer or refuses the query.
+    /// Returns the series of an instant query; `None` if there is no response or the query is refused.
     pub async fn instant(&self, query: &str) -> Option<Vec<Value>> {
         let reply = self
             .ask("/api/v1/query", &[("query", query.to_owned())])
@@ -89,7 +86,7 @@ impl Prometheus {
         reply["data"]["result"].as_array().cloned()
     }
 
-    /// The series of a query over the last minute.
+    /// Returns the series of a query over the last minute.
     pub async fn range(&self, query: &str) -> Option<Vec<Value>> {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -105,12 +102,12 @@ impl Prometheus {
         reply["data"]["result"].as_array().cloned()
     }
 
-    /// Every loaded rule, as Prometheus tells of it.
+    /// Returns all loaded rules.
     pub async fn rules(&self) -> Vec<Value> {
         let reply = self
             .ask("/api/v1/rules", &[])
             .await
-            .expect("it tells its rules");
+            .expect("Prometheus returns its rules");
         let groups = reply["data"]["groups"]
             .as_array()
             .cloned()
@@ -129,7 +126,7 @@ impl Drop for Prometheus {
     }
 }
 
-/// Whether any of the series holds a number: `NaN` is what a quotient of nothing gives.
+/// Returns whether any series has a number; a quotient without data is `NaN`.
 pub fn has_numbers(series: &[Value]) -> bool {
     let number = |sample: &Value| sample[1].as_str().is_some_and(|value| value != "NaN");
     series.iter().any(|one| {
@@ -138,7 +135,7 @@ pub fn has_numbers(series: &[Value]) -> bool {
     })
 }
 
-/// The metrics of ours that a query names.
+/// Returns the exporter's metrics in a query.
 pub fn metrics_of(query: &str) -> Vec<&str> {
     query
         .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':'))

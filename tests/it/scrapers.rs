@@ -1,8 +1,7 @@
-//! Two real scrapers of different origin and format read one exporter: what each of them stores of every sensor is what
-//! the cloud says it served, converted and labelled as the contract has it, and nothing else.
+//! Prometheus and VictoriaMetrics, which prefer different formats, scrape one exporter. Each of them must store exactly what the
+//! simulated cloud has served, converted and labelled.
 //!
-//! The contract's table stands here a second time on purpose: taking it from the catalogue would let one mistake pass
-//! on both sides.
+//! The table of metrics is repeated here on purpose: if it came from the catalog, a mistake there would pass.
 
 use std::{
     collections::BTreeMap,
@@ -18,16 +17,16 @@ use crate::{
     tools::{Labels, Scraper},
 };
 
-/// From the first look of the slower scraper to all values in the store, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Long enough for both scrapers on a busy machine.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Everything of sensors; what the exporter and its collections say of themselves is not the cloud's to know.
+/// The series of sensors, without those of the exporter and its collections.
 const OF_SENSORS: &str =
     "{__name__=~\"lightfi_.+\",__name__!~\"lightfi_(up|collect_.+|exporter_.+)\"}";
 
 type Values = BTreeMap<Labels, f64>;
 
-/// Whether what is stored is the value.
+/// Returns whether the stored value is the expected one.
 type Same = fn(f64, f64) -> bool;
 
 /// Prometheus keeps every bit.
@@ -35,8 +34,7 @@ fn exactly(stored: f64, value: f64) -> bool {
     stored == value
 }
 
-/// VictoriaMetrics keeps decimal numbers, and takes twelve significant digits for enough: of 24.1 / 100, which is
-/// 0.24100000000000002 to a computer, it makes 0.241.
+/// VictoriaMetrics stores decimal numbers with twelve significant digits: it makes 0.241 of 0.24100000000000002.
 fn to_twelve_digits(stored: f64, value: f64) -> bool {
     (stored - value).abs() <= 1e-12 * value.abs()
 }
@@ -52,7 +50,7 @@ async fn prometheus_and_victoria_metrics_store_what_the_cloud_served() {
     })
     .await;
     let config = cloud.config("collect: {interval: 30m}\n");
-    // Readings of the cloud are a function of the time they were last asked for: it is asked here before the exporter.
+    // The cloud makes new readings at each request, so the identities are requested before the exporter starts.
     let identities = identities(&cloud, &config).await;
     assert_eq!(identities.len(), 60);
     let exporter = Exporter::serve(&config);
@@ -84,7 +82,7 @@ async fn prometheus_and_victoria_metrics_store_what_the_cloud_served() {
     for (scraper, same) in both {
         stores(scraper, same, expected).await;
         took_every_sample(scraper, same, &exporter, &all).await;
-        assert_eq!(scraper.log(), "", "it complains of nothing");
+        assert_eq!(scraper.log(), "", "it logs no error");
     }
     let metadata = |metric: &str| format!("/api/v1/metadata?metric={metric}");
     for (metric, kind) in [
@@ -107,7 +105,7 @@ async fn prometheus_and_victoria_metrics_store_what_the_cloud_served() {
     assert!(own.lines().any(|line| line == refused), "{own}");
 }
 
-/// Waits until the store shows exactly `expected`: a reading that falls stale meanwhile leaves both.
+/// Waits until the store has exactly the expected series; a reading that becomes stale meanwhile is in neither.
 async fn stores(scraper: &Scraper, same: Same, expected: impl Fn() -> Values) {
     let start = Instant::now();
     loop {
@@ -120,7 +118,7 @@ async fn stores(scraper: &Scraper, same: Same, expected: impl Fn() -> Values) {
             return;
         }
         assert!(
-            start.elapsed() < PATIENCE,
+            start.elapsed() < TIMEOUT,
             "{} of {} series differ:\n{}\n{}",
             differences.len(),
             stored.len(),
@@ -144,7 +142,7 @@ fn differences(expected: &Values, stored: &Values, same: Same) -> Vec<String> {
     wrong.chain(surplus).collect()
 }
 
-/// Of several scrapes each went well and each sample was taken, and no reading ever had another value.
+/// Checks that several scrapes succeeded with all samples, and that no reading ever had another value.
 async fn took_every_sample(scraper: &Scraper, same: Same, exporter: &Exporter, all: &Values) {
     let start = Instant::now();
     loop {
@@ -155,14 +153,14 @@ async fn took_every_sample(scraper: &Scraper, same: Same, exporter: &Exporter, a
             break;
         }
         assert!(
-            start.elapsed() < PATIENCE,
+            start.elapsed() < TIMEOUT,
             "{taken:?} of {samples} samples, {scrapes:?} scrapes"
         );
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     assert_eq!(scraper.value("min_over_time(up[5m])").await, Some(1.0));
     for series in scraper.query(&format!("{OF_SENSORS}[5m]")).await {
-        // How many readings are stale is the one thing here that time alone may change.
+        // Only the number of stale readings may change with time alone.
         if series.labels["__name__"] == "lightfi_sensor_stale_readings" {
             continue;
         }
@@ -177,7 +175,7 @@ async fn took_every_sample(scraper: &Scraper, same: Same, exporter: &Exporter, a
     }
 }
 
-/// Every metric of a sensor, with the least number of series that sixty sensors have of it at any time.
+/// The metrics of sensors, with the smallest number of series that sixty sensors have at any time.
 const METRICS: &[(&str, usize)] = &[
     ("lightfi_temperature_celsius", 20),
     ("lightfi_humidity_ratio", 20),
@@ -203,7 +201,7 @@ const METRICS: &[(&str, usize)] = &[
 
 const HOUR: f64 = 3600.0;
 
-/// The metric of a variable's value, and after how long it is stale. `onlineStatus` is apart.
+/// Returns the metric of a variable, its converted value, and its age limit. Not for `onlineStatus`.
 pub fn metric_of(var_name: &str, value: f64) -> (&'static str, f64, f64) {
     let (metric, value) = match var_name {
         "temperatureC" => ("lightfi_temperature_celsius", value),
@@ -230,7 +228,7 @@ pub fn metric_of(var_name: &str, value: f64) -> (&'static str, f64, f64) {
     (metric, value, stale_after)
 }
 
-/// Every series of every sensor at a moment.
+/// Returns the expected series of all sensors at a moment.
 fn expected(
     identities: &BTreeMap<String, Identity>,
     served: &BTreeMap<String, Vec<Reading>>,
@@ -299,7 +297,7 @@ const STATES: [(&str, f64); 5] = [
     ("unknown", f64::NAN), // the simulated building has none
 ];
 
-/// What labels say of a sensor.
+/// The labels of a sensor.
 #[derive(Default)]
 struct Identity {
     name: String,
@@ -323,7 +321,7 @@ impl Identity {
     }
 }
 
-/// Asks the cloud for names and places itself, and lays the configuration's words over them.
+/// Gets names and locations from the cloud, and applies those in the configuration.
 async fn identities(cloud: &Cloud, config: &str) -> BTreeMap<String, Identity> {
     let config: Value = serde_saphyr::from_str(config).expect("YAML");
     let oauth = |key: &str| config["oauth"][key].as_str().expect("text").to_owned();
