@@ -8,7 +8,7 @@ use base64::{
     engine::{GeneralPurpose, general_purpose::NO_PAD},
 };
 use libfuzzer_sys::fuzz_target;
-use lightfi_exporter::{config::Secret, oauth::Scrubber};
+use lightfi_exporter::{config::Secret, oauth::Redactor};
 use percent_encoding::percent_decode_str;
 use url::form_urlencoded;
 
@@ -50,18 +50,18 @@ enum Invisible {
 fuzz_target!(|fuzzed: Fuzzed| {
     let secrets: Vec<&str> = fuzzed.secrets.iter().copied().filter(is_tellable).collect();
     let secrets = &secrets[..secrets.len().min(MOST_SECRETS)];
-    let scrubber = Scrubber::default();
+    let redactor = Redactor::default();
     for secret in secrets {
-        scrubber.learn(&Secret::new(*secret));
+        redactor.register_secret(&Secret::new(*secret));
     }
     let text: String = fuzzed
         .text
         .iter()
         .map(|piece| write(piece, secrets))
         .collect();
-    let shown = scrubber.scrub(&text);
+    let shown = redactor.redact(&text);
     assert!(!shown.contains(char::is_control), "{shown:?}");
-    assert!(scrubber.excerpt(&text).chars().count() <= 200);
+    assert!(redactor.excerpt(&text).chars().count() <= 200);
     for read in readings(&shown) {
         for secret in secrets {
             assert!(

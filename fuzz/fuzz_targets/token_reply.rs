@@ -6,7 +6,7 @@ use std::time::Duration;
 use libfuzzer_sys::fuzz_target;
 use lightfi_exporter::{
     config::Secret,
-    oauth::{Scrubber, decode_token_reply},
+    oauth::{Redactor, parse_token_response},
 };
 
 /// What the seeds repeat, as a careless server does.
@@ -18,15 +18,15 @@ const LONGEST_LIFE: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
 
 fuzz_target!(|body: &[u8]| {
     for status in STATUSES {
-        let scrubber = Scrubber::default();
+        let redactor = Redactor::default();
         for secret in SECRETS {
-            scrubber.learn(&Secret::new(secret));
+            redactor.register_secret(&Secret::new(secret));
         }
-        match decode_token_reply(status, None, body, &scrubber) {
+        match parse_token_response(status, None, body, &redactor) {
             Ok(reply) => {
                 assert!(reply.lifetime > Duration::ZERO && reply.lifetime <= LONGEST_LIFE);
-                assert!(reply.bearer.is_sensitive());
-                let bearer = reply.bearer.to_str().expect("it is ASCII");
+                assert!(reply.access_token.bearer().is_sensitive());
+                let bearer = reply.access_token.bearer().to_str().expect("it is ASCII");
                 let token = bearer.strip_prefix("Bearer ").expect("it is a bearer");
                 assert!(!token.is_empty() && !token.contains(' '));
             }

@@ -252,7 +252,7 @@ impl Client {
     ) -> Result<Option<Arc<AccessToken>>, RequestError> {
         let first_refused = session.refused.get_or_init(|| refused.clone());
         if Arc::ptr_eq(first_refused, refused) {
-            self.tokens.reject(refused).await;
+            self.tokens.reject(refused);
         }
         let token = self.tokens.token().await?;
         Ok((!Arc::ptr_eq(&token, refused)).then_some(token))
@@ -298,14 +298,14 @@ impl Client {
         let body = body.map_err(|error| self.transport_error(error))?;
         let is_long = body.len() > MAX_INLINE_DECODE_BYTES;
         let tokens = self.tokens.clone();
-        let decode = move || decode(&body, &|text| tokens.conceal(text));
+        let decode = move || decode(&body, &|text| tokens.redact_name(text));
         let decoded = match is_long {
             true => blocking::run(decode).await,
             false => decode(),
         };
         decoded.map_err(|malformed| {
             // The message names keys of the body, which are the server's words.
-            let message = self.tokens.scrub(&format!("GET {path}: {malformed}"));
+            let message = self.tokens.redact(&format!("GET {path}: {malformed}"));
             RequestError::new(Reason::Malformed, message)
         })
     }

@@ -80,7 +80,10 @@ impl Exporter {
     /// rate limit unless the API changes.
     async fn rebuild(&self, config: Config) -> anyhow::Result<Self> {
         let http = http_client(&config.api, self.proxies)?;
-        let tokens = self.tokens.successor(&config.oauth, http.clone()).await?;
+        let tokens = self
+            .tokens
+            .rebuild_with(&config.oauth, http.clone())
+            .await?;
         let pace = match config.api.url == self.config.api.url {
             true => self.pace.clone(),
             false => SharedRateLimiter::default(),
@@ -309,7 +312,6 @@ impl Reloader {
         }
         log_warnings(&next.config.keep_what_takes_a_restart(&self.exporter.config));
         if !Arc::ptr_eq(&next.tokens, &self.exporter.tokens) {
-            self.exporter.tokens.retire();
             self.refresh.stop.cancel();
             self.refresh = RefreshTask::start(&next.tokens, &self.shutdown);
         }

@@ -1,14 +1,12 @@
-//! What a token request is made with: read anew from the configuration's files and the token store before each one.
+//! The credentials of a token request, read from the configuration, its files and the token store before each request.
 //!
-//! Which refresh token wins, and where a rotated one is kept, are decided here. `source` calls this, off the runtime's
-//! threads, as all of it reads and writes files; `login` and `deposit` read single credentials with it.
+//! This module decides which refresh token takes precedence and where a rotated one is kept. `source` calls it on a blocking thread,
+//! because it reads and writes files; `login` and `destination` read single credentials with it.
 
 use std::{
-    fs,
-    sync::{Mutex, PoisonError},
+    fs, mem,
+    sync::{Mutex, MutexGuard, PoisonError},
 };
-
-use sha2::{Digest, Sha256};
 
 use super::{
     TokenError,
@@ -16,281 +14,206 @@ use super::{
 };
 use crate::config::{Credential, Oauth, Secret};
 
-/// The client's credentials and the refresh tokens to ask with.
-#[derive(Debug)]
+/// What one token request is made with.
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Credentials {
     pub(super) client_id: Secret,
     pub(super) client_secret: Option<Secret>,
-    pub(super) best: Grant,
-    /// To be tried once the best one is refused.
-    second: Option<Grant>,
+    /// The refresh token and what the store keeps next to it.
+    pub(super) record: Record,
 }
 
-/// A refresh token and what is known of it.
-#[derive(Debug, Clone)]
-pub(super) struct Grant {
-    pub(super) refresh_token: Secret,
-    /// Kept in the store beside what it is rotated to.
-    seed: Option<SeedHash>,
-    /// Unix time of the login.
-    pub(super) obtained_at: Option<f64>,
-}
-
-/// Of all that a server was asked with: shows whether something has changed since, and no more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Fingerprint([u8; 32]);
-
-impl Credentials {
-    /// The best one first.
-    pub(super) fn grants(&self) -> impl Iterator<Item = &Grant> {
-        [&self.best].into_iter().chain(&self.second)
-    }
-
-    /// Of a request with `grant`.
-    pub(super) fn fingerprint_with(&self, grant: &Grant) -> Fingerprint {
-        self.hash(&[grant.refresh_token.expose()])
-    }
-
-    /// Of the client alone.
-    pub(super) fn client_fingerprint(&self) -> Fingerprint {
-        self.hash(&[])
-    }
-
-    fn hash(&self, more: &[&str]) -> Fingerprint {
-        let mut hash = Sha256::new();
-        let secret = self.client_secret.as_ref().map_or("", Secret::expose);
-        for part in [self.client_id.expose(), secret].iter().chain(more) {
-            hash.update((part.len() as u64).to_le_bytes());
-            hash.update(part);
-        }
-        Fingerprint(hash.finalize().into())
-    }
-}
-
-/// Where credentials come from and rotated refresh tokens go.
-pub(super) struct Vault {
+/// Reads credentials and keeps rotated refresh tokens.
+pub(super) struct CredentialStore {
     oauth: Oauth,
     store: Option<Store>,
-    kept: Mutex<Kept>,
+    memory: Mutex<Memory>,
 }
 
-/// What this process knows beside its files.
 #[derive(Default)]
-struct Kept {
-    /// The newest refresh token seen in the store or in a reply.
+struct Memory {
+    /// The newest refresh token that was read from the store or received from the server.
     record: Option<Record>,
-    /// It could not be written.
-    unsaved: Option<Unsaved>,
-    /// The store was fine when last read.
-    store_failed: bool,
-    warned_of_no_store: bool,
+    /// Present while `record` could not be written.
+    pending: Option<PendingWrite>,
+    /// The last attempt to read the store failed.
+    store_unreadable: bool,
 }
 
-/// What the store held instead of the newest refresh token, so that another writer's token is told from it.
-#[derive(PartialEq, Eq)]
-struct Unsaved {
-    instead: Option<String>,
+/// A write that failed.
+struct PendingWrite {
+    /// What the store held instead. Anything else was written later by someone else, and is newer.
+    found: Option<Record>,
 }
 
-/// What became of a rotated refresh token.
-#[derive(Debug)]
-pub(super) enum Keeping {
-    /// It is on the disk.
-    Stored,
-    /// There is no store; told once.
-    NoStore,
-    /// It is in memory only, for the reason told before.
-    InMemoryAsBefore,
-    /// Somebody has logged in while the server was asked, and the token of that login stays in the store.
-    Overtaken,
-    /// It is held in memory until it can be written.
-    Failed(StoreError),
-}
-
-impl Vault {
-    /// Proves the store.
+impl CredentialStore {
+    /// Checks that the token store is usable.
     pub(super) fn open(oauth: Oauth) -> Result<Self, StoreError> {
         let store = oauth.token_store.clone().map(Store::open).transpose()?;
         Ok(Self {
             oauth,
             store,
-            kept: Mutex::default(),
+            memory: Mutex::default(),
         })
     }
 
-    /// All that is there now.
-    pub(super) fn read(&self) -> Result<Credentials, TokenError> {
-        let client_id = read_credential("oauth.client_id_file", &self.oauth.client_id)
+    /// Returns the credentials to try, at least one, in order of preference.
+    pub(super) fn read(&self) -> Result<Vec<Credentials>, TokenError> {
+        let oauth = &self.oauth;
+        let client_id = read_credential("oauth.client_id_file", &oauth.client_id)
             .map_err(TokenError::ClientMissing)?;
-        let client_secret = self
-            .oauth
+        let client_secret = oauth
             .client_secret
             .as_ref()
             .map(|secret| read_credential("oauth.client_secret_file", secret))
             .transpose()
             .map_err(TokenError::ClientMissing)?;
-        let configured = self
-            .oauth
+        let configured = oauth
             .refresh_token
             .as_ref()
-            .map(|token| read_credential("oauth.refresh_token_file", token));
-        let (record, certain) = self.newest_record();
-        let choice = choose(
-            configured.as_ref().and_then(|token| token.as_ref().ok()),
-            record.as_ref(),
-            certain,
-        );
-        match choice {
-            Some((best, second)) => Ok(Credentials {
-                client_id,
-                client_secret,
-                best,
-                second,
-            }),
-            None => Err(TokenError::RefreshTokenMissing(
-                match (configured, &self.store) {
-                    (Some(Err(why)), None) => why,
-                    (Some(Err(why)), Some(store)) => {
-                        format!(
-                            "{why}, and token store {} holds none",
-                            store.path().display()
-                        )
-                    }
-                    (_, Some(store)) => {
-                        format!("token store {} holds none yet", store.path().display())
-                    }
-                    (_, None) => "none is configured".to_owned(),
-                },
-            )),
+            .map(|token| read_credential("oauth.refresh_token_file", token))
+            .transpose();
+        let (stored, certain) = self.newest_record();
+        let records = by_precedence(configured.clone().ok().flatten(), stored, certain);
+        if records.is_empty() {
+            return Err(self.missing(configured.err()));
         }
+        let credentials = |record| Credentials {
+            client_id: client_id.clone(),
+            client_secret: client_secret.clone(),
+            record,
+        };
+        Ok(records.into_iter().map(credentials).collect())
     }
 
-    /// Keeps what the refresh token of `grant` was rotated to.
-    pub(super) fn keep(&self, rotated: Secret, grant: &Grant) -> Keeping {
+    /// Keeps the refresh token that the one in `used` was rotated to: in the store, or in memory until it can be stored.
+    pub(super) fn save(&self, rotated: Secret, used: &Record) {
+        let memory = &mut *self.memory();
         let record = Record {
             refresh_token: rotated,
-            seed: grant.seed.clone(),
-            obtained_at: grant.obtained_at,
+            ..used.clone()
         };
-        let mut kept = self.kept();
-        let login_before = kept.record.as_ref().and_then(|known| known.obtained_at);
-        if let Some(store) = &self.store
-            && let Ok(Some(stored)) = store.read()
-            && stored.obtained_at > login_before
-        {
-            return Keeping::Overtaken;
-        }
-        kept.record = Some(record.clone());
         let Some(store) = &self.store else {
-            if std::mem::replace(&mut kept.warned_of_no_store, true) {
-                return Keeping::InMemoryAsBefore;
+            if memory.record.replace(record).is_none() {
+                tracing::warn!(
+                    "the server rotates refresh tokens and oauth.token_store is not set: the new refresh token is kept in memory and lost at the next restart"
+                );
             }
-            return Keeping::NoStore;
+            return;
         };
+        let found = store.read().ok().flatten();
+        let login_at = |record: Option<&Record>| record.and_then(|record| record.obtained_at);
+        if login_at(found.as_ref()) > login_at(memory.record.as_ref()) {
+            tracing::info!("new login detected; switching to its refresh token");
+            return;
+        }
         match store.write(&record) {
             Ok(()) => {
-                kept.unsaved = None;
-                Keeping::Stored
+                memory.pending = None;
+                tracing::debug!("rotated refresh token stored");
             }
             Err(error) => {
-                let told = kept.unsaved.replace(Unsaved::beside(store)).is_some();
-                if told {
-                    Keeping::InMemoryAsBefore
-                } else {
-                    Keeping::Failed(error)
+                if memory.pending.replace(PendingWrite { found }).is_none() {
+                    tracing::error!(
+                        %error,
+                        "cannot write the token store; keeping the rotated refresh token in memory and retrying"
+                    );
                 }
             }
         }
+        memory.record = Some(record);
     }
 
-    /// The newest refresh token is in no file: it ends with this process.
-    pub(super) fn is_in_memory_only(&self) -> bool {
-        let kept = self.kept();
-        kept.record.is_some() && (self.store.is_none() || kept.unsaved.is_some())
-    }
-
-    /// Tries again to write what could not be written; `true` if it is on the disk now and was not before.
-    pub(super) fn save_again(&self) -> bool {
-        let mut kept = self.kept();
-        let (Some(store), Some(before), Some(record)) = (&self.store, &kept.unsaved, &kept.record)
+    /// Writes a refresh token that could not be written before.
+    pub(super) fn retry_pending_write(&self) {
+        let memory = &mut *self.memory();
+        let (Some(store), Some(record), Some(pending)) =
+            (&self.store, &memory.record, &memory.pending)
         else {
-            return false;
+            return;
         };
-        // Someone else has written a token since: theirs is newer, and `read` takes it up.
-        if Unsaved::beside(store) != *before {
-            kept.unsaved = None;
-            return false;
+        if store.read().ok().flatten() != pending.found {
+            memory.pending = None;
+        } else if store.write(record).is_ok() {
+            memory.pending = None;
+            tracing::info!("token store writable again; rotated refresh token stored");
         }
-        if store.write(record).is_err() {
-            return false;
-        }
-        kept.unsaved = None;
-        true
     }
 
-    /// The store's record, or the one in memory where that is newer or all there is; and whether it is certain that the
-    /// store should win over a configured token of the same seed.
+    /// Whether the newest refresh token is in no file, so that it is lost when the process ends.
+    pub(super) fn is_in_memory_only(&self) -> bool {
+        let memory = self.memory();
+        memory.record.is_some() && (self.store.is_none() || memory.pending.is_some())
+    }
+
+    /// Returns the newest stored or received refresh token, and whether it certainly replaces the configured token that
+    /// it descends from.
     fn newest_record(&self) -> (Option<Record>, bool) {
-        let mut kept = self.kept();
+        let memory = &mut *self.memory();
         let Some(store) = &self.store else {
-            return (kept.record.clone(), true);
+            return (memory.record.clone(), true);
         };
         match store.read() {
             Ok(Some(stored)) => {
-                kept.store_failed = false;
-                if kept.unsaved == Some(Unsaved::instead_of(Some(&stored))) {
-                    return (kept.record.clone(), true);
+                memory.store_unreadable = false;
+                let pending = memory.pending.as_ref();
+                if pending.is_none_or(|pending| pending.found.as_ref() != Some(&stored)) {
+                    memory.pending = None;
+                    memory.record = Some(stored);
                 }
-                kept.unsaved = None;
-                kept.record = Some(stored.clone());
-                (Some(stored), true)
+                return (memory.record.clone(), true);
             }
-            // Gone: perhaps somebody wants the configured token back, perhaps a volume is away.
-            Ok(None) => (kept.record.clone(), kept.unsaved.is_some()),
+            // Someone may have deleted it to return to the configured token, or its volume may be missing.
+            Ok(None) => {}
             Err(error) => {
-                if !std::mem::replace(&mut kept.store_failed, true) {
-                    tracing::error!(%error, "cannot use the token store: going on with the refresh token in memory");
+                if !mem::replace(&mut memory.store_unreadable, true) {
+                    tracing::error!(%error, "cannot read the token store; using the refresh token in memory");
                 }
-                (kept.record.clone(), kept.unsaved.is_some())
             }
         }
+        (memory.record.clone(), memory.pending.is_some())
     }
 
-    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn missing(&self, unreadable: Option<String>) -> TokenError {
+        let store = self.store.as_ref();
+        let empty = store.map(|store| format!("token store {} holds none", store.path().display()));
+        let reasons: Vec<String> = [unreadable, empty].into_iter().flatten().collect();
+        TokenError::RefreshTokenMissing(reasons.join(", and "))
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The rule of the store: its token wins over the configured one unless that has changed since the store was written.
-/// Where this cannot be known — nothing was configured at the login, or the store is gone and memory stands in for it —
-/// the configured one comes second, to be tried once the other is refused.
-fn choose(
-    configured: Option<&Secret>,
-    record: Option<&Record>,
-    certain: bool,
-) -> Option<(Grant, Option<Grant>)> {
-    let seed = configured.map(SeedHash::of);
-    let from_configuration = configured.map(|token| Grant {
-        refresh_token: token.clone(),
-        seed: seed.clone(),
+/// The stored token wins unless the configured one has changed since the store was written. Where this cannot be known
+/// (no token was configured at the login, or the store is gone and memory replaces it), the configured one comes second,
+/// to be tried when the stored one is refused.
+fn by_precedence(configured: Option<Secret>, stored: Option<Record>, certain: bool) -> Vec<Record> {
+    let configured = configured.map(|token| Record {
+        seed: Some(SeedHash::of(&token)),
+        refresh_token: token,
         obtained_at: None,
     });
-    let Some(record) = record else {
-        return from_configuration.map(|configured| (configured, None));
+    let (Some(configured), Some(stored)) = (&configured, &stored) else {
+        return configured.or(stored).into_iter().collect();
     };
-    let from_store = Grant {
-        refresh_token: record.refresh_token.clone(),
-        seed: seed.clone().or_else(|| record.seed.clone()),
-        obtained_at: record.obtained_at,
+    let seed_known = stored.seed.is_some();
+    if seed_known && stored.seed != configured.seed {
+        return vec![configured.clone()];
+    }
+    let stored = Record {
+        seed: configured.seed.clone(),
+        ..stored.clone()
     };
-    match (from_configuration, &record.seed) {
-        (Some(configured), Some(known)) if seed.as_ref() != Some(known) => Some((configured, None)),
-        (Some(_), Some(_)) if certain => Some((from_store, None)),
-        (configured, _) => Some((from_store, configured)),
+    if seed_known && certain {
+        vec![stored]
+    } else {
+        vec![stored, configured.clone()]
     }
 }
 
-/// The text, or why there is none.
+/// Returns the text of a credential, or why there is none.
 pub(super) fn read_credential(key: &str, credential: &Credential) -> Result<Secret, String> {
     match credential {
         Credential::Inline(secret) => Ok(secret.clone()),
@@ -302,22 +225,15 @@ pub(super) fn read_credential(key: &str, credential: &Credential) -> Result<Secr
     }
 }
 
-impl Unsaved {
-    fn beside(store: &Store) -> Self {
-        Self::instead_of(store.read().ok().flatten().as_ref())
-    }
-
-    fn instead_of(stored: Option<&Record>) -> Self {
-        Self {
-            instead: stored.map(|record| record.refresh_token.expose().to_owned()),
-        }
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::path::Path;
+
+    use tempfile::TempDir;
+
     use super::*;
+    use crate::heard::Log;
 
     fn secret(text: &str) -> Secret {
         Secret::new(text)
@@ -331,77 +247,8 @@ mod tests {
         }
     }
 
-    /// Tokens in the order they are asked with.
-    fn chosen(configured: Option<&str>, record: Option<&Record>, certain: bool) -> Vec<String> {
-        let configured = configured.map(secret);
-        choose(configured.as_ref(), record, certain)
-            .into_iter()
-            .flat_map(|(best, second)| [Some(best), second])
-            .flatten()
-            .map(|grant| grant.refresh_token.expose().to_owned())
-            .collect()
-    }
-
-    #[test]
-    fn the_store_wins_over_the_token_that_was_configured_when_it_was_written() {
-        let stored = record("rotated", Some("seed"));
-        assert_eq!(chosen(Some("seed"), Some(&stored), true), ["rotated"]);
-        assert_eq!(chosen(None, Some(&stored), true), ["rotated"]);
-        assert_eq!(chosen(Some("seed"), None, true), ["seed"]);
-        assert_eq!(chosen(None, None, true), Vec::<String>::new());
-    }
-
-    #[test]
-    fn a_token_configured_since_wins_over_the_store() {
-        let stored = record("rotated", Some("seed"));
-        for certain in [true, false] {
-            assert_eq!(chosen(Some("new"), Some(&stored), certain), ["new"]);
-        }
-    }
-
-    #[test]
-    fn where_nothing_was_configured_at_the_login_the_configured_token_comes_second() {
-        let stored = record("login", None);
-        assert_eq!(
-            chosen(Some("configured"), Some(&stored), true),
-            ["login", "configured"]
-        );
-    }
-
-    #[test]
-    fn where_memory_stands_in_for_a_lost_store_the_configured_token_comes_second() {
-        let held = record("rotated", Some("seed"));
-        assert_eq!(
-            chosen(Some("seed"), Some(&held), false),
-            ["rotated", "seed"]
-        );
-    }
-
-    #[test]
-    fn rotation_keeps_the_login_and_takes_up_the_configured_seed() {
-        let (best, _) = choose(
-            Some(&secret("configured")),
-            Some(&record("login", None)),
-            true,
-        )
-        .unwrap();
-        assert_eq!(best.obtained_at, Some(7.0));
-        assert_eq!(best.seed, Some(SeedHash::of(&secret("configured"))));
-        let (best, _) = choose(None, Some(&record("login", Some("seed"))), true).unwrap();
-        assert_eq!(best.seed, Some(SeedHash::of(&secret("seed"))));
-        let (best, _) = choose(Some(&secret("seed")), None, true).unwrap();
-        assert_eq!(
-            best.obtained_at, None,
-            "a configured token's login is unknown"
-        );
-    }
-
-    #[test]
-    fn a_login_while_the_server_is_asked_is_not_lost_to_the_rotated_token() {
-        let directory = tempfile::TempDir::new().unwrap();
-        let path = directory.path().join("store.json");
-        let login = |token: &str, at| Store::create(&path, &secret(token), None, at).unwrap();
-        let vault = Vault::open(Oauth {
+    fn credential_store(path: Option<&Path>) -> CredentialStore {
+        CredentialStore::open(Oauth {
             token_url: "http://127.0.0.1/token".parse().unwrap(),
             authorize_url: "http://127.0.0.1/authorize".parse().unwrap(),
             scope: String::new(),
@@ -410,49 +257,134 @@ mod tests {
             refresh_token: Some(Credential::Inline(secret("configured"))),
             client_auth: crate::config::ClientAuth::Body,
             expiry_margin: std::time::Duration::from_secs(60),
-            token_store: Some(path.clone()),
+            token_store: path.map(Path::to_owned),
             allow_insecure: false,
         })
-        .unwrap();
-        let best = || vault.read().unwrap().best;
-        // Before there was any store, and after.
-        for at in [7.0, 8.0] {
-            let asked_with = best();
-            login("login", at);
-            let keeping = vault.keep(secret("rotated"), &asked_with);
-            assert!(matches!(keeping, Keeping::Overtaken), "{keeping:?}");
-            assert_eq!(best().refresh_token.expose(), "login");
-        }
-        // Without one, and by another exporter that rotates the same login's token, the newest is kept.
-        let asked_with = best();
-        login("rotated by another", 8.0);
-        let keeping = vault.keep(secret("rotated"), &asked_with);
-        assert!(matches!(keeping, Keeping::Stored), "{keeping:?}");
-        assert_eq!(best().refresh_token.expose(), "rotated");
+        .unwrap()
+    }
+
+    fn preferred(credentials: &CredentialStore) -> Record {
+        credentials.read().unwrap().remove(0).record
     }
 
     #[test]
-    fn a_fingerprint_tells_every_part_apart() {
-        let credentials = |id: &str, client_secret: Option<&str>, token: &str| {
-            let (best, second) = choose(Some(&secret(token)), None, true).unwrap();
-            let credentials = Credentials {
-                client_id: secret(id),
-                client_secret: client_secret.map(secret),
-                best,
-                second,
-            };
-            credentials.fingerprint_with(&credentials.best)
-        };
-        let all = [
-            credentials("ab", Some("c"), "d"),
-            credentials("a", Some("bc"), "d"),
-            credentials("ab", Some("cd"), "d"),
-            credentials("ab", Some("c"), "dd"),
-            credentials("ab", None, "d"),
-        ];
-        for (index, one) in all.iter().enumerate() {
-            assert!(!all[index + 1..].contains(one), "{index}");
+    fn the_stored_token_wins_unless_the_configured_one_has_changed() {
+        let stored = Some(record("stored", Some("seed")));
+        let login = Some(record("login", None));
+        for (configured, stored, certain, expected) in [
+            (Some("seed"), &stored, true, vec!["stored"]),
+            (None, &stored, true, vec!["stored"]),
+            (Some("seed"), &None, true, vec!["seed"]),
+            (None, &None, true, vec![]),
+            // Another token was configured after the store was written.
+            (Some("new"), &stored, true, vec!["new"]),
+            (Some("new"), &stored, false, vec!["new"]),
+            // No token was configured at the login.
+            (Some("seed"), &login, true, vec!["login", "seed"]),
+            // The store is gone, and its token is only in memory.
+            (Some("seed"), &stored, false, vec!["stored", "seed"]),
+        ] {
+            let records = by_precedence(configured.map(secret), stored.clone(), certain);
+            let tokens: Vec<_> = records.iter().map(|it| it.refresh_token.expose()).collect();
+            assert_eq!(tokens, expected, "{configured:?} {stored:?} {certain}");
         }
-        assert_eq!(all[0], credentials("ab", Some("c"), "d"));
+    }
+
+    #[test]
+    fn a_stored_token_keeps_its_login_time_and_belongs_to_the_configured_token() {
+        let best = |configured: Option<&str>, stored| {
+            by_precedence(configured.map(secret), stored, true).remove(0)
+        };
+        let seed = |text| Some(SeedHash::of(&secret(text)));
+        let from_login = best(Some("configured"), Some(record("login", None)));
+        assert_eq!(from_login.obtained_at, Some(7.0));
+        assert_eq!(from_login.seed, seed("configured"));
+        let nothing_configured = best(None, Some(record("login", Some("seed"))));
+        assert_eq!(nothing_configured.seed, seed("seed"));
+        let only_configured = best(Some("configured"), None);
+        assert_eq!(only_configured.obtained_at, None, "its login is unknown");
+    }
+
+    #[test]
+    fn a_login_during_a_request_is_not_overwritten_by_the_rotated_token() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("store.json");
+        let login = |token: &str, at| Store::create(&path, &secret(token), None, at).unwrap();
+        let credentials = credential_store(Some(&path));
+        // Both where no store exists before and where one does.
+        for at in [7.0, 8.0] {
+            let used = preferred(&credentials);
+            login("login", at);
+            credentials.save(secret("rotated"), &used);
+            assert_eq!(preferred(&credentials).refresh_token.expose(), "login");
+        }
+        // A rotation of the same login by another exporter is older than ours.
+        let used = preferred(&credentials);
+        login("rotated by another", 8.0);
+        credentials.save(secret("rotated"), &used);
+        assert_eq!(preferred(&credentials).refresh_token.expose(), "rotated");
+    }
+
+    #[test]
+    fn rotation_without_a_store_is_logged_once() {
+        let log = Log::default();
+        let _guard = log.start();
+        let credentials = credential_store(None);
+        for rotated in ["first", "second"] {
+            credentials.save(secret(rotated), &preferred(&credentials));
+            assert_eq!(preferred(&credentials).refresh_token.expose(), rotated);
+        }
+        assert!(credentials.is_in_memory_only());
+        let lines = log.lines();
+        assert_eq!(lines.len(), 1, "{lines:#?}");
+        assert!(lines[0].contains("oauth.token_store is not set"));
+    }
+
+    #[test]
+    fn a_store_that_cannot_be_written_is_logged_once_and_written_later() {
+        let log = Log::default();
+        let _guard = log.start();
+        let directory = TempDir::new().unwrap();
+        let volume = directory.path().join("volume");
+        fs::create_dir(&volume).unwrap();
+        let path = volume.join("store.json");
+        let credentials = credential_store(Some(&path));
+        fs::remove_dir(&volume).unwrap();
+        for rotated in ["first", "second"] {
+            credentials.save(secret(rotated), &preferred(&credentials));
+            assert_eq!(preferred(&credentials).refresh_token.expose(), rotated);
+            credentials.retry_pending_write();
+            assert!(credentials.is_in_memory_only());
+        }
+        fs::create_dir(&volume).unwrap();
+        credentials.retry_pending_write();
+        assert!(!credentials.is_in_memory_only());
+        let stored = Store::open(&path).unwrap().read().unwrap().unwrap();
+        assert_eq!(stored.refresh_token.expose(), "second");
+        let lines = log.lines();
+        assert_eq!(lines.len(), 2, "{lines:#?}");
+        assert!(lines[0].contains("cannot write the token store"));
+        assert!(lines[1].contains("writable again"));
+    }
+
+    #[test]
+    fn an_unreadable_store_is_logged_once_and_the_token_in_memory_is_used() {
+        let log = Log::default();
+        let _guard = log.start();
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("store.json");
+        Store::create(&path, &secret("stored"), None, 1.0).unwrap();
+        let intact = fs::read(&path).unwrap();
+        let credentials = credential_store(Some(&path));
+        assert_eq!(preferred(&credentials).refresh_token.expose(), "stored");
+        for failures in 1..3 {
+            for contents in ["broken".as_bytes(), "broken".as_bytes(), &intact] {
+                fs::write(&path, contents).unwrap();
+                assert_eq!(preferred(&credentials).refresh_token.expose(), "stored");
+                let lines = log.lines();
+                assert_eq!(lines.len(), failures, "{lines:#?}");
+                assert!(lines[0].contains("cannot read the token store"));
+            }
+        }
     }
 }

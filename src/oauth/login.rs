@@ -19,8 +19,8 @@ use url::{Host, Url, form_urlencoded};
 use super::{
     TokenError,
     credentials::read_credential,
-    request::{Exchanged, TokenRequest},
-    scrub::Scrubber,
+    redact::Redactor,
+    request::{GrantType, TokenRequest},
 };
 use crate::config::{Oauth, Secret};
 
@@ -96,7 +96,7 @@ pub struct Login {
     state: Secret,
     verifier: Secret,
     http: Client,
-    scrubber: Scrubber,
+    redactor: Redactor,
 }
 
 /// The authorization server's answer to a login.
@@ -161,9 +161,9 @@ impl Login {
             .transpose()
             .map_err(LoginError::CredentialsMissing)?;
         let (state, verifier) = (random_text()?, random_text()?);
-        let scrubber = Scrubber::default();
+        let redactor = Redactor::default();
         for secret in client_secret.iter().chain([&state, &verifier]) {
-            scrubber.learn(secret);
+            redactor.register_secret(secret);
         }
         Ok(Self {
             oauth: oauth.clone(),
@@ -173,7 +173,7 @@ impl Login {
             state,
             verifier,
             http,
-            scrubber,
+            redactor,
         })
     }
 
@@ -208,13 +208,13 @@ impl Login {
         }
         let Some(error) = error else {
             let code = Secret::new(code.unwrap_or_default());
-            self.scrubber.learn(&code);
+            self.redactor.register_secret(&code);
             return Ok(Callback::Code(code));
         };
-        let error = self.scrubber.excerpt(&error);
+        let error = self.redactor.excerpt(&error);
         Ok(Callback::Refused(
             match parameter(query, "error_description") {
-                Some(description) => format!("{error} ({})", self.scrubber.excerpt(&description)),
+                Some(description) => format!("{error} ({})", self.redactor.excerpt(&description)),
                 None => error,
             },
         ))
@@ -231,13 +231,13 @@ impl Login {
             client_auth: self.oauth.client_auth,
             client_id: &self.client_id,
             client_secret: self.client_secret.as_ref(),
-            exchanged: Exchanged::Code {
+            grant_type: GrantType::AuthorizationCode {
                 code: &code,
                 redirect_uri: &self.redirect_uri.text,
                 verifier: &self.verifier,
             },
         };
-        match request.send(&self.http, &self.scrubber).await {
+        match request.send(&self.http, &self.redactor).await {
             Ok(reply) => reply.refresh_token.ok_or(LoginError::NoRefreshToken),
             Err(TokenError::InvalidGrant(what)) => Err(LoginError::CodeRejected(what)),
             Err(error) => Err(LoginError::TokenRequest(error)),

@@ -1,70 +1,70 @@
-//! Access tokens: from a refresh token to the bearer that the API takes, renewed ahead of time for years.
+//! Access tokens: exchanges a refresh token for the access token that the API accepts, and renews it ahead of time.
 //!
-//! The one place in which a refresh token or a client secret is seen. [`TokenSource`] is what others hold. Collecting
-//! readings, and what a 401 from the API leads to, do not belong here.
+//! The only module that sees a refresh token or a client secret. [`TokenSource`] is what other modules use. Collecting
+//! readings, and the reaction to a 401 from the API, do not belong here.
 //!
-//! | file | holds |
+//! | file | contains |
 //! |---|---|
-//! | `source` | THE place a token is refreshed: the loop round the policy |
-//! | `policy` | when to ask, pure |
-//! | `request` | one token request and what its answer means |
-//! | `credentials` | what a request is made with; which refresh token wins |
-//! | `store` | the file that keeps rotated refresh tokens |
-//! | `login` | a person's login, from the URL to the refresh token |
-//! | `destination` | where the refresh token of a login goes |
+//! | `source` | the only place that refreshes: the I/O around the schedule |
+//! | `schedule` | when to refresh; pure |
+//! | `request` | one token request and the meaning of its reply |
+//! | `credentials` | the credentials of a request; which refresh token takes precedence |
+//! | `store` | the token store: the file that keeps the rotated refresh token |
+//! | `login` | a login in the browser, from the URL to the refresh token |
+//! | `destination` | where the refresh token of a login is written |
 //! | `atomic_file` | atomic file replacement |
-//! | `token` | one access token and its lifetime |
-//! | `scrub` | server's words made safe to show |
+//! | `token` | an access token and its lifetime |
+//! | `redact` | removes secrets from a server's text |
 
 mod atomic_file;
 mod credentials;
 pub mod destination;
 pub mod login;
-mod policy;
+mod redact;
 mod request;
-mod scrub;
+mod schedule;
 mod source;
 pub mod store;
 mod token;
 
-use std::time::Duration;
+use std::{mem::discriminant, time::Duration};
 
-pub use request::{Reply as TokenReply, understand as decode_token_reply};
-pub use scrub::Scrubber;
-pub use source::{StartError, Status, TokenSource};
+pub use redact::Redactor;
+pub use request::{TokenResponse, parse_token_response};
+pub use source::{StartError, TokenSource, TokenStatus};
 pub use token::AccessToken;
 
 use crate::stats::Reason;
 
-/// Why there is no access token, by what to do about it. Every text in it is safe to show.
+/// Why there is no access token; each variant needs another reaction. Its text contains no secret.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum TokenError {
-    /// Nobody has put a refresh token where it is looked for: wait for it.
+    /// No refresh token is found where the configuration says.
     #[error("no refresh token: {0}")]
     RefreshTokenMissing(String),
-    /// Nobody has put the client's credentials where they are looked for: wait for them.
+    /// The client id or secret is not found where the configuration says.
     #[error("no client credentials: {0}")]
     ClientMissing(String),
-    /// The refresh token is expired or revoked: a person must log in.
+    /// The refresh token is expired or revoked: a new login is needed.
     #[error("the refresh token is not accepted: {0}")]
     InvalidGrant(String),
-    /// Client id or secret are wrong: a person must mend them.
+    /// The client id or secret is wrong.
     #[error("the client id or secret is not accepted: {0}")]
     InvalidClient(String),
-    /// Anything that may pass by itself: try again later.
+    /// Anything else, where a retry may help.
     #[error("no access token: {what}")]
     Unavailable {
-        /// What kind of failure.
+        /// The kind of failure.
         reason: Reason,
-        /// What was seen.
+        /// What happened.
         what: String,
-        /// How long the server wants to be left alone.
+        /// How long the server asks to wait.
         retry_after: Option<Duration>,
     },
 }
 
 impl TokenError {
-    /// Its label value.
+    /// Returns the value for the label `reason`.
     pub fn reason(&self) -> Reason {
         match self {
             Self::RefreshTokenMissing(_) | Self::InvalidGrant(_) => Reason::InvalidGrant,
@@ -73,40 +73,38 @@ impl TokenError {
         }
     }
 
-    /// What a person can do.
+    /// Returns what a person can do.
     pub fn remedy(&self) -> &'static str {
         match self {
-            Self::RefreshTokenMissing(_) => {
-                "put a refresh token there or run `lightfi-exporter login`"
+            Self::RefreshTokenMissing(_) | Self::InvalidGrant(_) => {
+                "run `lightfi-exporter login` or set a new refresh token"
             }
-            Self::ClientMissing(_) => "put it there",
-            Self::InvalidGrant(_) => {
-                "run `lightfi-exporter login` or put a new refresh token in place"
-            }
+            Self::ClientMissing(_) => "set it",
             Self::InvalidClient(_) => {
-                "mend oauth.client_id, oauth.client_secret or oauth.client_auth"
+                "check oauth.client_id, oauth.client_secret and oauth.client_auth"
             }
             Self::Unavailable { reason, .. } => match reason {
-                Reason::ServerError | Reason::RateLimited => "only time helps",
+                Reason::ServerError | Reason::RateLimited => "retry later",
                 Reason::Timeout | Reason::Connect => {
-                    "look at oauth.token_url, the network and its proxies, api.ca_file and api.timeout"
+                    "check oauth.token_url, the network and its proxies, api.ca_file and api.timeout"
                 }
-                _ => "look whether oauth.token_url is right",
+                _ => "check oauth.token_url",
             },
         }
     }
 
-    /// The same, and what a running exporter does by itself.
+    /// Returns the remedy and what a running exporter does without it.
     pub fn advice(&self) -> String {
-        let by_itself = match self {
-            Self::RefreshTokenMissing(_) | Self::ClientMissing(_) => "it is taken up by itself",
-            Self::InvalidGrant(_) => "a new one in a file or the token store is taken up by itself",
-            Self::InvalidClient(_) => "changed files are taken up by themselves",
-            Self::Unavailable { .. } => {
-                "it is asked again by itself, at longest intervals of 60s unless the server wants more"
-            }
+        let automatic = match self {
+            Self::Unavailable { .. } => "the exporter retries automatically",
+            _ => "the exporter picks it up automatically",
         };
-        format!("{}; {by_itself}", self.remedy())
+        format!("{}; {automatic}", self.remedy())
+    }
+
+    /// Whether both are the same kind of failure, whatever their text.
+    fn is_like(&self, other: &Self) -> bool {
+        discriminant(self) == discriminant(other) && self.reason() == other.reason()
     }
 }
 
@@ -115,47 +113,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_failure_says_what_a_person_can_do_and_what_happens_by_itself() {
+    fn each_error_says_what_to_do() {
         let unavailable = |reason| TokenError::Unavailable {
             reason,
             what: String::new(),
             retry_after: None,
         };
-        for (error, remedy, by_itself) in [
+        let text = String::new;
+        for (error, remedy) in [
             (
-                TokenError::RefreshTokenMissing(String::new()),
-                "run `lightfi-exporter login`",
-                "taken up by itself",
+                TokenError::RefreshTokenMissing(text()),
+                "lightfi-exporter login",
             ),
-            (
-                TokenError::ClientMissing(String::new()),
-                "put it there",
-                "taken up by itself",
-            ),
-            (
-                TokenError::InvalidGrant(String::new()),
-                "run `lightfi-exporter login`",
-                "a new one",
-            ),
-            (
-                TokenError::InvalidClient(String::new()),
-                "oauth.client_secret",
-                "changed files",
-            ),
-            (unavailable(Reason::ServerError), "only time", "asked again"),
-            (unavailable(Reason::RateLimited), "only time", "asked again"),
-            (unavailable(Reason::Timeout), "the network", "asked again"),
-            (unavailable(Reason::Connect), "the network", "asked again"),
-            (
-                unavailable(Reason::Malformed),
-                "oauth.token_url is right",
-                "asked again",
-            ),
+            (TokenError::InvalidGrant(text()), "lightfi-exporter login"),
+            (TokenError::ClientMissing(text()), "set it"),
+            (TokenError::InvalidClient(text()), "oauth.client_secret"),
+            (unavailable(Reason::ServerError), "retry later"),
+            (unavailable(Reason::RateLimited), "retry later"),
+            (unavailable(Reason::Timeout), "the network"),
+            (unavailable(Reason::Connect), "the network"),
+            (unavailable(Reason::Malformed), "check oauth.token_url"),
         ] {
-            assert!(error.remedy().contains(remedy), "{error:?}");
             let advice = error.advice();
-            assert!(advice.starts_with(error.remedy()), "{advice}");
-            assert!(advice.contains(by_itself), "{advice}");
+            assert!(advice.contains(remedy), "{advice}");
+            assert!(advice.ends_with("automatically"), "{advice}");
         }
     }
 }

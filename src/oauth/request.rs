@@ -1,7 +1,7 @@
-//! One token request: the form as it goes out, and what the answer means. `source` and `login` decide when to send it.
+//! One token request: the form that is sent and what the reply means. `source` and `login` decide when to send it.
 //!
-//! Replies are read tolerantly (servers differ), and nothing of a body is passed on but the two fields OAuth has for
-//! that, scrubbed and cut.
+//! Replies are read leniently, because servers differ. Of a body only `error` and `error_description` are passed on,
+//! redacted and shortened.
 
 use std::time::{Duration, SystemTime};
 
@@ -14,8 +14,8 @@ use url::{Url, form_urlencoded};
 
 use super::{
     TokenError,
-    scrub::Scrubber,
-    token::{bearer, lifetime, tolerant_number},
+    redact::Redactor,
+    token::{AccessToken, lenient_number, lifetime},
 };
 use crate::{
     config::{ClientAuth, Secret},
@@ -23,58 +23,83 @@ use crate::{
     stats::Reason,
 };
 
-/// A token reply has a few KiB; this is ample, and no knob. Tokens are remembered, so that a longer one would add up.
+/// A reply has a few KiB. The redactor remembers tokens, so that longer ones would add up.
 const MAX_REPLY_BYTES: usize = 64 * 1024;
 
-/// The verdict on a refresh token.
-const INVALID_GRANT: &str = "invalid_grant";
-
-/// The verdicts on a client.
-const INVALID_CLIENT: &[&str] = &["invalid_client", "unauthorized_client"];
-
-/// Everything that goes into the form.
+/// Everything that a token request is made from.
 pub(super) struct TokenRequest<'a> {
     pub(super) token_url: &'a Url,
     pub(super) client_auth: ClientAuth,
     pub(super) client_id: &'a Secret,
     pub(super) client_secret: Option<&'a Secret>,
-    pub(super) exchanged: Exchanged<'a>,
+    pub(super) grant_type: GrantType<'a>,
 }
 
-/// What is given for an access token.
-pub(super) enum Exchanged<'a> {
+/// What is exchanged for an access token (RFC 6749, 1.3).
+pub(super) enum GrantType<'a> {
     RefreshToken(&'a Secret),
-    /// Of a login; `redirect_uri` is the one that the login was begun with, letter by letter.
-    Code {
+    AuthorizationCode {
         code: &'a Secret,
+        /// Exactly the one that the login was started with.
         redirect_uri: &'a str,
         verifier: &'a Secret,
     },
 }
 
-/// A good answer.
-pub struct Reply {
-    /// The value of `Authorization`, marked sensitive.
-    pub bearer: HeaderValue,
-    /// From the moment of the answer.
+/// A successful reply.
+pub struct TokenResponse {
+    /// The access token.
+    pub access_token: AccessToken,
+    /// How long it lives from the moment of the reply.
     pub lifetime: Duration,
-    /// For a refresh token only from a server that rotates them.
+    /// After a refresh, present only if the server rotates refresh tokens.
     pub(super) refresh_token: Option<Secret>,
 }
 
 impl TokenRequest<'_> {
-    /// Sends it and reads the answer. The client follows no redirect and has the time-out.
+    /// Sends the request and reads the reply. `http` follows no redirect and has a timeout.
     pub(super) async fn send(
         &self,
         http: &Client,
-        scrubber: &Scrubber,
-    ) -> Result<Reply, TokenError> {
-        let mut form = match &self.exchanged {
-            Exchanged::RefreshToken(token) => vec![
+        redactor: &Redactor,
+    ) -> Result<TokenResponse, TokenError> {
+        let mut form = self.grant_type.form();
+        let mut request = http
+            .post(self.token_url.clone())
+            .header(ACCEPT, HeaderValue::from_static("application/json"));
+        match self.client_auth {
+            ClientAuth::Body => {
+                form.push(("client_id", self.client_id.expose()));
+                let secret = self.client_secret.map(Secret::expose);
+                form.extend(secret.map(|secret| ("client_secret", secret)));
+            }
+            // RFC 6749, 2.3.1: both parts are form-encoded before they are joined.
+            ClientAuth::Basic => {
+                let secret = self.client_secret.map(form_encoded).unwrap_or_default();
+                request = request.basic_auth(form_encoded(self.client_id), Some(secret));
+            }
+        }
+        let request = request.form(&form).build().map_err(request_failed)?;
+        let authorization = request.headers().get(AUTHORIZATION);
+        if let Some((_, basic)) = authorization
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.split_once(' '))
+        {
+            redactor.register_secret(&Secret::new(basic));
+        }
+        let response = http.execute(request).await.map_err(request_failed)?;
+        read_response(response, redactor).await
+    }
+}
+
+impl<'a> GrantType<'a> {
+    fn form(&self) -> Vec<(&'static str, &'a str)> {
+        match self {
+            Self::RefreshToken(token) => vec![
                 ("grant_type", "refresh_token"),
                 ("refresh_token", token.expose()),
             ],
-            Exchanged::Code {
+            Self::AuthorizationCode {
                 code,
                 redirect_uri,
                 verifier,
@@ -84,85 +109,65 @@ impl TokenRequest<'_> {
                 ("redirect_uri", redirect_uri),
                 ("code_verifier", verifier.expose()),
             ],
-        };
-        let mut request = http
-            .post(self.token_url.clone())
-            .header(ACCEPT, HeaderValue::from_static("application/json"));
-        match self.client_auth {
-            ClientAuth::Body => {
-                form.push(("client_id", self.client_id.expose()));
-                form.extend(
-                    self.client_secret
-                        .map(|secret| ("client_secret", secret.expose())),
-                );
-            }
-            // RFC 6749 2.3.1: both parts are form-encoded before they are joined.
-            ClientAuth::Basic => {
-                request = request.basic_auth(
-                    form_encoded(self.client_id),
-                    Some(self.client_secret.map(form_encoded).unwrap_or_default()),
-                );
-            }
         }
-        let request = request.form(&form).build().map_err(no_answer)?;
-        if let Some(basic) = request.headers().get(AUTHORIZATION)
-            && let Some((_, encoded)) = basic.to_str().unwrap_or_default().split_once(' ')
-        {
-            scrubber.learn(&Secret::new(encoded));
-        }
-        let response = http.execute(request).await.map_err(no_answer)?;
-        read(response, scrubber).await
     }
 }
 
-async fn read(response: Response, scrubber: &Scrubber) -> Result<Reply, TokenError> {
-    let status = response.status().as_u16();
-    let retry_after = retry_after(response.headers(), SystemTime::now());
-    // A broken or endless body does not change what a refusal's status says.
-    let body = match (read_limited(response, MAX_REPLY_BYTES).await, status) {
-        (Ok(body), _) => body,
-        (Err(error), 200..=299) => {
-            let what = format!("the token endpoint's answer cannot be read: {error}");
-            return Err(unavailable(error.reason(), what));
-        }
-        (Err(_), _) => bytes::Bytes::new(),
-    };
-    understand(status, retry_after, &body, scrubber)
+fn form_encoded(secret: &Secret) -> String {
+    form_urlencoded::byte_serialize(secret.expose().as_bytes()).collect()
 }
 
-/// What an answer means. Pure; any bytes will do.
-pub fn understand(
+async fn read_response(
+    response: Response,
+    redactor: &Redactor,
+) -> Result<TokenResponse, TokenError> {
+    let status = response.status().as_u16();
+    let retry_after = retry_after(response.headers(), SystemTime::now());
+    let body = match read_limited(response, MAX_REPLY_BYTES).await {
+        Ok(body) => body,
+        Err(error) if (200..300).contains(&status) => {
+            let what = format!("cannot read the reply of the token endpoint: {error}");
+            return Err(unavailable(error.reason(), what));
+        }
+        // The status alone says that the request failed.
+        Err(_) => bytes::Bytes::new(),
+    };
+    parse_token_response(status, retry_after, &body, redactor)
+}
+
+/// Returns what a reply means. Pure; accepts any bytes.
+pub fn parse_token_response(
     status: u16,
     retry_after: Option<Duration>,
     body: &[u8],
-    scrubber: &Scrubber,
-) -> Result<Reply, TokenError> {
-    let object = match serde_json::from_slice(body) {
-        Ok(Value::Object(object)) => Some(object),
-        _ => None,
-    };
-    let code = object.as_ref().and_then(|object| text(object, "error"));
+    redactor: &Redactor,
+) -> Result<TokenResponse, TokenError> {
+    // A body that is no JSON object is read as an empty one.
+    let object: Map<String, Value> = serde_json::from_slice(body).unwrap_or_default();
+    let code = text(&object, "error").unwrap_or_default();
+    let is_refusal = matches!(
+        code,
+        "invalid_grant" | "invalid_client" | "unauthorized_client"
+    );
     let reason = match Reason::of_status(status) {
         Some(reason) => reason,
         // Some servers refuse with status 200.
-        None if is_refusal(code) => Reason::ClientError,
-        None => return good_reply(object.as_ref(), scrubber),
+        None if is_refusal => Reason::ClientError,
+        None => return parse_success(&object, redactor),
     };
-    let what = match object.as_ref().and_then(|object| told(object, scrubber)) {
-        Some(told) => format!("the token endpoint answered {status}: {told}"),
-        None => format!("the token endpoint answered {status}"),
-    };
-    Err(match (reason, code) {
-        // What a server says while it is failing or throttling is no verdict on the credentials.
-        (Reason::ServerError | Reason::RateLimited | Reason::Redirect, _) => {
-            TokenError::Unavailable {
-                reason,
-                what,
-                retry_after,
-            }
-        }
-        (_, Some(INVALID_GRANT)) => TokenError::InvalidGrant(what),
-        (_, code) if is_refusal(code) => TokenError::InvalidClient(what),
+    let what = with_error_text(
+        format!("the token endpoint answered {status}"),
+        &object,
+        redactor,
+    );
+    // A server that fails or limits requests does not judge the credentials.
+    let judges = !matches!(
+        reason,
+        Reason::ServerError | Reason::RateLimited | Reason::Redirect
+    );
+    Err(match code {
+        "invalid_grant" if judges => TokenError::InvalidGrant(what),
+        _ if judges && is_refusal => TokenError::InvalidClient(what),
         _ => TokenError::Unavailable {
             reason,
             what,
@@ -171,69 +176,48 @@ pub fn understand(
     })
 }
 
-/// Whether a person must mend the credentials.
-fn is_refusal(code: Option<&str>) -> bool {
-    code.is_some_and(|code| code == INVALID_GRANT || INVALID_CLIENT.contains(&code))
-}
-
-fn good_reply(
-    object: Option<&Map<String, Value>>,
-    scrubber: &Scrubber,
-) -> Result<Reply, TokenError> {
-    let malformed = |what: String| unavailable(Reason::Malformed, what);
-    let Some(object) = object else {
-        return Err(malformed(
-            "the token endpoint answered something else than a JSON object".to_owned(),
-        ));
+fn parse_success(
+    object: &Map<String, Value>,
+    redactor: &Redactor,
+) -> Result<TokenResponse, TokenError> {
+    let Some(token) = text(object, "access_token") else {
+        let what = "the reply of the token endpoint is no JSON object with an access_token";
+        let what = with_error_text(what.to_owned(), object, redactor);
+        return Err(unavailable(Reason::Malformed, what));
     };
-    let Some(access_token) = text(object, "access_token") else {
-        return Err(malformed(match told(object, scrubber) {
-            Some(told) => format!("the token endpoint's reply has no access_token: {told}"),
-            None => "the token endpoint's reply has no access_token".to_owned(),
-        }));
+    redactor.register_secret(&Secret::new(token));
+    let Some(access_token) = AccessToken::new(token) else {
+        let what = "the access_token of the token endpoint cannot be sent in a header";
+        return Err(unavailable(Reason::Malformed, what.to_owned()));
     };
-    scrubber.learn(&Secret::new(access_token));
-    let Some(bearer) = bearer(access_token) else {
-        return Err(malformed(
-            "the token endpoint's access_token cannot be sent in a header".to_owned(),
-        ));
-    };
-    let expires_in = object.get("expires_in").and_then(tolerant_number);
-    Ok(Reply {
-        bearer,
-        lifetime: lifetime(access_token, expires_in),
+    let expires_in = object.get("expires_in").and_then(lenient_number);
+    Ok(TokenResponse {
+        access_token,
+        lifetime: lifetime(token, expires_in),
         refresh_token: text(object, "refresh_token").map(Secret::new),
     })
 }
 
-/// `error` and `error_description`, safe to show.
-fn told(object: &Map<String, Value>, scrubber: &Scrubber) -> Option<String> {
-    let code = text(object, "error")?;
-    Some(match text(object, "error_description") {
-        Some(description) => format!(
-            "{} ({})",
-            scrubber.excerpt(code),
-            scrubber.excerpt(description)
-        ),
-        None => scrubber.excerpt(code),
-    })
+/// Appends `error` and `error_description`, safe to show.
+fn with_error_text(what: String, object: &Map<String, Value>, redactor: &Redactor) -> String {
+    let [error, description] =
+        ["error", "error_description"].map(|key| text(object, key).map(|it| redactor.excerpt(it)));
+    match (error, description) {
+        (None, _) => what,
+        (Some(error), None) => format!("{what}: {error}"),
+        (Some(error), Some(description)) => format!("{what}: {error} ({description})"),
+    }
 }
 
-/// A field that holds a text that is not empty.
+/// Returns a field that holds a text that is not empty.
 fn text<'a>(object: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
-    object
-        .get(key)
-        .and_then(Value::as_str)
-        .filter(|text| !text.is_empty())
+    let text = object.get(key)?.as_str()?;
+    (!text.is_empty()).then_some(text)
 }
 
-fn form_encoded(secret: &Secret) -> String {
-    form_urlencoded::byte_serialize(secret.expose().as_bytes()).collect()
-}
-
-fn no_answer(error: reqwest::Error) -> TokenError {
+fn request_failed(error: reqwest::Error) -> TokenError {
     let reason = reason_of(&error);
-    let what = format!("no answer from the token endpoint: {}", describe(error));
+    let what = format!("no reply from the token endpoint: {}", describe(error));
     unavailable(reason, what)
 }
 
@@ -253,32 +237,28 @@ mod tests {
 
     use super::*;
 
+    fn parse(status: u16, body: &Value) -> Result<TokenResponse, TokenError> {
+        let body = body.to_string();
+        parse_token_response(status, None, body.as_bytes(), &Redactor::default())
+    }
+
     fn error(status: u16, body: &Value) -> TokenError {
-        understand(
-            status,
-            None,
-            body.to_string().as_bytes(),
-            &Scrubber::default(),
-        )
-        .err()
-        .unwrap()
+        parse(status, body).err().unwrap()
     }
 
     #[test]
-    fn a_good_reply_may_be_sloppy() {
+    fn a_reply_with_odd_fields_is_accepted() {
         let body = json!({
             "access_token": "abc", "expires_in": "60", "refresh_token": "", "token_type": 5, "more": [],
         });
-        let reply = understand(200, None, body.to_string().as_bytes(), &Scrubber::default())
-            .ok()
-            .unwrap();
-        assert_eq!(reply.bearer, "Bearer abc");
+        let reply = parse(200, &body).ok().unwrap();
+        assert_eq!(reply.access_token.bearer(), "Bearer abc");
         assert_eq!(reply.lifetime, Duration::from_secs(60));
         assert!(reply.refresh_token.is_none());
     }
 
     #[test]
-    fn an_error_shows_oauths_two_fields_and_nothing_else_of_the_body() {
+    fn an_error_shows_nothing_of_the_body_but_error_and_error_description() {
         let body =
             json!({"error": "invalid_grant", "error_description": "expired", "token": "abc"});
         assert_eq!(
@@ -291,21 +271,21 @@ mod tests {
         );
         assert_eq!(
             error(200, &json!({"error": "slow_down"})).to_string(),
-            "no access token: the token endpoint's reply has no access_token: slow_down"
+            "no access token: the reply of the token endpoint is no JSON object with an access_token: slow_down"
         );
     }
 
     #[test]
-    fn a_refusal_counts_whatever_status_it_comes_with_unless_the_server_itself_fails() {
+    fn a_refusal_counts_with_any_status_unless_the_server_itself_fails() {
         for status in [200, 400, 401, 403] {
-            let reason = |code| error(status, &json!({"error": code})).reason();
-            assert_eq!(reason("invalid_grant"), Reason::InvalidGrant, "{status}");
-            assert_eq!(reason("invalid_client"), Reason::InvalidClient, "{status}");
-            assert_eq!(
-                reason("unauthorized_client"),
-                Reason::InvalidClient,
-                "{status}"
-            );
+            for (code, reason) in [
+                ("invalid_grant", Reason::InvalidGrant),
+                ("invalid_client", Reason::InvalidClient),
+                ("unauthorized_client", Reason::InvalidClient),
+            ] {
+                let error = error(status, &json!({"error": code}));
+                assert_eq!(error.reason(), reason, "{status} {code}");
+            }
         }
         let failing = error(503, &json!({"error": "invalid_grant"}));
         assert_eq!(failing.reason(), Reason::ServerError);
@@ -313,7 +293,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_the_reader_panic(
+        fn no_body_makes_the_parser_panic(
             status in 100_u16..1000,
             body in prop_oneof![
                 prop::collection::vec(any::<u8>(), 0..200),
@@ -321,7 +301,7 @@ mod tests {
                     .prop_map(String::into_bytes),
             ],
         ) {
-            let _ = understand(status, None, &body, &Scrubber::default());
+            let _ = parse_token_response(status, None, &body, &Redactor::default());
         }
     }
 }

@@ -1,10 +1,11 @@
-//! THE place a token is refreshed: the loop round `policy`. Callers take tokens from here; one request at a time goes
-//! out however many of them wait.
+//! The only place that refreshes the access token: the I/O around `schedule`. `api` and `collector` take tokens from
+//! here; however many callers wait, there is one request at a time.
 //!
-//! Each request runs as a task of its own, so that a caller who gives up takes nobody's token away.
+//! Each request runs in a task of its own, so that a caller who gives up does not cancel it for the others.
 
 use std::{
-    mem::Discriminant,
+    panic::resume_unwind,
+    slice,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -14,117 +15,84 @@ use std::{
 
 use reqwest::Client;
 use tokio::{
-    sync::watch,
-    task,
-    time::{self, MissedTickBehavior},
+    sync::{Mutex as AsyncMutex, watch},
+    task::spawn_blocking,
+    time::{MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     AccessToken, TokenError,
-    credentials::{Credentials, Fingerprint, Grant, Keeping, Vault},
-    policy::{Demand, Policy, Renewal, SPACING, Setback},
-    request::{Exchanged, Reply, TokenRequest},
-    scrub::Scrubber,
+    credentials::{CredentialStore, Credentials},
+    redact::Redactor,
+    request::{GrantType, TokenRequest, TokenResponse},
+    schedule::{OnDemand, RefreshSchedule, Success},
     store::StoreError,
 };
 use crate::{
     clock::unix_now,
-    config::{Oauth, Secret},
+    config::Oauth,
     stats::{Reason, Stats},
 };
 
-/// While something is wrong, files are looked at this often: cheap, and soon enough for who has just mended one.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// From the end of one request to the start of the next, so that the server sees at most one a second.
+const MIN_REQUEST_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A request under way at shutdown may bring a rotated token, which is worth this wait; exit is due within 5 s.
-const LAST_ANSWER: Duration = Duration::from_secs(3);
+/// How often files are read again while the refresh token or the client is refused or missing. New credentials must be
+/// noticed within 5 s.
+const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A request and what is read and written around it take less, unless a file hangs, or a server under a longer
-/// `api.timeout`: the source after it waits no longer.
-const LONGEST_TURN: Duration = Duration::from_secs(30);
+/// How long shutdown waits for a request in flight, which may return a rotated token. The process must end within 5 s.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Refused credentials remembered in one trouble: more than people try.
-const REFUSED_REMEMBERED: usize = 32;
-
-/// Gives out access tokens and keeps them fresh.
+/// Gives out access tokens and renews them.
 pub struct TokenSource {
     oauth: Oauth,
-    vault: Arc<Vault>,
+    credentials: Arc<CredentialStore>,
     http: Mutex<Client>,
     stats: Arc<Stats>,
-    scrubber: Scrubber,
-    started: Instant,
-    state: Mutex<State>,
-    /// Something in `state` has changed.
-    moved: watch::Sender<()>,
-    recoveries: watch::Sender<()>,
-    turns: Arc<Turns>,
-    /// Another source has taken its place, or the process ends: it asks no more.
-    retired: AtomicBool,
+    redactor: Redactor,
+    created: Instant,
+    schedule: Mutex<RefreshSchedule>,
+    /// Notified when a request has ended or a token was rejected.
+    state_changed: watch::Sender<()>,
+    recovered: watch::Sender<()>,
+    /// Held during a request; contains the time at which the last one ended. A reload hands it on to the new source, so
+    /// that requests stay one at a time and one a second.
+    refresh_lock: Arc<AsyncMutex<Option<Instant>>>,
+    shut_down: AtomicBool,
 }
 
-/// When the last request ended; held while one is under way. A source and those that reloads make of it share it, so that
-/// however often there is a reload, requests go out one at a time and one a second.
-type Turns = tokio::sync::Mutex<Option<Instant>>;
-
-struct State {
-    policy: Policy,
-    /// There whenever `policy` says that it is usable.
-    token: Option<Arc<AccessToken>>,
-    generation: u64,
-    expires_at: Option<f64>,
-    refresh_token_valid: bool,
-    /// Somebody asked in vain since the last token came.
-    denied: bool,
-    /// Of the present trouble, and what of it was logged.
-    last_error: Option<TokenError>,
-    logged: Vec<(Discriminant<TokenError>, Reason)>,
-    /// Of the present trouble.
-    refused: Vec<Fingerprint>,
-    asked_with: Option<Fingerprint>,
-}
-
-/// For the status page.
+/// The state of a token source, for the status page.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Status {
-    /// There is an access token that lives.
+pub struct TokenStatus {
+    /// The current access token has not ended.
     pub access_token_valid: bool,
     /// Unix time at which the last access token ends.
     pub access_token_expires_at: Option<f64>,
-    /// `false` while a person must log in.
+    /// `false` while a new login is needed.
     pub refresh_token_valid: bool,
-    /// Unix time of the login, where known.
+    /// Unix time of the login, if known.
     pub refresh_token_obtained_at: Option<f64>,
-    /// What is wrong now and what to do; never a secret.
+    /// The current failure and what to do about it. Contains no secret.
     pub last_error: Option<String>,
 }
 
-/// Why no token source can be had: the configuration must change first.
+/// Why no token source can be created with this configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The store cannot be used.
+    /// The token store cannot be used.
     #[error("oauth.token_store: {0}")]
     Store(StoreError),
-    /// There is no place a refresh token could come from.
+    /// Nothing is configured that could hold a refresh token.
     #[error(
         "no refresh token: set oauth.refresh_token or oauth.refresh_token_file, or set oauth.token_store and run `lightfi-exporter login`"
     )]
     NoRefreshToken,
-    /// The store was not read to the end.
-    #[error("{0}")]
-    Interrupted(TokenError),
-}
-
-impl From<StoreError> for StartError {
-    // Written out, as a derived one would make it a source too, and its words would be told twice.
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
 }
 
 impl TokenSource {
-    /// Proves the token store and looks what there is. Sends nothing.
+    /// Checks the token store and reads the credentials. Sends no request.
     pub async fn new(
         oauth: &Oauth,
         http: Client,
@@ -133,19 +101,17 @@ impl TokenSource {
         Self::open(oauth, http, stats, Arc::default()).await
     }
 
-    /// The source after a reload: this one, unless tokens are to come from elsewhere. Requests go through `http`.
-    pub async fn successor(
+    /// Returns the source to use after a reload: this one, unless section `oauth` has changed. Requests use `http`.
+    pub async fn rebuild_with(
         self: &Arc<Self>,
         oauth: &Oauth,
         http: Client,
     ) -> Result<Arc<Self>, StartError> {
-        let mut but_for_the_margin = oauth.clone();
-        but_for_the_margin.expiry_margin = self.oauth.expiry_margin;
-        if but_for_the_margin != self.oauth {
-            return Self::open(oauth, http, self.stats.clone(), self.turns.clone()).await;
+        if *oauth != self.oauth {
+            let lock = self.refresh_lock.clone();
+            return Self::open(oauth, http, self.stats.clone(), lock).await;
         }
-        *self.http() = http;
-        self.state().policy.set_margin(oauth.expiry_margin);
+        *self.http.lock().unwrap_or_else(PoisonError::into_inner) = http;
         Ok(self.clone())
     }
 
@@ -153,467 +119,306 @@ impl TokenSource {
         oauth: &Oauth,
         http: Client,
         stats: Arc<Stats>,
-        turns: Arc<Turns>,
+        refresh_lock: Arc<AsyncMutex<Option<Instant>>>,
     ) -> Result<Arc<Self>, StartError> {
         if oauth.refresh_token.is_none() && oauth.token_store.is_none() {
             return Err(StartError::NoRefreshToken);
         }
         let section = oauth.clone();
-        let (vault, credentials) = off_thread(move || {
-            let vault = Vault::open(section)?;
-            let credentials = vault.read();
-            Ok::<_, StoreError>((vault, credentials))
-        })
-        .await
-        .map_err(StartError::Interrupted)??;
+        let credentials = blocking(move || CredentialStore::open(section)).await;
         let source = Arc::new(Self {
             oauth: oauth.clone(),
-            vault: Arc::new(vault),
+            credentials: Arc::new(credentials.map_err(StartError::Store)?),
             http: Mutex::new(http),
             stats,
-            scrubber: Scrubber::default(),
-            started: Instant::now(),
-            state: Mutex::new(State {
-                policy: Policy::new(oauth.expiry_margin),
-                token: None,
-                generation: 0,
-                expires_at: None,
-                refresh_token_valid: true,
-                denied: false,
-                last_error: None,
-                logged: Vec::new(),
-                refused: Vec::new(),
-                asked_with: None,
-            }),
-            moved: watch::Sender::new(()),
-            recoveries: watch::Sender::new(()),
-            turns,
-            retired: AtomicBool::new(false),
+            redactor: Redactor::default(),
+            created: Instant::now(),
+            schedule: Mutex::new(RefreshSchedule::new(oauth.expiry_margin)),
+            state_changed: watch::Sender::new(()),
+            recovered: watch::Sender::new(()),
+            refresh_lock,
+            shut_down: AtomicBool::new(false),
         });
-        match &credentials {
-            Ok(credentials) => {
-                source.learn(credentials);
-                source.note_login(&credentials.best);
-            }
-            Err(TokenError::RefreshTokenMissing(_)) => source.note_refresh_token(false),
+        match source.read_credentials().await {
+            Ok(found) => source.show_login(&found[0]),
+            Err(TokenError::RefreshTokenMissing(_)) => source.stats.refresh_token_valid.set(0.0),
             Err(_) => {}
         }
         Ok(source)
     }
 
-    /// The access token. Never waits while there is one that lives; else waits for the one request, starting it where
-    /// nobody has; while requests fail, says at once why the last one did.
+    /// Returns the access token, without waiting while there is a valid one. Otherwise waits for the request in flight,
+    /// or starts one. While requests fail, returns the last error at once.
     pub async fn token(self: &Arc<Self>) -> Result<Arc<AccessToken>, TokenError> {
-        let mut moved = self.moved.subscribe();
+        let mut state_changed = self.state_changed.subscribe();
         loop {
-            let demand = {
-                let mut state = self.state();
-                let demand = state.policy.demand(self.now());
-                match demand {
-                    Demand::Use => {
-                        if let Some(token) = &state.token {
-                            return Ok(Arc::clone(token));
-                        }
-                    }
-                    Demand::Refuse => {
-                        state.denied = true;
-                        if let Some(error) = &state.last_error {
-                            return Err(error.clone());
-                        }
-                    }
-                    Demand::Join | Demand::Start | Demand::Later(_) => {}
-                }
-                demand
-            };
-            let until = match demand {
-                Demand::Start => {
-                    tokio::spawn(Arc::clone(self).refresh());
-                    None
-                }
-                Demand::Later(at) => Some(at),
-                Demand::Join | Demand::Use | Demand::Refuse => None,
-            };
-            tokio::select! {
-                _ = moved.changed() => {}
-                () = self.sleep_until(until.unwrap_or_default()), if until.is_some() => {}
+            let on_demand = self.schedule().on_demand(self.now());
+            match on_demand {
+                OnDemand::Use(token) => return Ok(token),
+                OnDemand::Refuse(error) => return Err(error),
+                OnDemand::Start => self.spawn_refresh(),
+                OnDemand::Wait => {}
             }
+            // `self` holds the sender, so this cannot fail.
+            let _ = state_changed.changed().await;
         }
     }
 
-    /// The API does not accept `rejected`: it is given out no more. A newer one stays.
-    pub async fn reject(&self, rejected: &AccessToken) {
-        let mut state = self.state();
-        if state
-            .token
-            .as_ref()
-            .is_some_and(|token| token.generation() == rejected.generation())
-        {
-            state.token = None;
-            state.policy.rejected();
-            drop(state);
-            self.moved.send_replace(());
-        }
+    /// Renews a token that the API does not accept. If it is not the current one any more, does nothing.
+    pub fn reject(&self, rejected: &Arc<AccessToken>) {
+        self.schedule().rejected(rejected);
+        self.state_changed.send_replace(());
     }
 
-    /// Renews the token ahead of its end and takes up changed files, until `shutdown`.
+    /// Renews the token ahead of its end and notices new credentials, until `shutdown`.
     pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
-        let mut moved = self.moved.subscribe();
-        let mut looks = time::interval(LOOK_EVERY);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut state_changed = self.state_changed.subscribe();
+        let mut file_check = interval(FILE_CHECK_INTERVAL);
+        file_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let renewal = self.state().policy.renewal(self.now());
-            let until = match renewal {
-                Renewal::Start => {
-                    tokio::spawn(Arc::clone(&self).refresh());
-                    continue;
-                }
-                Renewal::At(at) => Some(at),
-                Renewal::Idle => None,
-            };
+            let due = self.schedule().start_if_due(self.now());
+            if due {
+                self.spawn_refresh();
+            }
+            let refresh_at = self.schedule().next_refresh_at();
             tokio::select! {
                 () = shutdown.cancelled() => break,
-                _ = moved.changed() => {}
-                _ = looks.tick() => self.look_at_files().await,
-                () = self.sleep_until(until.unwrap_or_default()), if until.is_some() => {}
+                _ = state_changed.changed() => {}
+                _ = file_check.tick() => self.check_files().await,
+                () = sleep(refresh_at.saturating_sub(self.now())) => {}
             }
         }
-        self.retire();
-        let answered =
-            async { while self.state().policy.in_flight() && moved.changed().await.is_ok() {} };
-        if time::timeout(LAST_ANSWER, answered).await.is_err() {
-            tracing::debug!("stopped without the answer to a token request");
+        self.shut_down.store(true, Ordering::Relaxed);
+        let request_ended = async {
+            while self.schedule().is_in_flight() && state_changed.changed().await.is_ok() {}
+        };
+        if timeout(SHUTDOWN_TIMEOUT, request_ended).await.is_err() {
+            tracing::debug!("shut down with a token request in flight");
         }
     }
 
-    /// From here on it asks no more, whoever still waits for it.
-    pub fn retire(&self) {
-        self.retired.store(true, Ordering::Relaxed);
-    }
-
-    /// Changes when a token can be had again after one could not: a collection is worth while at once.
+    /// Returns a receiver that is notified when a token is available again after there was none.
     pub fn recovered(&self) -> watch::Receiver<()> {
-        self.recoveries.subscribe()
+        self.recovered.subscribe()
     }
 
-    /// What a person wants to know.
-    pub fn status(&self) -> Status {
-        let state = self.state();
-        let obtained = self.stats.refresh_token_obtained.get();
-        Status {
-            access_token_valid: state.policy.usable(self.now()),
-            access_token_expires_at: state.expires_at,
-            refresh_token_valid: state.refresh_token_valid,
-            refresh_token_obtained_at: (!obtained.is_nan()).then_some(obtained),
-            last_error: state
-                .last_error
-                .as_ref()
+    /// Returns the current state.
+    pub fn status(&self) -> TokenStatus {
+        let known = |value: f64| (!value.is_nan()).then_some(value);
+        let schedule = self.schedule();
+        TokenStatus {
+            access_token_valid: schedule.has_valid_token(self.now()),
+            access_token_expires_at: known(self.stats.access_token_expiry.get()),
+            refresh_token_valid: self.stats.refresh_token_valid.get() == 1.0,
+            refresh_token_obtained_at: known(self.stats.refresh_token_obtained.get()),
+            last_error: schedule
+                .last_error()
                 .map(|error| format!("{error}: {}", error.advice())),
         }
     }
 
-    /// The server has rotated the refresh token and there is no file that keeps the new one: it ends with this process,
-    /// and the configured one has ended.
+    /// Whether the server has rotated the refresh token and the new one is in no file, so that it is lost when the
+    /// process ends.
     pub fn is_rotated_in_memory_only(&self) -> bool {
-        self.vault.is_in_memory_only()
+        self.credentials.is_in_memory_only()
     }
 
-    /// `text` on one line and without any secret that this process has seen. For whatever a server said.
-    pub fn scrub(&self, text: &str) -> String {
-        self.scrubber.scrub(text)
+    /// Returns a server's text on one line, without any secret that this source has used.
+    pub fn redact(&self, text: &str) -> String {
+        self.redactor.redact(text)
     }
 
-    /// A name, an id or the like that came from a server, as it is unless such a secret shows in it.
-    pub fn conceal(&self, text: String) -> String {
-        self.scrubber.conceal(text)
+    /// Returns a name or an id from a server unchanged but for such secrets.
+    pub fn redact_name(&self, name: String) -> String {
+        self.redactor.redact_name(name)
     }
 
-    /// One request, from reading the credentials to the new state. `policy` has counted it as under way.
+    fn spawn_refresh(self: &Arc<Self>) {
+        tokio::spawn(Arc::clone(self).refresh());
+    }
+
+    /// Makes one request, which the schedule already counts as in flight.
     async fn refresh(self: Arc<Self>) {
-        let _under_way = UnderWay(&self);
-        // Without it after that long: files of the source before may hang.
-        let mut turn = time::timeout(LONGEST_TURN, self.turns.lock()).await.ok();
-        if let Some(ended) = turn.as_ref().and_then(|last_ended| **last_ended) {
-            time::sleep_until((ended + SPACING).into()).await;
+        let _guard = RefreshGuard(&self);
+        let mut last_ended = self.refresh_lock.lock().await;
+        if let Some(ended) = *last_ended {
+            sleep_until((ended + MIN_REQUEST_INTERVAL).into()).await;
         }
-        if self.retired.load(Ordering::Relaxed) {
-            self.state().policy.abandoned(self.now());
-            self.moved.send_replace(());
+        if self.shut_down.load(Ordering::Relaxed) {
+            let error = TokenError::Unavailable {
+                reason: Reason::Other,
+                what: "the token source is shut down".to_owned(),
+                retry_after: None,
+            };
+            self.schedule().failed(self.now(), error, 1.0);
             return;
         }
-        let vault = Arc::clone(&self.vault);
-        match off_thread(move || vault.read()).await.flatten() {
-            Ok(credentials) => {
-                self.ask(&credentials).await;
-                if let Some(last_ended) = &mut turn {
-                    **last_ended = Some(Instant::now());
-                }
+        match self.read_credentials().await {
+            Ok(found) => {
+                self.request_token(&found).await;
+                *last_ended = Some(Instant::now());
             }
-            Err(error) => {
-                self.state().asked_with = None;
-                if matches!(error, TokenError::RefreshTokenMissing(_)) {
-                    self.note_refresh_token(false);
-                }
-                self.settle_failure(Setback::Missing, error);
-            }
+            Err(error) => self.record_failure(error),
         }
     }
 
-    async fn ask(&self, credentials: &Credentials) {
-        self.learn(credentials);
-        let grant = self.worth_asking(credentials).unwrap_or(&credentials.best);
-        self.state().asked_with = Some(credentials.fingerprint_with(grant));
-        let http = self.http().clone();
-        let answer = TokenRequest {
+    async fn request_token(&self, found: &[Credentials]) {
+        let used = self.schedule().first_untried(found).unwrap_or(&found[0]);
+        let http = self
+            .http
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let response = TokenRequest {
             token_url: &self.oauth.token_url,
             client_auth: self.oauth.client_auth,
-            client_id: &credentials.client_id,
-            client_secret: credentials.client_secret.as_ref(),
-            exchanged: Exchanged::RefreshToken(&grant.refresh_token),
+            client_id: &used.client_id,
+            client_secret: used.client_secret.as_ref(),
+            grant_type: GrantType::RefreshToken(&used.record.refresh_token),
         }
-        .send(&http, &self.scrubber)
+        .send(&http, &self.redactor)
         .await;
-        let received = self.now();
-        self.stats
-            .token_refresh(answer.as_ref().err().map(TokenError::reason));
-        match answer {
-            Ok(mut reply) => {
-                // Before the access token is used: a kill after this loses nothing.
-                if let Some(rotated) = reply.refresh_token.take()
-                    && rotated.expose() != grant.refresh_token.expose()
-                {
-                    self.keep(rotated, grant.clone()).await;
-                }
-                self.note_login(grant);
-                self.settle_success(received, reply);
+        let received = (self.now(), unix_now());
+        let reason = response.as_ref().err().map(TokenError::reason);
+        self.stats.token_refresh(reason);
+        match response {
+            Ok(response) => self.record_success(received, response, used).await,
+            Err(error) if self.finds_others(&error, found, used).await => {
+                tracing::info!(%error, "credentials refused; trying others");
             }
-            Err(error) => {
-                let setback = self.setback(&error, credentials, grant).await;
-                if setback == Setback::Refused && matches!(error, TokenError::InvalidGrant(_)) {
-                    self.note_refresh_token(false);
-                }
-                self.settle_failure(setback, error);
-            }
+            Err(error) => self.record_failure(error),
         }
     }
 
-    /// What a failed request leads to; after a refusal everything is read once more.
-    async fn setback(
+    /// After a refusal, reads files and store again. Returns whether they contain credentials that were not refused.
+    async fn finds_others(
         &self,
         error: &TokenError,
-        credentials: &Credentials,
-        grant: &Grant,
-    ) -> Setback {
-        let refused = match error {
-            TokenError::InvalidGrant(_) => credentials.fingerprint_with(grant),
-            TokenError::InvalidClient(_) => credentials.client_fingerprint(),
-            TokenError::Unavailable { retry_after, .. } => {
-                return Setback::Transient {
-                    retry_after: *retry_after,
-                };
-            }
-            TokenError::RefreshTokenMissing(_) | TokenError::ClientMissing(_) => {
-                return Setback::Missing;
-            }
-        };
+        found: &[Credentials],
+        used: &Credentials,
+    ) -> bool {
+        self.schedule().refuse(match error {
+            TokenError::InvalidGrant(_) => slice::from_ref(used),
+            // With this client, none of them would be accepted.
+            TokenError::InvalidClient(_) => found,
+            _ => return false,
+        });
+        let found = self.read_credentials().await.unwrap_or_default();
+        self.schedule().first_untried(&found).is_some()
+    }
+
+    async fn record_success(
+        &self,
+        (received, unix_received): (Duration, f64),
+        response: TokenResponse,
+        used: &Credentials,
+    ) {
+        // Before the access token is used, so that a crash after this loses nothing.
+        if let Some(rotated) = response.refresh_token
+            && rotated != used.record.refresh_token
         {
-            let mut state = self.state();
-            if !state.refused.contains(&refused) {
-                state.refused.push(refused);
-                let surplus = state.refused.len().saturating_sub(REFUSED_REMEMBERED);
-                state.refused.drain(..surplus);
+            self.redactor.register_secret(&rotated);
+            let (credentials, record) = (self.credentials.clone(), used.record.clone());
+            blocking(move || credentials.save(rotated, &record)).await;
+        }
+        self.show_login(used);
+        self.stats.refresh_token_valid.set(1.0);
+        let lifetime = response.lifetime;
+        self.stats
+            .access_token_expiry
+            .set(unix_received + lifetime.as_secs_f64());
+        let success = self
+            .schedule()
+            .succeeded(received, response.access_token, lifetime);
+        let lifetime_seconds = lifetime.as_secs();
+        match success {
+            Success::First => tracing::info!(lifetime_seconds, "access token received"),
+            Success::Renewed => tracing::debug!(lifetime_seconds, "access token renewed"),
+            Success::Recovered { had_no_token } => {
+                tracing::info!(lifetime_seconds, "token refresh recovered");
+                if had_no_token {
+                    self.recovered.send_replace(());
+                }
             }
         }
-        if self.others_known().await {
-            Setback::OthersKnown
-        } else {
-            Setback::Refused
-        }
     }
 
-    /// Whether files or store hold something that was not asked with in this trouble.
-    async fn others_known(&self) -> bool {
-        let vault = Arc::clone(&self.vault);
-        let Ok(credentials) = off_thread(move || vault.read()).await.flatten() else {
-            return false;
-        };
-        let asked_with = self.state().asked_with;
-        self.worth_asking(&credentials)
-            .is_some_and(|grant| Some(credentials.fingerprint_with(grant)) != asked_with)
-    }
-
-    /// The best refresh token that was not refused in this trouble.
-    fn worth_asking<'a>(&self, credentials: &'a Credentials) -> Option<&'a Grant> {
-        let state = self.state();
-        if state.refused.contains(&credentials.client_fingerprint()) {
-            return None;
+    fn record_failure(&self, error: TokenError) {
+        if error.reason() == Reason::InvalidGrant {
+            self.stats.refresh_token_valid.set(0.0);
         }
-        credentials
-            .grants()
-            .find(|grant| !state.refused.contains(&credentials.fingerprint_with(grant)))
-    }
-
-    async fn look_at_files(&self) {
-        let vault = Arc::clone(&self.vault);
-        if off_thread(move || vault.save_again()).await == Ok(true) {
-            tracing::info!("the rotated refresh token is in the token store now");
-        }
-        let troubled = self.state().policy.troubled();
-        if troubled && self.others_known().await {
-            self.state().policy.credentials_changed();
-        }
-    }
-
-    async fn keep(&self, rotated: Secret, grant: Grant) {
-        self.scrubber.learn(&rotated);
-        let vault = Arc::clone(&self.vault);
-        match off_thread(move || vault.keep(rotated, &grant)).await {
-            Ok(Keeping::Stored) => {
-                tracing::debug!("the rotated refresh token is in the token store")
-            }
-            Ok(Keeping::NoStore) => tracing::warn!(
-                "the server rotates refresh tokens and there is no oauth.token_store: the new one is in memory only and lost at the next restart"
-            ),
-            Ok(Keeping::InMemoryAsBefore) => {}
-            Ok(Keeping::Overtaken) => tracing::info!(
-                "somebody has logged in: the refresh token of that login is asked with from here on"
-            ),
-            Ok(Keeping::Failed(error)) => tracing::error!(
-                %error,
-                "the rotated refresh token is in memory only; writing it is tried again by itself"
-            ),
-            Err(error) => tracing::error!(%error, "the rotated refresh token may be lost"),
-        }
-    }
-
-    fn settle_success(&self, received: Duration, reply: Reply) {
-        let mut state = self.state();
-        let recovers = std::mem::take(&mut state.denied);
-        let troubled = !state.logged.is_empty();
-        state.policy.succeeded(received, reply.lifetime);
-        state.generation += 1;
-        state.token = Some(Arc::new(AccessToken::new(reply.bearer, state.generation)));
-        let remaining = reply
-            .lifetime
-            .saturating_sub(self.now().saturating_sub(received));
-        let expires_at = unix_now() + remaining.as_secs_f64();
-        state.expires_at = Some(expires_at);
-        state.last_error = None;
-        state.logged.clear();
-        state.refused.clear();
-        let first = state.generation == 1;
-        drop(state);
-        self.stats.access_token_expiry.set(expires_at);
-        self.note_refresh_token(true);
-        let lifetime_seconds = reply.lifetime.as_secs();
-        if troubled {
-            tracing::info!(lifetime_seconds, "access tokens can be had again");
-        } else if first {
-            tracing::info!(lifetime_seconds, "access token received");
-        } else {
-            tracing::debug!(lifetime_seconds, "access token renewed");
-        }
-        self.moved.send_replace(());
-        if recovers {
-            self.recoveries.send_replace(());
-        }
-    }
-
-    fn settle_failure(&self, setback: Setback, error: TokenError) {
         let now = self.now();
-        let mut state = self.state();
-        state.policy.failed(now, setback, fastrand::f64());
-        let usable = state.policy.usable(now);
-        let kind = (std::mem::discriminant(&error), error.reason());
-        // Each kind of failure once in a trouble, however often and in whatever order they come.
-        let new = !state.logged.contains(&kind);
-        if new {
-            state.logged.push(kind);
-        }
-        state.last_error = Some(error.clone());
-        drop(state);
-        self.moved.send_replace(());
-        if !new {
+        let mut schedule = self.schedule();
+        let current_token_valid = schedule.has_valid_token(now);
+        if !schedule.failed(now, error.clone(), fastrand::f64()) {
             return;
         }
+        drop(schedule);
         let reason = error.reason().as_str();
         let advice = error.advice();
-        if setback == Setback::OthersKnown {
-            tracing::warn!(%error, reason, "another refresh token or client is configured by now: trying that");
-        } else if matches!(error, TokenError::Unavailable { .. }) {
-            tracing::warn!(%error, reason, old_token_lives = usable, advice, "cannot renew the access token");
+        if matches!(error, TokenError::Unavailable { .. }) {
+            tracing::warn!(%error, reason, current_token_valid, advice, "token refresh failed");
         } else {
-            tracing::error!(%error, reason, old_token_lives = usable, advice, "cannot renew the access token");
+            tracing::error!(%error, reason, current_token_valid, advice, "token refresh failed");
         }
     }
 
-    fn learn(&self, credentials: &Credentials) {
-        self.scrubber.learn(&credentials.client_id);
-        if let Some(secret) = &credentials.client_secret {
-            self.scrubber.learn(secret);
-        }
-        for grant in credentials.grants() {
-            self.scrubber.learn(&grant.refresh_token);
+    /// Writes what could not be written before, and notices new credentials where the old ones are refused or missing.
+    async fn check_files(&self) {
+        let credentials = self.credentials.clone();
+        blocking(move || credentials.retry_pending_write()).await;
+        let needs_credentials = self.schedule().needs_credentials();
+        if needs_credentials && let Ok(found) = self.read_credentials().await {
+            self.schedule().credentials_found(&found);
         }
     }
 
-    fn note_login(&self, grant: &Grant) {
-        self.stats
-            .refresh_token_obtained
-            .set(grant.obtained_at.unwrap_or(f64::NAN));
+    async fn read_credentials(&self) -> Result<Vec<Credentials>, TokenError> {
+        let credentials = self.credentials.clone();
+        let found = blocking(move || credentials.read()).await?;
+        for credentials in &found {
+            self.redactor.register_secret(&credentials.client_id);
+            if let Some(secret) = &credentials.client_secret {
+                self.redactor.register_secret(secret);
+            }
+            self.redactor
+                .register_secret(&credentials.record.refresh_token);
+        }
+        Ok(found)
     }
 
-    fn note_refresh_token(&self, valid: bool) {
-        self.state().refresh_token_valid = valid;
-        self.stats
-            .refresh_token_valid
-            .set(if valid { 1.0 } else { 0.0 });
+    fn show_login(&self, credentials: &Credentials) {
+        let obtained_at = credentials.record.obtained_at.unwrap_or(f64::NAN);
+        self.stats.refresh_token_obtained.set(obtained_at);
     }
 
     fn now(&self) -> Duration {
-        self.started.elapsed()
+        self.created.elapsed()
     }
 
-    async fn sleep_until(&self, at: Duration) {
-        time::sleep(at.saturating_sub(self.now())).await;
-    }
-
-    fn http(&self) -> MutexGuard<'_, Client> {
-        self.http.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn schedule(&self) -> MutexGuard<'_, RefreshSchedule> {
+        self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Ends the request under way where its task dies, so that the next caller starts another.
-struct UnderWay<'a>(&'a TokenSource);
+/// Ends the request in flight when its task ends, even by a panic, so that the next one can start.
+struct RefreshGuard<'a>(&'a TokenSource);
 
-impl Drop for UnderWay<'_> {
+impl Drop for RefreshGuard<'_> {
     fn drop(&mut self) {
-        // Otherwise `policy` knows how it ended, and may have started the next one already.
-        if std::thread::panicking() {
-            self.0.state().policy.abandoned(self.0.now());
-            self.0.moved.send_replace(());
-        }
+        self.0.schedule().ended();
+        self.0.state_changed.send_replace(());
     }
 }
 
-/// Files are read and written where they hold up no request.
-async fn off_thread<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, TokenError> {
-    task::spawn_blocking(work)
-        .await
-        .map_err(|error| TokenError::Unavailable {
-            reason: Reason::Other,
-            what: if error.is_panic() {
-                "reading or writing credentials failed in an unforeseen way".to_owned()
-            } else {
-                "the exporter is stopping".to_owned()
-            },
-            retry_after: None,
-        })
+/// Runs file I/O on a blocking thread. `blocking::run` is not used, because a file that hangs would hold one of its few
+/// threads for good.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match spawn_blocking(work).await {
+        Ok(result) => result,
+        // Only a shutdown of the runtime cancels it, and then nobody waits here.
+        Err(error) => resume_unwind(error.into_panic()),
+    }
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ pub struct Store {
 }
 
 /// The contents of the token store.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Record {
     /// The newest refresh token.
     pub refresh_token: Secret,

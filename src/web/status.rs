@@ -203,7 +203,7 @@ fn render(
     .render()
 }
 
-fn token_card(status: &oauth::Status) -> Card {
+fn token_card(status: &oauth::TokenStatus) -> Card {
     let (good, headline) = match (status.refresh_token_valid, status.access_token_valid) {
         (false, _) => (false, "Login required"),
         (true, true) => (true, "Signed in"),

@@ -350,7 +350,7 @@ async fn lost_for_good_is_told_and_mended(cloud: &Cloud, config: &Path, token: &
         scrape.body
     );
     let output = exporter.says("reason=invalid_grant").await;
-    for word in ["damaged", "cannot use the token store"] {
+    for word in ["damaged", "cannot read the token store"] {
         assert!(!output.contains(word), "{output}");
     }
     fs::write(token, cloud.simulator.replace_refresh_token()).expect("written");
@@ -515,7 +515,7 @@ async fn trouble(
     assert_eq!(counted, refused(&bad), "{what}: no other reason");
     // At 0, 1, 3, 7 s and so on, less the jitter; once for what only a person can mend.
     assert!((1.0..=6.0).contains(&counted), "{what}: {counted} requests");
-    let told = said(exporter, "cannot renew the access token");
+    let told = said(exporter, "token refresh failed");
     assert_eq!(told.len(), 1, "{what}: {told:?}");
     assert!(
         told[0].contains(&format!("reason={reason}")) && told[0].contains(sentence),
@@ -530,10 +530,10 @@ async fn trouble(
         Some(1.0),
         "{what}"
     );
-    exporter.says("access tokens can be had again").await;
-    let ended = said(exporter, "access tokens can be had again");
+    exporter.says("token refresh recovered").await;
+    let ended = said(exporter, "token refresh recovered");
     assert_eq!(ended.len(), 1, "{what}: {ended:?}");
-    let told = said(exporter, "cannot renew the access token");
+    let told = said(exporter, "token refresh failed");
     assert_eq!(told.len(), 1, "{what}: {told:?}");
     println!("{what}: {counted} requests failed");
 }
@@ -570,9 +570,13 @@ const FAULTS: [(&str, &str, &str); 6] = [
     (
         "token-html",
         "malformed",
-        "something else than a JSON object",
+        "no JSON object with an access_token",
     ),
-    ("token-no-access-token", "malformed", "has no access_token"),
+    (
+        "token-no-access-token",
+        "malformed",
+        "no JSON object with an access_token",
+    ),
 ];
 
 #[tokio::test]
