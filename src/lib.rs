@@ -30,10 +30,6 @@ pub mod clock;
 pub mod collector;
 pub mod config;
 pub mod exposition;
-#[cfg(test)]
-mod heard {
-    pub(crate) use crate::test_logs::CapturedLogs as Log;
-}
 pub mod http;
 pub mod oauth;
 pub mod publisher;

@@ -233,7 +233,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::heard::Log;
+    use crate::test_logs::CapturedLogs;
 
     fn secret(text: &str) -> Secret {
         Secret::new(text)
@@ -327,7 +327,7 @@ mod tests {
 
     #[test]
     fn rotation_without_a_store_is_logged_once() {
-        let log = Log::default();
+        let log = CapturedLogs::default();
         let _guard = log.start();
         let credentials = credential_store(None);
         for rotated in ["first", "second"] {
@@ -342,7 +342,7 @@ mod tests {
 
     #[test]
     fn a_store_that_cannot_be_written_is_logged_once_and_written_later() {
-        let log = Log::default();
+        let log = CapturedLogs::default();
         let _guard = log.start();
         let directory = TempDir::new().unwrap();
         let volume = directory.path().join("volume");
@@ -369,7 +369,7 @@ mod tests {
 
     #[test]
     fn an_unreadable_store_is_logged_once_and_the_token_in_memory_is_used() {
-        let log = Log::default();
+        let log = CapturedLogs::default();
         let _guard = log.start();
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("store.json");

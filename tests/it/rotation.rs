@@ -1,5 +1,5 @@
-//! Refresh tokens that rotate, kills at the worst moments, two exporters on one store, and the way back out of every
-//! trouble with the token endpoint: the real binary, in real time. What the long runs saw is printed with `--nocapture`.
+//! Rotating refresh tokens, kills at the worst moments, two exporters with one store, and recovery from every failure of
+//! the token endpoint, in real time. With `--nocapture` the results of the long runs are printed.
 #![allow(clippy::print_stdout)]
 
 use std::{
@@ -21,7 +21,7 @@ use crate::{
     exporter::{Exporter, Scrape, command},
 };
 
-/// What the contract grants from the mend to the first good collection.
+/// The longest time allowed from the correction to the first successful collection.
 const RECOVERY: Duration = Duration::from_secs(10);
 
 fn rotating() -> Options {
@@ -34,31 +34,31 @@ fn rotating() -> Options {
     }
 }
 
-/// The token in the store, which must be whole at any time; `None` before the first write.
+/// Returns the token in the store, which must be complete at any time; `None` before the first write.
 fn stored(store: &Path) -> Option<String> {
     let text = match fs::read_to_string(store) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
         Err(error) => panic!("{error}"),
     };
-    let kept: serde_json::Value =
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("a torn store: {error}: {text}"));
+    let kept: serde_json::Value = serde_json::from_str(&text)
+        .unwrap_or_else(|error| panic!("an incomplete store: {error}: {text}"));
     assert_eq!(kept["version"], 1, "{text}");
     let token = kept["refresh_token"].as_str().expect("it holds a token");
     assert!(!token.is_empty());
     Some(token.to_owned())
 }
 
-async fn eventually(what: &str, patience: Duration, mut holds: impl FnMut() -> bool) -> Duration {
+async fn eventually(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) -> Duration {
     let start = Instant::now();
     while !holds() {
-        assert!(start.elapsed() < patience, "{what}: not so in {patience:?}");
+        assert!(start.elapsed() < limit, "{what}: not within {limit:?}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     start.elapsed()
 }
 
-/// Requests that failed but for those whose token had ended under way: each of them is sent again with the next one.
+/// Returns the failed requests without those whose token had just ended: they are repeated with the next one.
 fn api_failures(scrape: &Scrape) -> f64 {
     scrape.sum("lightfi_exporter_api_request_failures_total") - unauthorized(scrape)
 }
@@ -83,14 +83,14 @@ fn refreshes(scrape: &Scrape) -> f64 {
 
 // Rotation on every refresh.
 
-/// With a stop and a start half-way.
+/// Stops and starts the exporter half-way.
 async fn every_rotation_is_stored_and_no_collection_fails_for(time: Duration) {
     let cloud = Cloud::start(rotating()).await;
     let directory = TempDir::new().expect("a temporary directory");
     let store = directory.path().join("store.json");
     let config = cloud.config_with_store(&store, "collect: {interval: 1s}\n");
     let (mut made, mut seen, mut slowest) = (0.0, 0, Duration::ZERO);
-    // The server counts a token's life in whole seconds: one of 2 s may end after 1, and meet its end on the way.
+    // The server counts lifetimes in whole seconds: a token of 2 s may end after 1 s, while a request is in flight.
     let mut late_tokens = 0.0;
     for _ in 0..2 {
         let mut exporter = Exporter::serve(&config);
@@ -100,7 +100,7 @@ async fn every_rotation_is_stored_and_no_collection_fails_for(time: Duration) {
             let late = eventually(
                 "the newest token is in the store",
                 Duration::from_secs(1),
-                // A still newer one may have overtaken it.
+                // It may already have been replaced by a newer one.
                 || {
                     let kept = stored(&store);
                     kept.as_ref() == Some(&newest)
@@ -171,7 +171,7 @@ async fn every_rotation_is_stored_and_no_collection_fails_for_three_minutes() {
 
 // Kills.
 
-/// An exporter that is started to be killed; nobody reads what it says.
+/// An exporter that is started to be killed; its output is discarded.
 struct Victim(Child);
 
 impl Victim {
@@ -202,8 +202,8 @@ fn granted(cloud: &Cloud) -> usize {
     cloud.simulator.requests().token_granted
 }
 
-/// Each restart gets a token, or the store would be dead; at the end all is well.
-async fn the_store_lives(cloud: &Cloud, config: &Path) {
+/// Checks that the stored token is accepted.
+async fn the_store_is_usable(cloud: &Cloud, config: &Path) {
     let yaml = fs::read_to_string(config).expect("it is there");
     let exporter = Exporter::serve(&yaml);
     let scrape = exporter
@@ -215,7 +215,7 @@ async fn the_store_lives(cloud: &Cloud, config: &Path) {
     assert_eq!(cloud.simulator.requests().token_refused, 0);
 }
 
-async fn kills_at_random_instants_leave_a_living_store(kills: usize) {
+async fn kills_at_random_times_leave_a_usable_store(kills: usize) {
     let cloud = Cloud::start(rotating()).await;
     let directory = TempDir::new().expect("a temporary directory");
     let store = directory.path().join("store.json");
@@ -238,7 +238,7 @@ async fn kills_at_random_instants_leave_a_living_store(kills: usize) {
         }
         assert_eq!(cloud.simulator.requests().token_refused, 0);
     }
-    the_store_lives(&cloud, &config).await;
+    the_store_is_usable(&cloud, &config).await;
     println!(
         "{kills} kills at random: {} tokens granted, 0 refused, {lost} kills between grant and store",
         granted(&cloud)
@@ -246,19 +246,19 @@ async fn kills_at_random_instants_leave_a_living_store(kills: usize) {
 }
 
 #[tokio::test]
-async fn eight_kills_at_random_instants_leave_a_living_store() {
-    kills_at_random_instants_leave_a_living_store(8).await;
+async fn eight_kills_at_random_times_leave_a_usable_store() {
+    kills_at_random_times_leave_a_usable_store(8).await;
 }
 
 #[tokio::test]
 #[ignore = "takes minutes: make test-long"]
-async fn fifty_kills_at_random_instants_leave_a_living_store() {
-    kills_at_random_instants_leave_a_living_store(50).await;
+async fn fifty_kills_at_random_times_leave_a_usable_store() {
+    kills_at_random_times_leave_a_usable_store(50).await;
 }
 
-/// Every kill comes a little longer after a grant than the one before, until one comes after the write; then it begins
-/// anew with other steps. So the moments of the answer, the temporary file, its renaming and after are all met.
-async fn kills_round_the_write_leave_a_whole_store(kills: usize, grace: Duration) {
+/// Each kill comes a little later after a token was issued than the one before, until one comes after the write; then it
+/// starts over with smaller steps. This covers the reply, the temporary file, its renaming and the time after.
+async fn kills_around_the_write_leave_a_complete_store(kills: usize, grace: Duration) {
     let cloud = Cloud::start(Options {
         rotation_grace: grace,
         ..rotating()
@@ -280,7 +280,7 @@ async fn kills_round_the_write_leave_a_whole_store(kills: usize, grace: Duration
     let first_step = Duration::from_micros(400);
     let (mut offset, mut step) = (Duration::ZERO, first_step);
     let (mut before_the_write, mut after_it, mut temporary) = (0, 0, 0);
-    // A busy machine may take a few more until both sides of the write are met.
+    // A busy machine may need more kills until both sides of the write are covered.
     for kill in 0..kills * 5 {
         if kill >= kills && before_the_write > 0 && after_it > 0 {
             break;
@@ -319,27 +319,27 @@ async fn kills_round_the_write_leave_a_whole_store(kills: usize, grace: Duration
             step *= 2;
         }
         if grace.is_zero() {
-            lost_for_good_is_told_and_mended(&cloud, &config, &token).await;
+            a_lost_token_is_reported_and_can_be_replaced(&cloud, &config, &token).await;
         }
     }
-    assert!(before_the_write > 0 && after_it > 0, "both are met");
+    assert!(before_the_write > 0 && after_it > 0, "both are covered");
     if !grace.is_zero() {
-        the_store_lives(&cloud, &config).await;
+        the_store_is_usable(&cloud, &config).await;
     }
     println!(
-        "{} kills round the write, grace {grace:?}: {before_the_write} before the new token was in place ({temporary} \
+        "{} kills around the write, grace {grace:?}: {before_the_write} before the new token was in place ({temporary} \
          with a temporary file), {after_it} after; {:?}",
         before_the_write + after_it,
         cloud.simulator.requests()
     );
 }
 
-/// The refresh token was used up by a process that could not keep the new one.
-async fn lost_for_good_is_told_and_mended(cloud: &Cloud, config: &Path, token: &Path) {
+/// Checks the case that a killed process used up the refresh token and could not store the new one.
+async fn a_lost_token_is_reported_and_can_be_replaced(cloud: &Cloud, config: &Path, token: &Path) {
     let yaml = fs::read_to_string(config).expect("it is there");
     let exporter = Exporter::serve(&yaml);
     let scrape = exporter
-        .scrape_until("the loss is told", |scrape| {
+        .scrape_until("the loss is reported", |scrape| {
             scrape.value("lightfi_exporter_refresh_token_valid") == Some(0.0)
         })
         .await;
@@ -358,21 +358,20 @@ async fn lost_for_good_is_told_and_mended(cloud: &Cloud, config: &Path, token: &
 }
 
 #[tokio::test]
-async fn kills_round_the_write_leave_a_living_store() {
-    kills_round_the_write_leave_a_whole_store(30, Duration::from_secs(60)).await;
+async fn kills_around_the_write_leave_a_usable_store() {
+    kills_around_the_write_leave_a_complete_store(30, Duration::from_secs(60)).await;
 }
 
 #[tokio::test]
-async fn without_grace_a_kill_before_the_write_shows_as_invalid_grant_and_never_as_a_broken_store()
-{
-    kills_round_the_write_leave_a_whole_store(8, Duration::ZERO).await;
+async fn without_grace_a_kill_before_the_write_shows_as_invalid_grant() {
+    kills_around_the_write_leave_a_complete_store(8, Duration::ZERO).await;
 }
 
 #[tokio::test]
 #[ignore = "takes minutes: make test-long"]
-async fn four_hundred_kills_round_the_write_leave_a_living_store() {
-    kills_round_the_write_leave_a_whole_store(400, Duration::from_secs(60)).await;
-    kills_round_the_write_leave_a_whole_store(60, Duration::ZERO).await;
+async fn four_hundred_kills_around_the_write_leave_a_usable_store() {
+    kills_around_the_write_leave_a_complete_store(400, Duration::from_secs(60)).await;
+    kills_around_the_write_leave_a_complete_store(60, Duration::ZERO).await;
 }
 
 // Two processes.
@@ -423,7 +422,7 @@ async fn two_exporters_share_a_store(time: Duration, grace: Duration) {
 }
 
 #[tokio::test]
-async fn two_exporters_on_one_store_both_go_on() {
+async fn two_exporters_with_one_store_both_keep_working() {
     let time = Duration::from_secs(12);
     tokio::join!(
         two_exporters_share_a_store(time, Duration::from_secs(60)),
@@ -433,7 +432,7 @@ async fn two_exporters_on_one_store_both_go_on() {
 
 #[tokio::test]
 #[ignore = "takes two minutes: make test-long"]
-async fn two_exporters_on_one_store_both_go_on_for_two_minutes() {
+async fn two_exporters_with_one_store_both_keep_working_for_two_minutes() {
     let time = Duration::from_secs(120);
     tokio::join!(
         two_exporters_share_a_store(time, Duration::from_secs(60)),
@@ -452,33 +451,34 @@ fn failures(scrape: &Scrape, reason: &str) -> f64 {
 }
 
 async fn recovers(exporter: &Exporter) -> Scrape {
-    let mended = Instant::now();
+    let corrected = Instant::now();
     let scrape = exporter
         .scrape_until("recovery", |scrape| scrape.value("lightfi_up") == Some(1.0))
         .await;
     assert!(
-        mended.elapsed() < RECOVERY,
+        corrected.elapsed() < RECOVERY,
         "recovery took {:?}:\n{}",
-        mended.elapsed(),
+        corrected.elapsed(),
         exporter.output()
     );
     scrape
 }
 
-/// Lines of the log with these words.
-fn said(exporter: &Exporter, words: &str) -> Vec<String> {
+/// Returns the log lines that contain this text.
+fn log_lines(exporter: &Exporter, words: &str) -> Vec<String> {
     let output = exporter.output();
     let lines = output.lines().filter(|line| line.contains(words));
     lines.map(str::to_owned).collect()
 }
 
-/// The trouble, from a good state and back: told once, counted under its reason, asked with measure, no reading lost.
-async fn trouble(
+/// Starts a failure in a good state and ends it: it is logged once, counted under its reason, retried with restraint, and
+/// no reading is lost.
+async fn fails_and_recovers(
     what: &str,
     exporter: &Exporter,
     (reason, sentence): (&str, &str),
     begin: impl AsyncFnOnce(),
-    mend: impl AsyncFnOnce(),
+    end: impl AsyncFnOnce(),
 ) {
     let good = exporter
         .scrape_until("a good start", |scrape| {
@@ -490,15 +490,15 @@ async fn trouble(
     assert!(readings > 0);
     begin().await;
     let start = Instant::now();
-    let mut sure_of_it = None;
+    let mut down_since = None;
     loop {
         let scrape = exporter.scrape().await;
         let kept = scrape.series_of("lightfi_temperature_celsius").len()
             + scrape.series_of("lightfi_battery_ratio").len();
         assert_eq!(kept, readings, "{what}: readings stay");
-        // The living token is used up first; then some collections without one.
+        // The valid token is used until its end; then some collections have none.
         if scrape.value("lightfi_up") == Some(0.0) {
-            let since = *sure_of_it.get_or_insert_with(Instant::now);
+            let since = *down_since.get_or_insert_with(Instant::now);
             if since.elapsed() > Duration::from_millis(2500) {
                 break;
             }
@@ -511,19 +511,20 @@ async fn trouble(
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let bad = exporter.scrape().await;
+    assert_eq!(exporter.get("/-/healthy").await.status(), 200, "{what}");
     let counted = failures(&bad, reason);
     assert_eq!(counted, refused(&bad), "{what}: no other reason");
-    // At 0, 1, 3, 7 s and so on, less the jitter; once for what only a person can mend.
+    // At 0, 1, 3, 7 s and so on, less the jitter; once where only new credentials help.
     assert!((1.0..=6.0).contains(&counted), "{what}: {counted} requests");
-    let told = said(exporter, "token refresh failed");
-    assert_eq!(told.len(), 1, "{what}: {told:?}");
+    let lines = log_lines(exporter, "token refresh failed");
+    assert_eq!(lines.len(), 1, "{what}: {lines:?}");
     assert!(
-        told[0].contains(&format!("reason={reason}")) && told[0].contains(sentence),
-        "{what}: {told:?}"
+        lines[0].contains(&format!("reason={reason}")) && lines[0].contains(sentence),
+        "{what}: {lines:?}"
     );
     let valid = bad.value("lightfi_exporter_refresh_token_valid");
     assert_eq!(valid == Some(0.0), reason == "invalid_grant", "{what}");
-    mend().await;
+    end().await;
     let scrape = recovers(exporter).await;
     assert_eq!(
         scrape.value("lightfi_exporter_refresh_token_valid"),
@@ -531,14 +532,14 @@ async fn trouble(
         "{what}"
     );
     exporter.says("token refresh recovered").await;
-    let ended = said(exporter, "token refresh recovered");
+    let ended = log_lines(exporter, "token refresh recovered");
     assert_eq!(ended.len(), 1, "{what}: {ended:?}");
-    let told = said(exporter, "token refresh failed");
-    assert_eq!(told.len(), 1, "{what}: {told:?}");
+    let lines = log_lines(exporter, "token refresh failed");
+    assert_eq!(lines.len(), 1, "{what}: {lines:?}");
     println!("{what}: {counted} requests failed");
 }
 
-/// Tokens of four seconds: the one in hand has ended soon after the trouble begins.
+/// Tokens of four seconds, so that the current one ends soon after the failure starts.
 fn short_lived() -> Options {
     Options {
         rotate_refresh_tokens: false,
@@ -549,7 +550,7 @@ fn short_lived() -> Options {
 
 const COLLECT: &str = "collect: {interval: 1s}\n";
 
-/// What fails and ends by itself at the endpoint: the fault, the label value, a part of the sentence.
+/// Faults of the token endpoint: the name, the reason, a part of the error.
 const FAULTS: [(&str, &str, &str); 6] = [
     (
         "token-revoked",
@@ -580,25 +581,25 @@ const FAULTS: [(&str, &str, &str); 6] = [
 ];
 
 #[tokio::test]
-async fn what_heals_at_the_endpoint_is_told_once_and_recovered_from() {
-    let troubles = FAULTS
+async fn temporary_failures_of_the_endpoint_are_logged_once_and_recovered_from() {
+    let temporary = FAULTS
         .iter()
         .filter(|(_, reason, _)| !reason.starts_with("invalid"));
-    join_all(troubles.map(async |(fault, reason, sentence)| {
+    join_all(temporary.map(async |(fault, reason, sentence)| {
         let cloud = Cloud::start(short_lived()).await;
         let config = cloud
             .config(COLLECT)
             .replacen("api:\n", "api:\n  timeout: 1s\n", 1);
         let exporter = Exporter::serve(&config);
         let begin = async || cloud.fault(fault, true);
-        let mend = async || cloud.fault(fault, false);
-        trouble(fault, &exporter, (reason, sentence), begin, mend).await;
+        let end = async || cloud.fault(fault, false);
+        fails_and_recovers(fault, &exporter, (reason, sentence), begin, end).await;
     }))
     .await;
 }
 
 #[tokio::test]
-async fn a_token_endpoint_that_dies_and_comes_back_is_recovered_from() {
+async fn an_unreachable_endpoint_is_recovered_from() {
     let cloud = Cloud::start(short_lived()).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("it is bound");
@@ -613,22 +614,22 @@ async fn a_token_endpoint_that_dies_and_comes_back_is_recovered_from() {
         &format!("token_url: \"http://{address}/"),
         1,
     );
-    let end = serve(listener);
+    let running = serve(listener);
     let exporter = Exporter::serve(&config);
-    let begin = async || end.cancel();
-    let mend = async || {
+    let begin = async || running.cancel();
+    let end = async || {
         serve(
             TcpListener::bind(address)
                 .await
                 .expect("the port is free again"),
         );
     };
-    trouble(
+    fails_and_recovers(
         "dead endpoint",
         &exporter,
         ("connect", "no access token"),
         begin,
-        mend,
+        end,
     )
     .await;
 }
@@ -644,17 +645,17 @@ async fn a_changed_file_ends_invalid_grant() {
     let mut new = String::new();
     let begin = async || new = cloud.simulator.replace_refresh_token();
     let known = ("invalid_grant", "the refresh token is not accepted");
-    let mend = async || fs::write(&token, cloud.simulator.newest_refresh_token()).expect("written");
-    trouble("changed file", &exporter, known, begin, mend).await;
+    let end = async || fs::write(&token, cloud.simulator.newest_refresh_token()).expect("written");
+    fails_and_recovers("changed file", &exporter, known, begin, end).await;
     assert!(!new.is_empty());
 }
 
 #[tokio::test]
-async fn a_secret_that_kubernetes_swaps_ends_invalid_grant() {
+async fn a_secret_that_kubernetes_replaces_ends_invalid_grant() {
     let cloud = Cloud::start(short_lived()).await;
     let directory = TempDir::new().expect("a temporary directory");
     let mount = directory.path();
-    // As the kubelet does it: a new directory, and one rename of the link that all names go through.
+    // Like the kubelet: a new directory, then the rename of the link that all paths lead through.
     let publish = |version: &str, token: &str| {
         fs::create_dir(mount.join(version)).expect("made");
         fs::write(mount.join(version).join("token"), token).expect("written");
@@ -670,11 +671,11 @@ async fn a_secret_that_kubernetes_swaps_ends_invalid_grant() {
     let exporter = Exporter::serve(&cloud.config_without_token(&oauth, COLLECT));
     let begin = async || drop(cloud.simulator.replace_refresh_token());
     let known = ("invalid_grant", "the refresh token is not accepted");
-    let mend = async || {
+    let end = async || {
         publish("..2026_2", &cloud.simulator.newest_refresh_token());
         fs::remove_dir_all(mount.join("..2026_1")).expect("removed");
     };
-    trouble("swapped secret", &exporter, known, begin, mend).await;
+    fails_and_recovers("swapped secret", &exporter, known, begin, end).await;
 }
 
 #[tokio::test]
@@ -683,7 +684,7 @@ async fn a_changed_store_ends_invalid_grant() {
     let directory = TempDir::new().expect("a temporary directory");
     let store = directory.path().join("store.json");
     let login = |token: &str| {
-        // As a login writes it: whole, by rename.
+        // Like a login: complete, by a rename.
         let text = serde_json::json!({"version": 1, "refresh_token": token, "obtained_at": 1.8e9});
         let temporary = directory.path().join("temporary");
         fs::write(&temporary, text.to_string()).expect("written");
@@ -694,8 +695,8 @@ async fn a_changed_store_ends_invalid_grant() {
     let exporter = Exporter::serve(&cloud.config_without_token(&oauth, COLLECT));
     let begin = async || drop(cloud.simulator.replace_refresh_token());
     let known = ("invalid_grant", "the refresh token is not accepted");
-    let mend = async || login(&cloud.simulator.newest_refresh_token());
-    trouble("changed store", &exporter, known, begin, mend).await;
+    let end = async || login(&cloud.simulator.newest_refresh_token());
+    fails_and_recovers("changed store", &exporter, known, begin, end).await;
 }
 
 #[tokio::test]
@@ -717,14 +718,14 @@ async fn a_changed_secret_file_ends_invalid_client() {
     );
     let exporter = Exporter::serve(&config);
     let begin = async || fs::write(&file, "not the secret").expect("written");
-    let mend = async || fs::write(&file, secret).expect("written");
+    let end = async || fs::write(&file, secret).expect("written");
     let known = ("invalid_client", "the client id or secret is not accepted");
-    trouble("changed secret", &exporter, known, begin, mend).await;
+    fails_and_recovers("changed secret", &exporter, known, begin, end).await;
 }
 
 #[tokio::test]
 #[ignore = "takes over a minute: make test-long"]
-async fn refused_credentials_are_asked_with_at_most_five_times_in_the_first_minute() {
+async fn refused_credentials_are_sent_at_most_five_times_in_the_first_minute() {
     let cases = FAULTS
         .iter()
         .filter(|(_, reason, _)| reason.starts_with("invalid"));
@@ -736,7 +737,7 @@ async fn refused_credentials_are_asked_with_at_most_five_times_in_the_first_minu
         .await;
         let exporter = Exporter::serve(&cloud.config(COLLECT));
         let start = Instant::now();
-        // Whoever scrapes and collects meanwhile changes nothing.
+        // Scrapes and collections in the meantime change nothing.
         while start.elapsed() < Duration::from_secs(65) {
             exporter.scrape().await;
             tokio::time::sleep(Duration::from_millis(200)).await;

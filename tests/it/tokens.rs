@@ -1,4 +1,4 @@
-//! The token over the real path: one refresh for a crowd, renewal ahead of time, clocks that are wrong, revocation.
+//! Access tokens end to end: one refresh for many requests, renewal ahead of time, wrong clocks, no secret in any output.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::{
     exporter::{Exporter, Scrape, command, run},
 };
 
-fn crowd() -> Options {
+fn two_hundred_sensors() -> Options {
     Options {
         sensors: 200,
         listing: Listing::Sensors,
@@ -25,7 +25,7 @@ fn api_failures(scrape: &Scrape) -> f64 {
 
 #[tokio::test]
 async fn two_hundred_sensors_without_a_token_make_one_refresh() {
-    let cloud = Cloud::start(crowd()).await;
+    let cloud = Cloud::start(two_hundred_sensors()).await;
     let exporter = Exporter::serve(&cloud.config("").replacen(
         "api:\n",
         "api:\n  max_concurrency: 200\n",
@@ -38,13 +38,13 @@ async fn two_hundred_sensors_without_a_token_make_one_refresh() {
 }
 
 #[tokio::test]
-async fn a_token_the_server_no_longer_takes_is_replaced_once_for_all() {
-    let cloud = Cloud::start(crowd()).await;
+async fn an_access_token_that_the_api_rejects_is_replaced_once_for_all_requests() {
+    let cloud = Cloud::start(two_hundred_sensors()).await;
     cloud.fault("token-expires", true);
     let config = cloud.config("collect: {mode: scrape, interval: 4s}\n");
     let exporter = Exporter::serve(&config.replacen("api:\n", "api:\n  max_concurrency: 200\n", 1));
     exporter.scrape().await;
-    // The server refuses the first token after 2 s; the client believes in it for hours.
+    // The server rejects the first token after 2 s, although it was issued for hours.
     tokio::time::sleep(Duration::from_millis(4500)).await;
     let scrape = exporter.scrape().await;
     assert_eq!(
@@ -56,8 +56,8 @@ async fn a_token_the_server_no_longer_takes_is_replaced_once_for_all() {
 }
 
 #[tokio::test]
-async fn a_refused_token_is_refreshed_once_a_collection_and_no_more() {
-    let cloud = Cloud::start(crowd()).await;
+async fn a_rejected_token_is_refreshed_once_per_collection() {
+    let cloud = Cloud::start(two_hundred_sensors()).await;
     cloud.fault("unauthorized", true);
     let exporter = Exporter::serve(&cloud.config("collect: {interval: 60s}\n"));
     let scrape = exporter.scrape().await;
@@ -71,11 +71,11 @@ async fn a_refused_token_is_refreshed_once_a_collection_and_no_more() {
 }
 
 #[tokio::test]
-async fn a_server_whose_clock_is_wrong_by_an_hour_changes_nothing() {
+async fn a_server_clock_that_is_wrong_by_an_hour_does_no_harm() {
     for skew in [3600.0, -3600.0] {
         let cloud = Cloud::start(Options {
             clock_skew: skew,
-            ..crowd()
+            ..two_hundred_sensors()
         })
         .await;
         let exporter = Exporter::serve(&cloud.config("collect: {interval: 1s}\n"));
@@ -84,7 +84,7 @@ async fn a_server_whose_clock_is_wrong_by_an_hour_changes_nothing() {
                 .value("lightfi_exporter_api_requests_total{route=\"sensor\"}")
                 .is_some_and(|sent| sent > 400.0)
         };
-        let scrape = exporter.scrape_until("a few collections", twice).await;
+        let scrape = exporter.scrape_until("two collections", twice).await;
         assert_eq!(api_failures(&scrape), 0.0, "{skew:?}");
         assert_eq!(cloud.simulator.requests().token_granted, 1, "{skew:?}");
         let expiry = scrape
@@ -136,63 +136,10 @@ async fn a_token_of_three_seconds_is_renewed_for_a_minute_without_one_failed_req
     short_lived_tokens_fail_no_request_for(Duration::from_secs(65)).await;
 }
 
+/// Covers rotation, every failure of the token endpoint and of the API, wrong credentials and a corrected file, in `serve`
+/// and in other commands, at level `trace`.
 #[tokio::test]
-async fn a_revoked_token_is_told_kept_through_and_recovered_from_when_the_file_changes() {
-    let cloud = Cloud::start(Options {
-        sensors: 10,
-        listing: Listing::Sensors,
-        ..Options::default()
-    })
-    .await;
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let file = directory.path().join("token");
-    std::fs::write(&file, "a token that nobody granted").expect("written");
-    let yaml = cloud.config("collect: {interval: 60s}\n");
-    let yaml: Vec<_> = yaml
-        .lines()
-        .map(
-            |line| match line.trim_start().starts_with("refresh_token:") {
-                true => format!("  refresh_token_file: \"{}\"", file.display()),
-                false => line.to_owned(),
-            },
-        )
-        .collect();
-    let exporter = Exporter::serve(&(yaml.join("\n") + "\n"));
-    let scrape = exporter.scrape().await;
-    assert_eq!(
-        scrape.value("lightfi_exporter_refresh_token_valid"),
-        Some(0.0)
-    );
-    assert_eq!(scrape.value("lightfi_up"), Some(0.0));
-    let refused = "lightfi_exporter_token_refresh_failures_total{reason=\"invalid_grant\"}";
-    assert!(
-        scrape
-            .value(refused)
-            .is_some_and(|refused| (1.0..=2.0).contains(&refused))
-    );
-    assert_eq!(exporter.get("/-/healthy").await.status(), 200);
-
-    std::fs::write(&file, cloud.simulator.replace_refresh_token() + "\n").expect("written");
-    let start = std::time::Instant::now();
-    let scrape = exporter
-        .scrape_until("recovery", |scrape| scrape.value("lightfi_up") == Some(1.0))
-        .await;
-    assert!(
-        start.elapsed() < Duration::from_secs(10),
-        "{:?}",
-        start.elapsed()
-    );
-    assert_eq!(
-        scrape.value("lightfi_exporter_refresh_token_valid"),
-        Some(1.0)
-    );
-    assert_eq!(scrape.sum("lightfi_sensor_read_success"), 10.0);
-}
-
-/// Through rotation, every trouble of the token endpoint and of the API, wrong credentials and a mended file, in one
-/// process and in the commands beside it, at the level that tells most.
-#[tokio::test]
-async fn no_secret_is_ever_written() {
+async fn no_secret_appears_in_any_output() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let options = Options {
         sensors: 10,
@@ -227,10 +174,10 @@ async fn no_secret_is_ever_written() {
             &format!("client_secret_file: \"{}\"", client_secret.display()),
             1,
         );
-    assert!(!config.contains(&right), "the files alone hold secrets");
+    assert!(!config.contains(&right), "only the files contain secrets");
     let exporter = Exporter::serve_with(&config, &["--log.level=trace"]);
 
-    // Every refresh token that is ever granted, as a rotated one is a secret too.
+    // Every refresh token that is issued, because a rotated one is a secret too.
     let mut secrets = vec![right.clone(), secret("refresh_token")];
     let wrong = ["wrong-client-s3cret", "wrong-refresh-s3cret"];
     secrets.extend(wrong.map(str::to_owned));
@@ -267,7 +214,7 @@ async fn no_secret_is_ever_written() {
         cloud.fault(fault, true);
         look(1400, &mut secrets).await;
         cloud.fault(fault, false);
-        // A refused grant is asked with again when its file changes.
+        // A refused refresh token is replaced when its file changes.
         if fault.starts_with("token-") {
             std::fs::write(&token, cloud.simulator.replace_refresh_token()).expect("written");
         }
@@ -277,12 +224,12 @@ async fn no_secret_is_ever_written() {
     std::fs::write(&token, wrong[1]).expect("written");
     look(2500, &mut secrets).await;
 
-    // The commands beside it, with wrong credentials and with right ones.
+    // Other commands with the same configuration, with wrong credentials and with right ones.
     let file = directory.path().join("config.yaml");
     std::fs::write(&file, &config).expect("written");
     let file = file.to_str().expect("a plain path").to_owned();
-    let beside = async || {
-        let mut said = String::new();
+    let other_commands = async || {
+        let mut output_of_all = String::new();
         for words in [&["check", "--online"][..], &["sensors"]] {
             let mut command = command();
             command
@@ -291,19 +238,19 @@ async fn no_secret_is_ever_written() {
             let ended = tokio::task::spawn_blocking(move || command.output());
             let output = ended.await.expect("no panic").expect("it runs");
             for bytes in [output.stdout, output.stderr] {
-                said += &String::from_utf8_lossy(&bytes);
+                output_of_all += &String::from_utf8_lossy(&bytes);
             }
         }
-        said
+        output_of_all
     };
-    let mut said = beside().await;
+    let mut said = other_commands().await;
     std::fs::write(&client_secret, &right).expect("written");
     std::fs::write(&token, cloud.simulator.replace_refresh_token()).expect("written");
     look(100, &mut secrets).await;
     exporter
         .scrape_until("recovery", |scrape| scrape.value("lightfi_up") == Some(1.0))
         .await;
-    said += &beside().await;
+    said += &other_commands().await;
     look(1500, &mut secrets).await;
     seen += &said;
     seen += &exporter.output();
@@ -318,26 +265,26 @@ async fn no_secret_is_ever_written() {
     ] {
         assert!(
             seen.contains(&format!("reason={reason}")),
-            "{reason} was not met:\n{seen}"
+            "{reason} did not occur:\n{seen}"
         );
     }
     assert!(secrets.len() > 10, "{} tokens", secrets.len());
     for secret in &secrets {
         assert!(
             secret.len() >= 8 && !seen.contains(secret),
-            "a secret was written:\n{seen}"
+            "a secret appeared:\n{seen}"
         );
     }
     assert!(!seen.contains("eyJ"), "a JWT was written:\n{seen}");
 }
 
-/// A cloud of few words: a token endpoint that takes its time and rotates, and an API that repeats the bearer.
-async fn careless(latency: Duration) -> String {
-    careless_with(Router::new(), latency).await
+/// A server with a slow token endpoint that rotates, and an API that repeats the access token.
+async fn echo_server(latency: Duration) -> String {
+    echo_server_with(Router::new(), latency).await
 }
 
-/// The same, which tells some more.
-async fn careless_with(told: Router, latency: Duration) -> String {
+/// The same with more routes.
+async fn echo_server_with(routes: Router, latency: Duration) -> String {
     let token = move || async move {
         tokio::time::sleep(latency).await;
         Json(json!({"access_token": "access-s3cret", "refresh_token": "rotated-s3cret"}))
@@ -346,7 +293,7 @@ async fn careless_with(told: Router, latency: Duration) -> String {
         let bearer = headers["authorization"].to_str().expect("a bearer is text");
         Json(Value::from_iter([(bearer, 1)]))
     };
-    let router = told.route("/token", routing::post(token)).fallback(echo);
+    let router = routes.route("/token", routing::post(token)).fallback(echo);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
         .await
         .expect("loopback can be bound");
@@ -360,7 +307,7 @@ async fn careless_with(told: Router, latency: Duration) -> String {
     url
 }
 
-fn careless_config(url: &str, store: &std::path::Path) -> String {
+fn echo_config(url: &str, store: &std::path::Path) -> String {
     format!(
         "api: {{url: \"{url}\"}}\n\
          oauth: {{token_url: \"{url}/token\", client_id: the-client, client_secret: client-s3cret, \
@@ -370,13 +317,13 @@ fn careless_config(url: &str, store: &std::path::Path) -> String {
     )
 }
 
-// Two threads, as waiting for the exporter's end holds one.
+// Two threads, because waiting for the exporter to exit blocks one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rotated_token_that_comes_after_sigterm_is_kept() {
-    let url = careless(Duration::from_secs(2)).await;
+async fn a_rotated_token_received_after_sigterm_is_stored() {
+    let url = echo_server(Duration::from_secs(2)).await;
     let directory = tempfile::tempdir().expect("a temporary directory");
     let store = directory.path().join("store.json");
-    let mut exporter = Exporter::serve(&careless_config(&url, &store));
+    let mut exporter = Exporter::serve(&echo_config(&url, &store));
     tokio::time::sleep(Duration::from_millis(300)).await;
     exporter.signal("TERM");
     assert_eq!(exporter.wait(Duration::from_secs(5)), Some(0));
@@ -385,10 +332,10 @@ async fn a_rotated_token_that_comes_after_sigterm_is_kept() {
 }
 
 #[tokio::test]
-async fn a_bearer_that_the_api_repeats_is_not_shown() {
-    let url = careless(Duration::ZERO).await;
+async fn an_access_token_that_the_api_repeats_is_redacted() {
+    let url = echo_server(Duration::ZERO).await;
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let config = careless_config(&url, &directory.path().join("store.json"));
+    let config = echo_config(&url, &directory.path().join("store.json"));
     let exporter = Exporter::serve_with(&config, &["--log.level=trace"]);
     exporter
         .scrape_until("a failed location", |scrape| {
@@ -400,7 +347,7 @@ async fn a_bearer_that_the_api_repeats_is_not_shown() {
 }
 
 #[tokio::test]
-async fn a_secret_that_the_api_names_things_by_is_not_shown() {
+async fn a_secret_in_names_from_the_api_is_redacted() {
     let sensor = json!({"name": "hello Bearer access-s3cret", "data": [
         {"var_name": "access-s3cret", "time": 1716301234, "value": 1},
         {"var_name": "client-s3cret", "time": 1716301234, "value": 1},
@@ -409,12 +356,12 @@ async fn a_secret_that_the_api_names_things_by_is_not_shown() {
         {"id": "X-access-s3cret", "name": "its client-s3cret", "data": [{"var_name": "a", "time": 1, "value": 1}]},
         {"id": "Y-client-s3cret", "data": "none"},
     ], "children": [{"id": "c access-s3cret", "name": "rotated-s3cret"}]});
-    let told = Router::new()
+    let routes = Router::new()
         .route("/sensors/{id}", routing::get(Json(sensor)))
         .route("/locations/L1/", routing::get(Json(location)));
-    let url = careless_with(told, Duration::ZERO).await;
+    let url = echo_server_with(routes, Duration::ZERO).await;
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let config = careless_config(&url, &directory.path().join("store.json"));
+    let config = echo_config(&url, &directory.path().join("store.json"));
     let config = format!("{config}sensors: [A]\ncollect: {{stale_after: 10000d}}\n");
     let exporter = Exporter::serve_with(&config, &["--log.level=trace"]);
     let scrape = exporter
@@ -425,24 +372,24 @@ async fn a_secret_that_the_api_names_things_by_is_not_shown() {
     let page = exporter.get("/").await.text().await.expect("a page");
     let output = exporter.says("sensor Y-<secret>").await;
     let seen = format!("{}{page}{output}", scrape.body);
-    for concealed in [
+    for redacted in [
         "sensor=\"hello Bearer <secret>\"",
         "var_name=\"<secret>\"",
         "sensor_id=\"X-<secret>\"",
         "location=\"<secret>\"",
     ] {
-        assert!(seen.contains(concealed), "{concealed}:\n{seen}");
+        assert!(seen.contains(redacted), "{redacted}:\n{seen}");
     }
     assert!(!seen.contains("s3cret"), "{seen}");
 }
 
 #[test]
-fn a_broken_store_is_told_once() {
+fn a_damaged_store_is_reported_once_and_exits_with_2() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let store = directory.path().join("store.json");
     std::fs::write(&store, "{").expect("written");
     let config = directory.path().join("config.yaml");
-    std::fs::write(&config, careless_config("http://127.0.0.1:1", &store)).expect("written");
+    std::fs::write(&config, echo_config("http://127.0.0.1:1", &store)).expect("written");
     let output = run(&["--config.file", config.to_str().expect("a plain path")]);
     assert_eq!(output.status.code(), Some(2));
     let said = String::from_utf8_lossy(&output.stderr);

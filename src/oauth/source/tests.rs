@@ -21,9 +21,9 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     config::{Api, ClientAuth, Credential, Secret},
-    heard::Log,
     http::{Proxies, http_client},
     oauth::store::Store,
+    test_logs::CapturedLogs,
 };
 
 const SECRETS: [&str; 3] = ["client-s3cret", "refresh-s3cret", "access-s3cret"];
@@ -360,7 +360,7 @@ async fn the_request_form_matches_the_api_documentation_for_both_kinds_of_client
 
 #[tokio::test]
 async fn only_the_token_that_failed_is_rejected() {
-    let log = Log::default();
+    let log = CapturedLogs::default();
     let _guard = log.start();
     let server = Server::start([Reply::token("first", 3600), Reply::token("second", 3600)]).await;
     let source = source_of(&oauth(&server)).await;
@@ -821,7 +821,7 @@ async fn shutdown_waits_for_a_reply_that_may_contain_a_rotated_token() {
 
 #[tokio::test]
 async fn a_failure_is_logged_once_when_it_starts_and_once_when_it_ends_without_secrets() {
-    let log = Log::default();
+    let log = CapturedLogs::default();
     let _guard = log.start();
     let leak = json!({
         "error": "temporarily_unavailable",
@@ -857,7 +857,7 @@ async fn a_failure_is_logged_once_when_it_starts_and_once_when_it_ends_without_s
 
 #[tokio::test]
 async fn shutdown_does_not_wait_if_no_request_is_in_flight() {
-    let log = Log::default();
+    let log = CapturedLogs::default();
     let _guard = log.start();
     let server = Server::start([Reply::token("a1", 3600)]).await;
     let source = source_of(&oauth(&server)).await;
