@@ -6,6 +6,10 @@
 
 use std::{collections::BTreeMap, collections::HashMap, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
+use crate::{duration, text};
+
 /// The type of a family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -179,17 +183,22 @@ pub fn max_series(var_name: &str) -> usize {
 }
 
 /// One entry of `metrics.variables`.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[serde(expecting = "an object with keys such as name")]
 pub struct Override {
     /// Exports the variable as the gauge `lightfi_<name>`.
     pub name: Option<String>,
     /// HELP, without the words that end the HELP of every reading.
     pub help: Option<String>,
     /// Replaces the table's conversion.
+    #[serde(deserialize_with = "text::parse_option")]
     pub scale: Option<f64>,
     /// Replaces the table's limit; 0 means never.
+    #[serde(with = "duration::option")]
     pub stale_after: Option<Duration>,
     /// Does not export the variable.
+    #[serde(deserialize_with = "text::parse")]
     pub drop: bool,
 }
 

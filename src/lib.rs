@@ -6,7 +6,8 @@
 //! `config → http → oauth → api → snapshot (+ catalog) → collector → exposition → publisher → web → cli → main`
 //!
 //! Data flows along that line only, and so do imports: a module may use what stands before it. `catalog`, `clock`,
-//! `stats`, [`blocking`] and [`config::Secret`] are leaves that anyone may use, as tests may `test_logs`. A test
+//! [`duration`], `text`, `stats`, [`blocking`] and [`config::Secret`] are leaves that anyone may use, as tests may
+//! `test_logs`. A test
 //! (`tests/it/architecture.rs`) holds this line.
 //!
 //! Absences that hold:
@@ -29,6 +30,7 @@ pub mod cli;
 pub mod clock;
 pub mod collector;
 pub mod config;
+pub mod duration;
 pub mod exposition;
 pub mod http;
 pub mod oauth;
@@ -38,4 +40,5 @@ pub mod stats;
 pub mod telemetry;
 #[cfg(test)]
 mod test_logs;
+mod text;
 pub mod web;

@@ -1,182 +1,52 @@
-//! The layers under the configuration: defaults < file < environment < flags, merged by figment, which also remembers
-//! which layer each value came from.
+//! The merged layers: built-in defaults < file < environment < flags. figment merges them and remembers the layer of each
+//! value, serde reads the result, and each problem names the file and line, the variable or the flag it comes from.
 //!
-//! Values stay texts, lists and maps here; `read` gives them types. The keys that exist are those of `default.yaml`.
+//! What one layer says is known to `layer`, what values must be to the types of `config` and to `validate`. Called by
+//! `config::load`.
 
-use std::borrow::Cow;
+use std::collections::HashMap;
 
 use figment::{
     Figment, Metadata, Profile, Provider,
+    error::{Actual, Kind as ErrorKind},
     value::{Dict, Empty, Map, Tag, Value},
 };
-
-use exporter_toolkit::ListenAddress;
+use serde::de::DeserializeOwned;
 
 use super::{
-    Flags,
-    problem::{Problem, is_key_like},
-    yaml::{self, Kind, Node},
+    Errors, Flags, Purpose,
+    document::{Document, Kind, Node},
+    layer::{
+        Source, below, defaults, from_environment, from_file, from_flags, is_list_key, paths,
+        to_value, variable,
+    },
+    problem::{Problem, is_key_like, value_for_display},
 };
 
-/// What every environment variable of ours begins with.
-const PREFIX: &str = "LIGHTFI_";
-/// Stands between the levels of a key in the environment.
-const BETWEEN_LEVELS: &str = "__";
-/// Its keys are names of the vendor's, with capitals: the environment cannot tell them.
-const FILE_ONLY: &str = "variables";
+/// Reading again after each problem would take too long for a file of thousands of wrong values.
+const MAX_PROBLEMS: usize = 1000;
 
-const DEFAULTS: &str = include_str!("default.yaml");
+/// The keys of section `oauth` that take a text, or under `<key>_file` the path of a file with the text.
+pub(super) const CREDENTIAL_KEYS: [&str; 3] = ["client_id", "client_secret", "refresh_token"];
 
-/// One step from the root of the configuration to a value.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Step {
-    Key(String),
-    Index(usize),
-}
-
-/// The configuration's file: its name for messages, and its text.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Source<'a> {
-    pub(super) name: &'a str,
-    pub(super) text: &'a str,
-}
-
-/// The merged layers.
-pub(super) struct Layers {
-    /// A list at the top of the file stands empty here: [`Layers::items`] has what is in it.
-    pub(super) merged: Value,
+/// The merged layers, and the problems found in them.
+pub(super) struct Layers<'a> {
     pub(super) problems: Vec<Problem>,
     pub(super) warnings: Vec<String>,
-    /// Whether the layers are whole: where a part cannot be read at all, what it would have set is not missing.
-    pub(super) is_whole: bool,
+    defaults: Value,
+    /// Lists at the top of the file are empty here; [`Layers::item`] reads them from the document.
+    merged: Value,
     figment: Figment,
-    file: Option<(String, Node)>,
+    file: Option<(&'a str, Document<'a>)>,
 }
 
-impl Layers {
-    /// Merges what the layers say. Keys that no layer may have are `problems` (file) or `warnings` (environment).
-    pub(super) fn new(
-        source: Option<Source<'_>>,
-        environment: impl Iterator<Item = (String, String)>,
-        flags: &Flags,
-    ) -> Self {
-        let defaults = defaults();
-        let mut problems = Vec::new();
-        let mut warnings = Vec::new();
-        let mut is_whole = true;
-        let file = source.and_then(|source| match yaml::parse(source.text) {
-            Ok(node) => Some((source.name.to_owned(), node)),
-            Err(yaml::Invalid { line, message }) => {
-                problems.push(Problem {
-                    origin: source.name.to_owned(),
-                    line: Some(line),
-                    message,
-                });
-                is_whole = false;
-                None
-            }
-        });
-        let from_file = file.as_ref().map_or_else(Dict::new, |(name, node)| {
-            let mut checked = Checked {
-                name,
-                defaults: &defaults,
-                problems: &mut problems,
-                is_whole: &mut is_whole,
-            };
-            checked.root(node)
-        });
-        let from_environment = of_environment(environment, &defaults, &mut problems, &mut warnings);
-        let layers = [
-            (Origin::Defaults, defaults),
-            (Origin::File, from_file),
-            (Origin::Environment, from_environment),
-            (Origin::Flags, of_flags(flags)),
-        ];
-        let figment = layers
-            .into_iter()
-            .fold(Figment::new(), |figment, (origin, dict)| {
-                figment.merge(Layer(origin, dict))
-            });
-        let merged = figment.find_value("").map_or_else(
-            |_| Dict::new(),
-            |value| value.into_dict().unwrap_or_default(),
-        );
-        Self {
-            merged: Value::Dict(Tag::Default, merged),
-            problems,
-            warnings,
-            is_whole,
-            figment,
-            file,
-        }
-    }
-
-    /// Whether any sensor or location is listed outside the file.
-    pub(super) fn names_a_target(&self) -> bool {
-        let dict = self.merged.as_dict();
-        ["sensors", "locations"].into_iter().any(|key| {
-            let list = dict.and_then(|dict| dict.get(key)?.as_array());
-            list.is_some_and(|list| !list.is_empty())
-        })
-    }
-
-    /// The items of the list at `path`, which merging has left as `merged`, one by one: a building's whole tree of them
-    /// would be the most that is ever held.
-    pub(super) fn items<'a>(
-        &'a self,
-        path: &[Step],
-        (tag, merged): (Tag, &'a [Value]),
-    ) -> impl Iterator<Item = Cow<'a, Value>> {
-        let of_file = match (path, &self.file, Origin::of(&self.figment, tag)) {
-            ([Step::Key(key)], Some((_, node)), Some(Origin::File)) => list_of(node, key),
-            _ => &[],
-        };
-        let of_file = of_file.iter().map(move |node| Cow::Owned(value(node, tag)));
-        of_file.chain(merged.iter().map(Cow::Borrowed))
-    }
-
-    /// A problem with the value at `path`, which `tag` belongs to.
-    pub(super) fn problem(&self, path: &[Step], tag: Option<Tag>, message: String) -> Problem {
-        let (origin, line) = self.origin(path, tag);
-        Problem {
-            origin,
-            line,
-            message,
-        }
-    }
-
-    /// Where a value comes from, for a sentence.
-    pub(super) fn describe(&self, path: &[Step], tag: Tag) -> String {
-        match self.origin(path, Some(tag)) {
-            (origin, Some(line)) => format!("{origin}:{line}"),
-            (origin, None) => origin,
-        }
-    }
-
-    fn origin(&self, path: &[Step], tag: Option<Tag>) -> (String, Option<usize>) {
-        let layer = tag.and_then(|tag| Origin::of(&self.figment, tag));
-        let keys = path.iter().map_while(|step| match step {
-            Step::Key(key) => Some(key.as_str()),
-            Step::Index(_) => None,
-        });
-        match layer {
-            Some(Origin::Environment) => {
-                let levels: Vec<_> = keys.take(2).collect();
-                (format!("environment {}", variable(&levels)), None)
-            }
-            Some(Origin::Flags) => (flag(&keys.collect::<Vec<_>>()), None),
-            Some(Origin::File | Origin::Defaults) | None => match &self.file {
-                Some((name, node)) => {
-                    let line = (layer == Some(Origin::File)).then(|| line_of(node, path));
-                    (name.clone(), line.flatten())
-                }
-                None => ("configuration".to_owned(), None),
-            },
-        }
-    }
+/// An entry of `sensors` or `locations`: an object with an id, or the id alone.
+pub(super) trait ListItem: DeserializeOwned {
+    fn id(&self) -> &str;
+    /// Checks the rest of the object, which is at `path`.
+    fn validate(&self, layers: &mut Layers<'_>, path: &[&str]);
 }
 
-/// Which layer a value came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Origin {
     Defaults,
@@ -187,11 +57,6 @@ enum Origin {
 
 impl Origin {
     const ALL: [Self; 4] = [Self::Defaults, Self::File, Self::Environment, Self::Flags];
-
-    fn of(figment: &Figment, tag: Tag) -> Option<Self> {
-        let metadata = figment.get_metadata(tag)?;
-        Self::ALL.into_iter().find(|o| o.name() == metadata.name)
-    }
 
     fn name(self) -> &'static str {
         match self {
@@ -212,384 +77,507 @@ impl Provider for Layer {
     }
 
     fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
-        Ok(Map::from([(Profile::Default, self.1.clone())]))
+        Ok(Profile::Default.collect(self.1.clone()))
     }
 }
 
-/// `LIGHTFI_COLLECT__INTERVAL`
-fn variable(levels: &[&str]) -> String {
-    format!(
-        "{PREFIX}{}",
-        levels.join(BETWEEN_LEVELS).to_ascii_uppercase()
-    )
-}
-
-/// `--web.max-requests`
-fn flag(keys: &[&str]) -> String {
-    match keys {
-        // The Prometheus exporters' own name for it.
-        ["web", "config_file"] => "--web.config.file".to_owned(),
-        keys => format!("--{}", keys.join(".").replace('_', "-")),
-    }
-}
-
-/// The line of the deepest part of `path` that stands in the file.
-fn line_of(root: &Node, path: &[Step]) -> Option<usize> {
-    let mut node = root;
-    let mut line = None;
-    for step in path {
-        match (step, &node.kind) {
-            (Step::Key(wanted), Kind::Map(entries)) => {
-                let Some((key, child)) = entries.iter().find(|(key, _)| key.text == *wanted) else {
-                    break;
-                };
-                line = Some(key.line);
-                node = child;
-            }
-            (Step::Index(index), Kind::List(items)) => {
-                let Some(child) = items.get(*index) else {
-                    break;
-                };
-                line = Some(child.line);
-                node = child;
-            }
-            _ => break,
+impl<'a> Layers<'a> {
+    /// Merges the layers. A file that is not the YAML of a configuration is an error at once.
+    pub(super) fn new(
+        source: Option<Source<'a>>,
+        environment: impl Iterator<Item = (String, String)>,
+        flags: &Flags,
+    ) -> Result<Self, Errors> {
+        let defaults = defaults();
+        let mut layers = Self {
+            problems: Vec::new(),
+            warnings: Vec::new(),
+            defaults: Value::from(defaults.clone()),
+            merged: Value::from(Dict::new()),
+            figment: Figment::from(Layer(Origin::Defaults, defaults)),
+            file: None,
+        };
+        if let Some(source) = source {
+            let (document, dict) = from_file(source, &layers.defaults).map_err(Errors::new)?;
+            layers.file = Some((source.name, document));
+            layers.merge(Origin::File, dict);
         }
+        let dict = from_environment(
+            environment,
+            &layers.defaults,
+            &mut layers.problems,
+            &mut layers.warnings,
+        );
+        layers.merge(Origin::Environment, dict);
+        layers.merge(Origin::Flags, from_flags(flags));
+        if let Ok(merged) = layers.figment.find_value("") {
+            layers.merged = merged;
+        }
+        Ok(layers)
+    }
+
+    fn merge(&mut self, origin: Origin, dict: Dict) {
+        self.figment = std::mem::take(&mut self.figment).merge(Layer(origin, dict));
+    }
+
+    /// Whether the environment lists any sensor or location; those of the file are not in `merged`.
+    pub(super) fn environment_lists_targets(&self) -> bool {
+        ["sensors", "locations"].iter().any(|key| {
+            let list = self.merged.find_ref(key).and_then(Value::as_array);
+            list.is_some_and(|list| !list.is_empty())
+        })
+    }
+
+    /// Reads everything but the lists of sensors and locations; `None` if a problem leaves nothing to check.
+    pub(super) fn read<T: DeserializeOwned>(&mut self, purpose: Purpose) -> Option<T> {
+        let mut value = self.merged.clone();
+        let defaults = self.defaults.clone();
+        if let Value::Dict(_, sections) = &mut value
+            && let Some(Value::Dict(_, oauth)) = sections.get_mut("oauth")
+        {
+            self.join_credentials(oauth, purpose);
+        }
+        self.read_value(&mut value, &[], Some(&defaults))
+    }
+
+    /// Turns the keys `<key>` and `<key>_file` into the two forms of a [`Credential`](super::Credential).
+    fn join_credentials(&mut self, oauth: &mut Dict, purpose: Purpose) {
+        let has_store = oauth.get("token_store").is_some_and(is_set);
+        for key in CREDENTIAL_KEYS {
+            let file_key = format!("{key}_file");
+            let [inline_path, file_path] = [["oauth", key], ["oauth", &file_key]];
+            let inline = oauth.remove(key).filter(is_set);
+            let file = oauth.remove(&file_key).filter(is_set);
+            let credential = match (inline, file) {
+                (Some(_), Some(_)) => {
+                    let other = self.describe_origin(&file_path);
+                    let message = format!("and oauth.{file_key} ({other}) are both set, keep one");
+                    self.refuse(&inline_path, &message);
+                    None
+                }
+                (Some(value), None) => self.credential(&inline_path, value, "inline"),
+                (None, Some(value)) => self.credential(&file_path, value, "file"),
+                (None, None) => {
+                    let is_needed =
+                        key != "refresh_token" || (!has_store && purpose != Purpose::Login);
+                    if is_needed {
+                        self.report(&["oauth"], missing_credential(key));
+                    }
+                    None
+                }
+            };
+            let empty = Value::Empty(Tag::Default, Empty::None);
+            // The other rules are checked even where the id, which must be there, is missing.
+            let value = credential.unwrap_or(match key {
+                "client_id" => Value::from(Dict::from([("inline".to_owned(), Value::from(""))])),
+                _ => empty,
+            });
+            oauth.insert(key.to_owned(), value);
+        }
+    }
+
+    fn credential(&mut self, path: &[&str], value: Value, form: &str) -> Option<Value> {
+        match &value {
+            Value::String(_, text) if text.is_empty() => {
+                let advice = "is empty, set it or leave the key out";
+                self.refuse(path, advice);
+                None
+            }
+            Value::String(..) => Some(Value::from(Dict::from([(form.to_owned(), value)]))),
+            other => {
+                let found = kind_for_display(&other.to_actual());
+                self.report(
+                    path,
+                    format!("{}: found {found} instead of one value", name(path)),
+                );
+                None
+            }
+        }
+    }
+
+    /// Reads the list under `key`; ids must be valid and unique.
+    pub(super) fn read_list<T: ListItem>(&mut self, key: &str) -> Vec<T> {
+        let length = match self.merged.find_ref(key) {
+            Some(Value::Array(_, items)) => self.file_list(key).map_or(items.len(), <[_]>::len),
+            Some(value) => {
+                let found = kind_for_display(&value.to_actual());
+                self.report(&[key], format!("{key}: found {found} instead of a list"));
+                0
+            }
+            None => 0,
+        };
+        let mut items = Vec::with_capacity(length);
+        for index in 0..length {
+            let position = index.to_string();
+            let path = [key, &position];
+            let mut value = self.item(key, index);
+            let id_path = match value {
+                Value::String(tag, _) => {
+                    value = Value::Dict(tag, Dict::from([("id".to_owned(), value)]));
+                    &path[..]
+                }
+                _ => &[key, &position, "id"],
+            };
+            let Some(item) = self.read_value::<T>(&mut value, &path, None) else {
+                continue;
+            };
+            if !is_id(item.id()) {
+                let advice = "is not an id, use letters, digits, \".\", \"_\" and \"-\"";
+                self.refuse(id_path, advice);
+            }
+            item.validate(self, &path);
+            items.push((index, item));
+        }
+        self.refuse_duplicates(
+            &[key],
+            items.iter().map(|(index, item)| (*index, item.id())),
+        );
+        items.into_iter().map(|(_, item)| item).collect()
+    }
+
+    /// Refuses what is listed twice under `path`.
+    pub(super) fn refuse_duplicates<'t>(
+        &mut self,
+        path: &[&str],
+        items: impl Iterator<Item = (usize, &'t str)>,
+    ) {
+        let mut seen = HashMap::new();
+        for (index, text) in items {
+            if let Some(first) = seen.insert(text, index) {
+                let first = name(&[path, &[&first.to_string()]].concat());
+                let index = index.to_string();
+                let path = [path, &[&index]].concat();
+                let message = format!(
+                    "{}: {text:?} is listed twice, first as {first}",
+                    name(&path)
+                );
+                self.report(&path, message);
+            }
+        }
+    }
+
+    /// The list under `key` in the file, if the file's list is the one that counts.
+    fn file_list(&self, key: &str) -> Option<&[Node<'a>]> {
+        let (_, document) = self.file.as_ref()?;
+        let is_from_file = self.layer_of(&[key]) == Origin::File;
+        match &document
+            .child(&document.root, key)
+            .filter(|_| is_from_file)?
+            .1
+            .kind
+        {
+            Kind::List(items) => Some(items),
+            _ => None,
+        }
+    }
+
+    fn item(&self, key: &str, index: usize) -> Value {
+        let in_file = self.file_list(key).and_then(|items| items.get(index));
+        if let (Some(item), Some((_, document))) = (in_file, &self.file) {
+            // `labels` below may not be null, the other keys may.
+            return to_value(document, item, 1);
+        }
+        let items = self.merged.find_ref(key).and_then(Value::as_array);
+        let item = items.and_then(|items| items.get(index).cloned());
+        item.unwrap_or(Value::Empty(Tag::Default, Empty::None))
+    }
+
+    /// Reads a value with serde. A part of it that is unknown or of the wrong kind is reported and replaced by its
+    /// default, and the rest is read again: one run finds all problems.
+    fn read_value<T: DeserializeOwned>(
+        &mut self,
+        value: &mut Value,
+        path: &[&str],
+        defaults: Option<&Value>,
+    ) -> Option<T> {
+        let before = self.problems.len();
+        for below in misplaced_lists(value, &[]) {
+            let below: Vec<&str> = below.iter().map(String::as_str).collect();
+            let path = [path, &below].concat();
+            self.report(
+                &path,
+                format!("{}: found a list instead of one value", name(&path)),
+            );
+            if !replace(value, &below, defaults) {
+                return None;
+            }
+        }
+        loop {
+            let error = match value.deserialize() {
+                Ok(read) => return Some(read),
+                Err(error) => error,
+            };
+            let is_first = self.problems.len() == before;
+            if matches!(error.kind, ErrorKind::MissingField(_)) && !is_first {
+                return None;
+            }
+            let below: Vec<&str> = error.path.iter().map(String::as_str).collect();
+            self.report_error(&[path, &below].concat(), &error.kind);
+            let may_go_on = self.problems.len() - before < MAX_PROBLEMS;
+            if !may_go_on || !replace(value, &below, defaults) {
+                return None;
+            }
+        }
+    }
+
+    fn report_error(&mut self, path: &[&str], kind: &ErrorKind) {
+        let place = name(path);
+        match kind {
+            ErrorKind::Message(message) => self.refuse(path, message),
+            ErrorKind::UnknownVariant(_, known) => {
+                self.refuse(path, &format!("is not one of: {}", known.join(", ")));
+            }
+            ErrorKind::UnknownField(_, known) => {
+                let message = self.unknown_key(path, known);
+                self.report(path, message);
+            }
+            ErrorKind::MissingField(field) => {
+                self.report(path, format!("{place}.{field} is missing"));
+            }
+            ErrorKind::InvalidType(found, expected) => {
+                let found = kind_for_display(found);
+                let expected = match expected.as_str() {
+                    "a string" | "path string" => "one value",
+                    "a map" => "keys",
+                    "a sequence" => "a list",
+                    expected => expected,
+                };
+                self.report(
+                    path,
+                    format!("{place}: found {found} instead of {expected}"),
+                );
+            }
+            _ => self.refuse(path, "has the wrong kind of value"),
+        }
+    }
+
+    /// Names an unknown key and the nearest known one: the same key in another section, or the most similar key here.
+    fn unknown_key(&self, path: &[&str], known: &[&str]) -> String {
+        let (key, place) = path.split_last().unwrap_or((&"", &[]));
+        let named = match (is_key_like(key, place.first() == Some(&"oauth")), place) {
+            (true, _) => format!("unknown key \"{}\"", name(path)),
+            (false, []) => "unknown key".to_owned(),
+            (false, place) => format!("unknown key under \"{}\"", name(place)),
+        };
+        let elsewhere = paths(&self.defaults)
+            .into_iter()
+            .find(|known| place.len() <= 1 && known.rsplit('.').next() == Some(key));
+        let key = key.to_ascii_lowercase();
+        let similarity = |known: &str| strsim::normalized_damerau_levenshtein(known, &key);
+        let here = known
+            .iter()
+            .max_by(|a, b| similarity(a).total_cmp(&similarity(b)));
+        let nearest = elsewhere.or_else(|| Some(name(&[place, &[*here?]].concat())));
+        let advice = nearest.map(|nearest| format!(", did you mean \"{nearest}\""));
+        named + &advice.unwrap_or_default()
+    }
+
+    /// Reports the value at `path` unless the condition holds; see [`Layers::refuse`].
+    pub(super) fn require(&mut self, condition: bool, path: &[&str], message: &str) {
+        if !condition {
+            self.refuse(path, message);
+        }
+    }
+
+    /// Reports a key that a user chose; `message` completes a sentence that begins with it.
+    pub(super) fn refuse_name(&mut self, path: &[&str], key: &str, message: &str) {
+        let message = format!("{}: {} {message}", name(path), value_for_display(key));
+        self.report(&[path, &[key]].concat(), message);
+    }
+
+    /// Reports a value that may not be what it is; `message` completes a sentence that begins with the value.
+    pub(super) fn refuse(&mut self, path: &[&str], message: &str) {
+        let is_hidden = path.first() == Some(&"oauth") || path.last() == Some(&"url");
+        let text = self
+            .text(path)
+            .filter(|text| !is_hidden && !text.is_empty());
+        let sentence = match text {
+            Some(text) => format!("{}: {} {message}", name(path), value_for_display(text)),
+            None => format!("{} {message}", name(path)),
+        };
+        self.report(path, sentence);
+    }
+
+    /// Reports a problem with the value at `path`.
+    pub(super) fn report(&mut self, path: &[&str], message: String) {
+        let (origin, line) = self.origin(path);
+        self.problems.push(Problem {
+            origin,
+            line,
+            message,
+        });
+    }
+
+    /// Says where a value is set, for a sentence.
+    pub(super) fn describe_origin(&self, path: &[&str]) -> String {
+        match self.origin(path) {
+            (origin, Some(line)) => format!("{origin}:{line}"),
+            (origin, None) => origin,
+        }
+    }
+
+    fn origin(&self, path: &[&str]) -> (String, Option<usize>) {
+        let origin = self.layer_of(path);
+        match (origin, &self.file) {
+            (Origin::Environment, _) => {
+                let levels = &path[..path.len().min(2)];
+                let is_list = levels.first().is_some_and(|key| is_list_key(key));
+                let levels = if is_list { &levels[..1] } else { levels };
+                (format!("environment {}", variable(&levels.join("."))), None)
+            }
+            (Origin::Flags, _) => (flag(path), None),
+            (Origin::File, Some((name, document))) => ((*name).to_owned(), line_of(document, path)),
+            (_, Some((name, _))) => ((*name).to_owned(), None),
+            (_, None) => ("configuration".to_owned(), None),
+        }
+    }
+
+    /// The layer of the deepest part of `path` that is set.
+    fn layer_of(&self, path: &[&str]) -> Origin {
+        let mut tag = Tag::Default;
+        let mut value = Some(&self.merged);
+        for key in path {
+            value = value.and_then(|value| below(value, key));
+            tag = value.map_or(tag, Value::tag);
+        }
+        let metadata = self.figment.get_metadata(tag);
+        let layer = metadata.and_then(|metadata| {
+            Origin::ALL
+                .into_iter()
+                .find(|origin| origin.name() == metadata.name)
+        });
+        layer.unwrap_or(Origin::Defaults)
+    }
+
+    /// The text of the value at `path`.
+    fn text(&self, path: &[&str]) -> Option<&str> {
+        if let (Origin::File, Some((_, document))) = (self.layer_of(path), &self.file) {
+            let mut node = &document.root;
+            for key in path {
+                node = document.child(node, key)?.1;
+            }
+            return document.text(node);
+        }
+        let mut value = &self.merged;
+        for key in path {
+            value = below(value, key)?;
+        }
+        value.as_str()
+    }
+}
+
+/// Puts the default in the place of the value at `path`, or takes the value away; `false` if it must stay.
+fn replace(value: &mut Value, path: &[&str], defaults: Option<&Value>) -> bool {
+    let (Value::Dict(_, dict), Some((key, rest))) = (value, path.split_first()) else {
+        return false;
+    };
+    let default = defaults.and_then(|defaults| below(defaults, key));
+    let Some(child) = dict.get_mut(*key) else {
+        return false;
+    };
+    if !rest.is_empty() && replace(child, rest, default) {
+        return true;
+    }
+    match default {
+        Some(default) if child == default => false,
+        Some(default) => {
+            *child = default.clone();
+            true
+        }
+        None => dict.remove(*key).is_some(),
+    }
+}
+
+/// Finds lists where none belongs: serde would read such a list as a struct, one field after the other.
+fn misplaced_lists(value: &Value, path: &[&str]) -> Vec<Vec<String>> {
+    match value {
+        Value::Array(..)
+            if !matches!(path, ["web", "listen_address"] | ["sensors" | "locations"]) =>
+        {
+            vec![path.iter().map(|key| (*key).to_owned()).collect()]
+        }
+        Value::Dict(_, dict) => dict
+            .iter()
+            .flat_map(|(key, value)| misplaced_lists(value, &[path, &[key]].concat()))
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Writes a path as `sensors[1].name`; a key that does not look like one is not shown as it is.
+pub(super) fn name(path: &[&str]) -> String {
+    let in_oauth = path.first() == Some(&"oauth");
+    let mut name = String::new();
+    for (depth, key) in path.iter().enumerate() {
+        let is_index = depth > 0
+            && matches!(path[depth - 1], "sensors" | "locations" | "listen_address")
+            && key.bytes().all(|byte| byte.is_ascii_digit());
+        if is_index {
+            name.push_str(&format!("[{key}]"));
+            continue;
+        }
+        if depth > 0 {
+            name.push('.');
+        }
+        if is_key_like(key, in_oauth) {
+            name.push_str(key);
+        } else {
+            name.push_str(&value_for_display(key));
+        }
+    }
+    name
+}
+
+/// The line of the deepest part of `path` that is in the file.
+fn line_of(document: &Document<'_>, path: &[&str]) -> Option<usize> {
+    let mut node = &document.root;
+    let mut line = None;
+    for key in path {
+        let Some((at, child)) = document.child(node, key) else {
+            break;
+        };
+        line = Some(at as usize);
+        node = child;
     }
     line
 }
 
-/// The list at the top of the file under `key`.
-fn list_of<'a>(root: &'a Node, key: &str) -> &'a [Node] {
-    let Kind::Map(entries) = &root.kind else {
-        return &[];
-    };
-    let node = entries.iter().find(|(at, _)| at.text == key);
-    match node.map(|(_, node)| &node.kind) {
-        Some(Kind::List(items)) => items,
-        _ => &[],
+/// `--web.max-requests`
+fn flag(path: &[&str]) -> String {
+    match path[..path.len().min(2)] {
+        // The name that the Prometheus exporters use.
+        ["web", "config_file"] => "--web.config.file".to_owned(),
+        ref keys => format!("--{}", keys.join(".").replace('_', "-")),
     }
 }
 
-fn defaults() -> Dict {
-    let node = yaml::parse(DEFAULTS).expect("the embedded default.yaml is valid, says a test");
-    match value(&node, Tag::Default) {
-        Value::Dict(_, dict) => dict,
-        _ => Dict::new(),
-    }
+fn is_set(value: &Value) -> bool {
+    !matches!(value, Value::Empty(..))
 }
 
-fn value(node: &Node, tag: Tag) -> Value {
-    match &node.kind {
-        Kind::Null => Value::Empty(tag, Empty::None),
-        Kind::Text(text) => Value::String(tag, text.clone()),
-        Kind::List(items) => Value::Array(tag, items.iter().map(|item| value(item, tag)).collect()),
-        Kind::Map(entries) => {
-            let entries = entries.iter();
-            let entries = entries.map(|(key, node)| (key.text.clone(), value(node, tag)));
-            Value::Dict(tag, entries.collect())
-        }
+fn missing_credential(key: &str) -> String {
+    if key == "refresh_token" {
+        return "oauth.refresh_token (or oauth.refresh_token_file, or oauth.token_store) is missing: get one with \
+                `lightfi-exporter login`"
+            .to_owned();
     }
+    let variable = variable(&format!("oauth.{key}"));
+    format!(
+        "oauth.{key} (or oauth.{key}_file) is missing: set what LightFi support gave you, in the file or as {variable}"
+    )
 }
 
-/// The file's two upper levels, held against the defaults: what is left out or null there keeps the default.
-struct Checked<'a> {
-    name: &'a str,
-    defaults: &'a Dict,
-    problems: &'a mut Vec<Problem>,
-    is_whole: &'a mut bool,
-}
-
-impl Checked<'_> {
-    fn root(&mut self, root: &Node) -> Dict {
-        let mut dict = Dict::new();
-        let entries = match &root.kind {
-            Kind::Null => return dict,
-            Kind::Map(entries) => entries,
-            Kind::Text(_) | Kind::List(_) => {
-                *self.is_whole = false;
-                let found = kind_for_display(&value(root, Tag::Default));
-                self.refuse(
-                    root.line,
-                    format!("found {found} instead of sections such as \"oauth:\""),
-                );
-                return dict;
-            }
-        };
-        for (key, node) in entries {
-            let checked = match (self.defaults.get(&key.text), &node.kind) {
-                (None, _) => {
-                    self.refuse(key.line, unknown_key("", &key.text, self.known("")));
-                    continue;
-                }
-                (Some(_), Kind::Null) => continue,
-                (Some(Value::Dict(..)), Kind::Map(entries)) => {
-                    Value::Dict(Tag::Default, self.section(&key.text, entries))
-                }
-                (Some(Value::Dict(..)), _) => {
-                    *self.is_whole = false;
-                    let found = kind_for_display(&value(node, Tag::Default));
-                    self.refuse(
-                        key.line,
-                        format!("{}: found {found} instead of keys", key.text),
-                    );
-                    continue;
-                }
-                // figment merges no lists, the last layer's stands; but it copies what it holds: see `Layers::items`.
-                (Some(_), Kind::List(_)) => Value::Array(Tag::Default, Vec::new()),
-                (Some(_), _) => value(node, Tag::Default),
-            };
-            dict.insert(key.text.clone(), checked);
-        }
-        dict
-    }
-
-    fn section(&mut self, section: &str, entries: &[(yaml::Key, Node)]) -> Dict {
-        let mut dict = Dict::new();
-        for (key, node) in entries {
-            let known = self
-                .defaults
-                .get(section)
-                .and_then(Value::as_dict)
-                .is_some_and(|known| known.contains_key(&key.text));
-            if !known {
-                self.refuse(
-                    key.line,
-                    unknown_key(section, &key.text, self.known(section)),
-                );
-            } else if !matches!(node.kind, Kind::Null) {
-                dict.insert(key.text.clone(), value(node, Tag::Default));
-            }
-        }
-        dict
-    }
-
-    /// Known keys, those of `section` first: a key that is right but for its section is found too.
-    fn known(&self, section: &str) -> Vec<String> {
-        let mut known = known_paths(self.defaults);
-        known.sort_by_key(|path| container(path) != section);
-        known
-    }
-
-    fn refuse(&mut self, line: usize, message: String) {
-        self.problems.push(Problem {
-            origin: self.name.to_owned(),
-            line: Some(line),
-            message,
-        });
-    }
-}
-
-/// `api`, `api.url`, …
-fn known_paths(defaults: &Dict) -> Vec<String> {
-    let mut paths = Vec::new();
-    for (section, value) in defaults {
-        paths.push(section.clone());
-        if let Some(keys) = value.as_dict() {
-            paths.extend(keys.keys().map(|key| format!("{section}.{key}")));
-        }
-    }
-    paths
-}
-
-fn container(path: &str) -> &str {
-    path.rsplit_once('.').map_or("", |(container, _)| container)
-}
-
-fn leaf(path: &str) -> &str {
-    path.rsplit_once('.').map_or(path, |(_, leaf)| leaf)
-}
-
-/// Names a key that does not exist, and the nearest of `known`: the same key in another place, else the one in the
-/// same place that is spelled most like it.
-pub(super) fn unknown_key(place: &str, key: &str, known: Vec<String>) -> String {
-    let path = |key: &str| match place {
-        "" => key.to_owned(),
-        place => format!("{place}.{key}"),
-    };
-    let named = if is_key_like(key, place == "oauth") {
-        format!("unknown key \"{}\"", path(key))
-    } else if place.is_empty() {
-        "unknown key".to_owned()
-    } else {
-        format!("unknown key under \"{place}\"")
-    };
-    let elsewhere = known.iter().find(|path| leaf(path) == key);
-    let nearest = elsewhere.or_else(|| {
-        known
-            .iter()
-            .filter(|path| container(path) == place)
-            .max_by(|a, b| likeness(leaf(a), key).total_cmp(&likeness(leaf(b), key)))
-    });
-    match nearest {
-        Some(nearest) => format!("{named}, did you mean \"{nearest}\""),
-        None => named,
-    }
-}
-
-fn likeness(known: &str, key: &str) -> f64 {
-    strsim::normalized_damerau_levenshtein(known, &key.to_ascii_lowercase())
+fn is_id(text: &str) -> bool {
+    let is_id_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    !text.is_empty() && text.bytes().all(is_id_byte) && !matches!(text, "." | "..")
 }
 
 /// The word for a value of the wrong kind.
-pub(super) fn kind_for_display(value: &Value) -> &'static str {
-    match value {
-        Value::Array(..) => "a list",
-        Value::Dict(..) => "keys",
-        Value::Empty(..) => "nothing",
+fn kind_for_display(found: &Actual) -> &'static str {
+    match found {
+        Actual::Seq => "a list",
+        Actual::Map => "keys",
+        Actual::Option | Actual::Unit => "nothing",
         _ => "text",
     }
-}
-
-fn of_environment(
-    environment: impl Iterator<Item = (String, String)>,
-    defaults: &Dict,
-    problems: &mut Vec<Problem>,
-    warnings: &mut Vec<String>,
-) -> Dict {
-    let mut ours: Vec<(String, String)> = environment
-        .filter(|(name, value)| name.starts_with(PREFIX) && !value.is_empty())
-        .collect();
-    ours.sort();
-    let known: Vec<String> = known_paths(defaults)
-        .iter()
-        .filter(|path| leaf(path) != FILE_ONLY)
-        .filter(|path| !matches!(defaults.get(*path), Some(Value::Dict(..))))
-        .map(|path| variable(&path.split('.').collect::<Vec<_>>()))
-        .collect();
-    let mut dict = Dict::new();
-    let mut foreign = Vec::new();
-    for (name, text) in ours {
-        let lower = name[PREFIX.len()..].to_ascii_lowercase();
-        let levels: Vec<&str> = lower.split(BETWEEN_LEVELS).collect();
-        let default = match levels[..] {
-            [key] => defaults
-                .get(key)
-                .filter(|default| default.as_dict().is_none()),
-            [section, key] if key != FILE_ONLY => defaults
-                .get(section)
-                .and_then(|section| section.as_dict()?.get(key)),
-            _ => None,
-        };
-        let Some(default) = default else {
-            if levels.get(1) == Some(&FILE_ONLY) {
-                warnings.push(format!(
-                    "environment {name} is ignored: metrics.variables can be set in the file only"
-                ));
-                continue;
-            }
-            let nearest = known
-                .iter()
-                .map(|known| {
-                    (
-                        strsim::damerau_levenshtein(known, &name.to_ascii_uppercase()),
-                        known,
-                    )
-                })
-                .min();
-            match nearest {
-                Some((edits, nearest)) if edits <= MOST_EDITS => warnings.push(format!(
-                    "environment {name} is ignored: unknown name, did you mean {nearest}"
-                )),
-                _ => foreign.push(name),
-            }
-            continue;
-        };
-        let value = match default {
-            Value::Array(..) => match list(&text) {
-                Ok(value) => value,
-                Err(message) => {
-                    problems.push(Problem {
-                        origin: format!("environment {name}"),
-                        line: None,
-                        message,
-                    });
-                    continue;
-                }
-            },
-            _ => Value::String(Tag::Default, text),
-        };
-        match levels[..] {
-            [section, key] => {
-                let section = dict
-                    .entry(section.to_owned())
-                    .or_insert_with(|| Value::Dict(Tag::Default, Dict::new()));
-                if let Value::Dict(_, section) = section {
-                    section.insert(key.to_owned(), value);
-                }
-            }
-            _ => {
-                dict.insert(lower.clone(), value);
-            }
-        }
-    }
-    if !foreign.is_empty() {
-        // Kubernetes injects such names for every Service whose name begins like ours: one line for all of them.
-        warnings.push(format!(
-            "environment: unknown names are ignored: {}",
-            foreign.join(", ")
-        ));
-    }
-    dict
-}
-
-/// Beyond this many edits a name is somebody else's, not a misspelled one of ours.
-const MOST_EDITS: usize = 3;
-
-/// `a, b` or `[a, {id: b}]`
-fn list(text: &str) -> Result<Value, String> {
-    // `[::1]:10420` begins like a list, and is none.
-    let first = text.split(',').next().unwrap_or_default().trim();
-    if first.starts_with('[') && first.parse::<ListenAddress>().is_err() {
-        return match yaml::parse(text.trim()) {
-            Ok(node) if matches!(node.kind, Kind::List(_)) => Ok(value(&node, Tag::Default)),
-            Ok(_) => Err("not a list, write a,b or [a, b]".to_owned()),
-            Err(yaml::Invalid { message, .. }) => Err(message),
-        };
-    }
-    let items = text
-        .split(',')
-        .map(str::trim)
-        .filter(|item| !item.is_empty());
-    Ok(Value::Array(
-        Tag::Default,
-        items
-            .map(|item| Value::String(Tag::Default, item.to_owned()))
-            .collect(),
-    ))
-}
-
-fn of_flags(flags: &Flags) -> Dict {
-    let text = |text: &str| Value::String(Tag::Default, text.to_owned());
-    let mut web = Dict::new();
-    let mut log = Dict::new();
-    if !flags.listen_address.is_empty() {
-        let addresses = flags.listen_address.iter().map(|address| text(address));
-        web.insert(
-            "listen_address".to_owned(),
-            Value::Array(Tag::Default, addresses.collect()),
-        );
-    }
-    if let Some(path) = &flags.telemetry_path {
-        web.insert("telemetry_path".to_owned(), text(path));
-    }
-    if let Some(path) = &flags.web_config_file {
-        web.insert("config_file".to_owned(), text(&path.to_string_lossy()));
-    }
-    if let Some(requests) = flags.max_requests {
-        web.insert("max_requests".to_owned(), text(&requests.to_string()));
-    }
-    if flags.enable_lifecycle {
-        web.insert("enable_lifecycle".to_owned(), text("true"));
-    }
-    if let Some(level) = &flags.log_level {
-        log.insert("level".to_owned(), text(level));
-    }
-    if let Some(format) = &flags.log_format {
-        log.insert("format".to_owned(), text(format));
-    }
-    Dict::from([
-        ("web".to_owned(), Value::Dict(Tag::Default, web)),
-        ("log".to_owned(), Value::Dict(Tag::Default, log)),
-    ])
 }

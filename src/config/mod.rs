@@ -1,17 +1,18 @@
 //! The configuration: its sections as plain values, and [`load`], which makes them from defaults, file, environment and
 //! flags. A [`Config`] that exists has passed every check. Called by `cli`, at the start and for a reload.
 //!
-//! `yaml` keeps the text of the file, `layers` merges, `read` gives types and checks with the rules of `naming`,
-//! `listen` and [`duration`]; `effective` writes the result. Nothing here reads a credential's file: `oauth` does, again
-//! whenever it changes. No error quotes a value of section `oauth` or a URL.
+//! `document` reads the file, `layer` says what each layer holds, `layers` merges them and reports problems, `validate`
+//! checks with the rules of `names` and `listen`. A key is a field here, with its doc comment, and a line in
+//! `default.yaml`. Nothing here reads the file of a credential: `oauth` does, again whenever it changes. No error quotes a
+//! value of section `oauth` or a URL.
 
-pub mod duration;
-mod effective;
+mod document;
+mod layer;
 mod layers;
-mod naming;
+mod names;
 pub(crate) mod problem;
-mod read;
 mod secret;
+mod validate;
 pub(crate) mod yaml;
 
 use std::{
@@ -24,15 +25,17 @@ use std::{
     time::Duration,
 };
 
-pub use effective::to_yaml;
+pub use crate::duration;
 pub use problem::Errors;
 pub use secret::Secret;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::IgnoredAny, ser::Error as _};
 use url::Url;
 
-use layers::{Layers, Source};
+use layer::Source;
+use layers::{CREDENTIAL_KEYS, Layers};
 use problem::Problem;
 
-use crate::catalog::Override;
+use crate::{catalog::Override, text};
 
 /// The exporter's port where none is configured; `default.yaml` says the same.
 pub const DEFAULT_PORT: u16 = 10420;
@@ -137,14 +140,12 @@ fn from_layers(
     environment: impl Iterator<Item = (String, String)>,
     purpose: Purpose,
 ) -> Result<Loaded, Errors> {
-    let layers = Layers::new(source, environment, flags);
-    if !layers.is_whole {
-        return Err(Errors::new(layers.problems));
-    }
+    let mut layers = Layers::new(source, environment, flags)?;
+    let has_problems = !layers.problems.is_empty();
     if source.is_none()
         && purpose == Purpose::Serve
-        && layers.problems.is_empty()
-        && !layers.names_a_target()
+        && !has_problems
+        && !layers.environment_lists_targets()
     {
         return Err(Errors::new(vec![Problem {
             origin: DEFAULT_FILE.to_owned(),
@@ -155,7 +156,18 @@ fn from_layers(
                     .to_owned(),
         }]));
     }
-    let (config, mut warnings) = read::read(layers, purpose)?;
+    let config = layers.read(purpose).map(|config| Config {
+        sensors: layers.read_list("sensors").into(),
+        locations: layers.read_list("locations"),
+        ..config
+    });
+    if let Some(config) = &config {
+        config.validate(&mut layers);
+    }
+    let Some(config) = config.filter(|_| layers.problems.is_empty()) else {
+        return Err(Errors::new(layers.problems));
+    };
+    let mut warnings = layers.warnings;
     if purpose == Purpose::Serve {
         warnings.extend(warnings_of(&config));
     }
@@ -252,20 +264,24 @@ impl Config {
     }
 }
 
-/// Everything the exporter can be told, checked and complete.
-#[derive(Debug, Clone)]
+/// The whole configuration, checked and complete. `/config` shows it in this order.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "keys")]
 pub struct Config {
-    /// The vendor's API.
+    /// The API of LightFi.
     pub api: Api,
-    /// How access tokens are had.
+    /// How the exporter gets access tokens.
+    #[serde(serialize_with = "split_credentials")]
     pub oauth: Oauth,
     /// When readings are fetched and how long they count.
     pub collect: Collect,
-    /// Sensors asked for one by one; ids are unique.
+    /// Sensors to read one by one; ids are unique.
+    #[serde(deserialize_with = "read_separately")]
     pub sensors: Arc<[Sensor]>,
-    /// Locations asked for whole; ids are unique.
+    /// Locations to read as a whole; ids are unique.
+    #[serde(deserialize_with = "read_separately")]
     pub locations: Vec<Location>,
-    /// What becomes of the readings.
+    /// How readings become metrics.
     pub metrics: Metrics,
     /// The server.
     pub web: Web,
@@ -274,60 +290,74 @@ pub struct Config {
 }
 
 /// Section `api`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "keys")]
 pub struct Api {
-    /// Base URL; the bearer goes to this scheme, host and port only.
+    /// Base URL; the access token goes to this scheme, host and port only.
+    #[serde(deserialize_with = "text::parse")]
     pub url: Url,
-    /// Of one request, connect to last byte.
+    /// Time limit of one request, from connect to the last byte.
+    #[serde(with = "duration")]
     pub timeout: Duration,
     /// Requests in flight, at least 1.
+    #[serde(deserialize_with = "text::parse")]
     pub max_concurrency: usize,
     /// 0 = no limit.
+    #[serde(deserialize_with = "text::parse")]
     pub requests_per_second: f64,
     /// A longer reply (after decompression) is refused as `too_large`.
+    #[serde(deserialize_with = "text::parse")]
     pub max_response_bytes: usize,
-    /// Plain `http://` off loopback.
+    /// Allows plain `http://` to other machines.
+    #[serde(deserialize_with = "text::parse")]
     pub allow_insecure: bool,
-    /// PEM file of further certificate authorities.
+    /// PEM file of additional certificate authorities.
     pub ca_file: Option<PathBuf>,
 }
 
 /// Section `oauth`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "keys")]
 pub struct Oauth {
-    /// Where tokens are had.
+    /// Where the exporter gets tokens.
+    #[serde(deserialize_with = "text::parse")]
     pub token_url: Url,
     /// Where a person logs in.
+    #[serde(deserialize_with = "text::parse")]
     pub authorize_url: Url,
-    /// Asked for at login only; the refresh form carries none.
+    /// Requested at login only; the refresh request carries no scope.
     pub scope: String,
     /// The client's id.
     pub client_id: Credential,
     /// The client's secret; a public client has none.
     pub client_secret: Option<Credential>,
-    /// The seed: what a person logged in for.
+    /// The refresh token of a login, before any rotation.
     pub refresh_token: Option<Credential>,
     /// Where the client's credentials go in a token request.
     pub client_auth: ClientAuth,
-    /// A token is renewed this long before its end; at least 10 s.
+    /// A token is renewed this long before it expires; at least 10 s.
+    #[serde(with = "duration")]
     pub expiry_margin: Duration,
-    /// Keeps rotated refresh tokens.
+    /// File for rotated refresh tokens.
     pub token_store: Option<PathBuf>,
-    /// Plain `http://` off loopback.
+    /// Allows plain `http://` to other machines.
+    #[serde(deserialize_with = "text::parse")]
     pub allow_insecure: bool,
 }
 
-/// A text of section `oauth` as it was configured.
-#[derive(Debug, Clone, PartialEq)]
+/// A text of section `oauth`, as it was configured under `<key>` or `<key>_file`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Credential {
     /// In the configuration itself.
     Inline(Secret),
-    /// In a file, re-read when it changes; white space around the text does not count.
+    /// In a file, which is read again when it changes; white space around the text does not count.
     File(PathBuf),
 }
 
 /// `oauth.client_auth`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ClientAuth {
     /// `client_id` and `client_secret` in the form.
     Body,
@@ -336,20 +366,25 @@ pub enum ClientAuth {
 }
 
 /// Section `collect`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "keys")]
 pub struct Collect {
     /// When requests are made.
     pub mode: Mode,
     /// As configured; see [`Config::effective_interval`].
+    #[serde(with = "duration")]
     pub interval: Duration,
-    /// By the reading's own time; 0 = never.
+    /// Limit for the age of a reading, by its own time; 0 = never.
+    #[serde(with = "duration")]
     pub stale_after: Duration,
-    /// Of all sensors together, at least 1.
+    /// Limit for all sensors together, at least 1.
+    #[serde(deserialize_with = "text::parse")]
     pub max_series: usize,
 }
 
 /// `collect.mode`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// In the background, every interval.
     Interval,
@@ -358,69 +393,112 @@ pub enum Mode {
 }
 
 /// One entry of `sensors`.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "an id or an object with one")]
 pub struct Sensor {
     /// `[A-Za-z0-9._-]+`.
     pub id: Arc<str>,
-    /// Wins over the API's name.
+    /// Replaces the name that the API gives.
+    #[serde(default, deserialize_with = "text::non_empty")]
     pub name: Option<Arc<str>>,
-    /// Wins over the API's path.
+    /// Replaces the path that the API gives.
+    #[serde(default, deserialize_with = "text::non_empty")]
     pub location: Option<Arc<str>>,
-    /// Only on `lightfi_sensor_info`.
+    /// Labels of `lightfi_sensor_info` only.
+    #[serde(default)]
     pub labels: BTreeMap<String, String>,
 }
 
 /// One entry of `locations`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "an id or an object with one")]
 pub struct Location {
     /// `[A-Za-z0-9._-]+`, or `base` for the account's base location.
     pub id: String,
     /// Replaces the location's own name in the path; may itself be a path.
+    #[serde(default, deserialize_with = "text::non_empty")]
     pub name: Option<String>,
-    /// Descend into child locations.
+    /// Whether child locations are read too.
+    #[serde(default = "default_recursive", deserialize_with = "text::parse")]
     pub recursive: bool,
 }
 
 /// Section `metrics`.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "keys")]
 pub struct Metrics {
-    /// One more series per reading.
+    /// Adds one series per reading with its time.
+    #[serde(deserialize_with = "text::parse")]
     pub reading_timestamps: bool,
     /// Overrides and additions, by `var_name`.
+    #[serde(deserialize_with = "text::set_entries")]
     pub variables: BTreeMap<String, Override>,
 }
 
 /// Section `web`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "keys")]
 pub struct Web {
     /// `:p`, `host:p` or `[::1]:p`; at least one.
     pub listen_address: Vec<String>,
-    /// Where the exposition is served.
+    /// Path of the metrics.
     pub telemetry_path: String,
-    /// The exporter-toolkit's web configuration.
+    /// Web configuration file of the exporter toolkit.
+    #[serde(deserialize_with = "text::non_empty")]
     pub config_file: Option<PathBuf>,
-    /// Scrapes at once; 0 = no limit.
+    /// Limit for simultaneous scrapes; 0 = no limit.
+    #[serde(deserialize_with = "text::parse")]
     pub max_requests: usize,
     /// Allows POST `/-/reload`.
+    #[serde(deserialize_with = "text::parse")]
     pub enable_lifecycle: bool,
 }
 
 /// Section `log`.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "keys")]
 pub struct Log {
-    /// The least severe level that is written.
+    /// The lowest severity that is written.
+    #[serde(deserialize_with = "text::parse", serialize_with = "text::lowercase")]
     pub level: tracing::Level,
-    /// How a line is written.
+    /// Format of a line.
     pub format: LogFormat,
 }
 
 /// `log.format`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// `key=value` pairs.
     Logfmt,
     /// One JSON object a line.
     Json,
+}
+
+fn default_recursive() -> bool {
+    true
+}
+
+/// Leaves a list to [`Layers::read_list`]: a long one must not be copied from layer to layer.
+fn read_separately<'de, D: Deserializer<'de>, T: Default>(deserializer: D) -> Result<T, D::Error> {
+    IgnoredAny::deserialize(deserializer).map(|_| T::default())
+}
+
+/// Writes each [`Credential`] under `<key>` or `<key>_file`, as it was configured.
+fn split_credentials<S: Serializer>(oauth: &Oauth, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut section = serde_json::to_value(oauth).map_err(S::Error::custom)?;
+    for key in CREDENTIAL_KEYS {
+        let credential = section[key].take();
+        section[key] = credential["inline"].clone();
+        section[format!("{key}_file")] = credential["file"].clone();
+    }
+    section.serialize(serializer)
+}
+
+/// Writes the configuration as YAML, which is itself a valid configuration. Secrets are redacted, and keys that are not
+/// set are `null`.
+pub fn to_yaml(config: &Config) -> String {
+    serde_saphyr::to_string(config).expect("maps with text keys, texts and numbers are YAML")
 }
 
 #[cfg(test)]

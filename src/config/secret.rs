@@ -1,6 +1,10 @@
 //! Text that must never be shown.
 
 use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// What `/config` and `Debug` show in the place of a secret.
+const REDACTED: &str = "<secret>";
 
 /// A secret: `Debug` is redacted, there is no `Display`, and [`Secret::expose`] is the one way to the text, which is
 /// wiped from memory when the last owner goes.
@@ -28,6 +32,18 @@ impl PartialEq for Secret {
 
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("<secret>")
+        f.write_str(REDACTED)
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(REDACTED)
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self::new)
     }
 }

@@ -155,7 +155,7 @@ fn a_problem_names_the_layer_it_came_from() {
         "environment LIGHTFI_COLLECT__INTERVAL: collect.interval: \"soon\" is not a duration",
         "environment LIGHTFI_SENSORS: sensors[1]: \"B/C\" is not an id",
         "--web.telemetry-path: web.telemetry_path: \"x\" does not begin with",
-        "--log.level: log.level: \"loud\" is none of the words",
+        "--log.level: log.level: \"loud\" is not one of",
         "--web.listen-address: web.listen_address[0]: \"80\" is a bare port",
     ] {
         assert!(

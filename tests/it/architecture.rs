@@ -20,15 +20,17 @@ const FLOW: [&str; 9] = [
     "cli",
 ];
 /// Any module may use these, and they use no module but each other.
-const LEAVES: [&str; 8] = [
+const LEAVES: [&str; 10] = [
     "aside",
     "blocking",
     "catalog",
     "clock",
+    "duration",
     "heard",
     "http",
     "stats",
     "test_logs",
+    "text",
 ];
 /// Only `cli` may use these.
 const EDGES: [&str; 1] = ["telemetry"];

@@ -1,8 +1,11 @@
 //! Durations as the configuration writes them: `500ms`, `10s`, `5m`, `1h`, `7d`, and Prometheus' combinations (`1h30m`).
 //!
-//! Pure text to value and back; which durations make sense where is decided in `read`.
+//! A leaf: pure text to value and back, also for serde (`#[serde(with = "duration")]`). Which durations make sense where
+//! is decided in `config`.
 
 use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
 
 /// Units with their milliseconds, largest first.
 const UNITS: &[(&str, u64)] = &[
@@ -76,6 +79,45 @@ pub fn format(duration: Duration) -> String {
         .find(|(_, size)| millis.is_multiple_of(*size))
         .unwrap_or((&"ms", 1));
     format!("{}{unit}", millis / size)
+}
+
+/// Writes a duration as a text, for serde.
+pub(crate) fn serialize<S: Serializer>(
+    duration: &Duration,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&format(*duration))
+}
+
+/// Reads a duration from a text, for serde.
+pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse(text.trim()).map_err(D::Error::custom)
+}
+
+/// A duration that may be absent, for serde.
+pub(crate) mod option {
+    use super::{Deserialize, Deserializer, Duration, Serializer, format};
+
+    pub(crate) fn serialize<S: Serializer>(
+        duration: &Option<Duration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match duration {
+            Some(duration) => serializer.serialize_str(&format(*duration)),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        #[derive(Deserialize)]
+        struct Text(#[serde(with = "super")] Duration);
+        Ok(Option::<Text>::deserialize(deserializer)?.map(|text| text.0))
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Names that a person may give to metrics and labels: valid for Prometheus, nothing for `promtool check metrics` to
 //! object to (the rules of client_golang's promlint, for gauges), and not taken by a metric of ours.
 //!
-//! Pure rules over tables; which keys hold such names is known to `read`.
+//! Pure rules over tables. Called by `validate`, which knows which keys hold such names.
 
 use crate::catalog;
 
