@@ -247,10 +247,8 @@ impl<'a> Layers<'a> {
                 let first = name(&[path, &[&first.to_string()]].concat());
                 let index = index.to_string();
                 let path = [path, &[&index]].concat();
-                let message = format!(
-                    "{}: {text:?} is listed twice, first as {first}",
-                    name(&path)
-                );
+                let shown = value_for_display(text);
+                let message = format!("{}: {shown} is listed twice, first as {first}", name(&path));
                 self.report(&path, message);
             }
         }
@@ -337,7 +335,7 @@ impl<'a> Layers<'a> {
             ErrorKind::InvalidType(found, expected) => {
                 let found = kind_for_display(found);
                 let expected = match expected.as_str() {
-                    "a string" | "path string" => "one value",
+                    "a string" | "path string" | "enum" => "one value",
                     "a map" => "keys",
                     "a sequence" => "a list",
                     expected => expected,
@@ -504,11 +502,13 @@ fn misplaced_lists(value: &Value, path: &[&str]) -> Vec<Vec<String>> {
     }
 }
 
-/// Writes a path as `sensors[1].name`; a key that does not look like one is not shown as it is.
+/// Writes a path as `sensors[1].name`; a key that does not look like one is not shown as it is. Below a key of `oauth`
+/// everything may be a secret.
 pub(super) fn name(path: &[&str]) -> String {
     let in_oauth = path.first() == Some(&"oauth");
+    let shown = if in_oauth { 2 } else { path.len() };
     let mut name = String::new();
-    for (depth, key) in path.iter().enumerate() {
+    for (depth, key) in path.iter().enumerate().take(shown) {
         let is_index = depth > 0
             && matches!(path[depth - 1], "sensors" | "locations" | "listen_address")
             && key.bytes().all(|byte| byte.is_ascii_digit());
@@ -521,6 +521,8 @@ pub(super) fn name(path: &[&str]) -> String {
         }
         if is_key_like(key, in_oauth) {
             name.push_str(key);
+        } else if in_oauth {
+            name.push('…');
         } else {
             name.push_str(&value_for_display(key));
         }
