@@ -6,13 +6,13 @@
 
 use std::collections::BTreeMap;
 
+use exporter_toolkit::ListenAddress;
 use figment::value::{Dict, Empty, Tag, Value};
 
 use super::{
     Flags,
     document::{Document, Kind, Node},
-    listen::parse_listen_address,
-    problem::Problem,
+    error::Problem,
 };
 
 /// The prefix of all environment variables of the exporter.
@@ -252,7 +252,7 @@ fn unknown_variable(name: &str, known: &BTreeMap<String, String>) -> Option<Stri
 fn list(text: &str) -> Result<Value, String> {
     let first = text.split(',').next().unwrap_or_default().trim();
     // `[::1]:10420` begins like a list in brackets.
-    if first.starts_with('[') && parse_listen_address(first).is_err() {
+    if first.starts_with('[') && first.parse::<ListenAddress>().is_err() {
         let document = Document::parse(text.trim(), is_known_key).map_err(|error| error.message)?;
         return match document.root.kind {
             Kind::List(_) => Ok(to_value(&document, &document.root, 1)),

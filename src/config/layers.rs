@@ -16,11 +16,11 @@ use serde::de::DeserializeOwned;
 use super::{
     Errors, Flags, Purpose,
     document::{Document, Kind, Node},
+    error::{Problem, is_key_like, value_for_display},
     layer::{
         Source, below, defaults, from_environment, from_file, from_flags, is_list_key, paths,
         to_value, variable,
     },
-    problem::{Problem, is_key_like, value_for_display},
 };
 
 /// Reading again after each problem would take too long for a file of thousands of wrong values.

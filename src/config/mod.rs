@@ -2,18 +2,17 @@
 //! flags. A [`Config`] that exists has passed every check. Called by `cli`, at the start and for a reload.
 //!
 //! `document` reads the file, `layer` says what each layer holds, `layers` merges them and reports problems, `validate`
-//! checks with the rules of `names` and `listen`. A key is a field here, with its doc comment, and a line in
+//! checks with the rules of `names`. A key is a field here, with its doc comment, and a line in
 //! `default.yaml`. Nothing here reads the file of a credential: `oauth` does, again whenever it changes. No error quotes a
 //! value of section `oauth` or a URL.
 
 mod document;
+mod error;
 mod layer;
 mod layers;
 mod names;
-pub(crate) mod problem;
 mod secret;
 mod validate;
-pub(crate) mod yaml;
 
 use std::{
     collections::BTreeMap,
@@ -26,14 +25,14 @@ use std::{
 };
 
 pub use crate::duration;
-pub use problem::Errors;
+pub use error::Errors;
 pub use secret::Secret;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::IgnoredAny, ser::Error as _};
 use url::Url;
 
+use error::Problem;
 use layer::Source;
 use layers::{CREDENTIAL_KEYS, Layers};
-use problem::Problem;
 
 use crate::{catalog::Override, text};
 

@@ -10,12 +10,12 @@ use std::{
     time::Duration,
 };
 
+use exporter_toolkit::ListenAddress;
 use url::{Host, Url};
 
 use super::{
     Api, Collect, Config, Location, Metrics, Oauth, Sensor, Web,
     layers::{Layers, ListItem, name},
-    listen::parse_listen_address,
     names,
 };
 use crate::{
@@ -246,7 +246,7 @@ impl Web {
     fn validate(&self, layers: &mut Layers<'_>) {
         let path = ["web", "listen_address"];
         for (index, address) in self.listen_address.iter().enumerate() {
-            if let Err(message) = parse_listen_address(address) {
+            if let Err(message) = address.parse::<ListenAddress>() {
                 layers.refuse(&[&path[..], &[&index.to_string()]].concat(), &message);
             }
         }

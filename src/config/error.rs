@@ -8,17 +8,17 @@ use std::fmt;
 pub struct Errors(Vec<Problem>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Problem {
+pub(super) struct Problem {
     /// `lightfi-exporter.yaml`, `environment LIGHTFI_…` or `--flag`.
-    pub(crate) origin: String,
+    pub(super) origin: String,
     /// In the file, where it is known.
-    pub(crate) line: Option<usize>,
-    pub(crate) message: String,
+    pub(super) line: Option<usize>,
+    pub(super) message: String,
 }
 
 impl Errors {
     /// Puts the problems into the order of the file, then of the other layers.
-    pub(crate) fn new(mut problems: Vec<Problem>) -> Self {
+    pub(super) fn new(mut problems: Vec<Problem>) -> Self {
         problems.sort_by_key(|problem| problem.line.unwrap_or(usize::MAX));
         Self(problems)
     }
@@ -47,7 +47,7 @@ const LONGEST_SHOWN: usize = 60;
 
 /// Whether a key can be shown: a word that nobody would mistake for a secret put in a key's place, as in
 /// `client_secret:hunter2` (no space after the colon). Keys of `oauth` have no digits, most secrets have.
-pub(crate) fn is_key_like(key: &str, in_oauth: bool) -> bool {
+pub(super) fn is_key_like(key: &str, in_oauth: bool) -> bool {
     (1..=LONGEST_SHOWN).contains(&key.len())
         && key.bytes().all(|byte| {
             byte.is_ascii_alphabetic()
