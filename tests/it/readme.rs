@@ -1,10 +1,12 @@
-//! What the README says of metrics is what the code does.
+//! The README's tables of metrics and keys agree with the code.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use lightfi_exporter::catalog::{Catalog, Form, Kind, MOTION_TIME, ROWS, UNMAPPED};
+use serde_json::Value;
 
 const README: &str = include_str!("../../README.md");
+const DEFAULTS: &str = include_str!("../../src/config/default.yaml");
 
 fn cells(line: &str) -> Vec<String> {
     line.trim_matches('|')
@@ -80,4 +82,33 @@ fn every_metric_it_names_exists() {
         .filter(|word| !word.ends_with('_') && !known.iter().any(|name| name == word))
         .collect();
     assert!(unknown.is_empty(), "{unknown:?}");
+}
+
+/// Rows of several keys have no default.
+#[test]
+fn the_configuration_table_shows_the_keys_and_defaults_of_the_code() {
+    let defaults: Value = serde_saphyr::from_str(DEFAULTS).expect("YAML");
+    let default = |key: &str| {
+        let pointer = format!("/{}", key.replace('.', "/"));
+        let value = defaults.pointer(&pointer);
+        let value = value.unwrap_or_else(|| panic!("{key} is no key of the configuration"));
+        match value {
+            Value::String(text) => text.clone(),
+            Value::Null => "none".to_owned(),
+            Value::Array(items) if items.is_empty() => "none".to_owned(),
+            Value::Object(entries) if entries.is_empty() => "none".to_owned(),
+            value => value.to_string(),
+        }
+    };
+    let table = README.split("| key | default | meaning |").nth(1);
+    let rows = table.expect("the table of keys").lines().skip(2);
+    let mut checked = 0;
+    for row in rows.take_while(|line| line.starts_with('|')).map(cells) {
+        if row[0].contains(',') {
+            continue;
+        }
+        assert_eq!(row[1], default(&row[0]), "{}", row[0]);
+        checked += 1;
+    }
+    assert!(checked > 10, "only {checked} rows found");
 }
