@@ -1,29 +1,35 @@
 //! Prometheus exporter for the LightFi sensor cloud.
 //!
-//! A refresh token becomes an access token, the API's replies become one immutable snapshot, the snapshot becomes
+//! A refresh token becomes an access token, the API's replies become one immutable snapshot, and the snapshot becomes
 //! the text that Prometheus reads:
 //!
 //! `config → http → oauth → api → snapshot (+ catalog) → collector → exposition → publisher → web → cli → main`
 //!
-//! Data flows along that line only, and so do imports: a module may use what stands before it. `catalog`, `clock`,
-//! [`duration`], `text`, `stats`, [`blocking`] and [`config::Secret`] are leaves that anyone may use, as tests may
-//! `test_logs`. A test
-//! (`tests/it/architecture.rs`) holds this line.
+//! ARCHITECTURE.md follows a reading, a token, a configuration key, a reload and a scrape through these modules, and
+//! explains the words that the code uses.
 //!
-//! Absences that hold:
+//! Modules in reading order:
+//! - [`cli`]: one file per command; `cli/serve.rs` connects all components;
+//! - [`config`]: defaults, file, environment and flags become one `Config`;
+//! - [`http`]: the HTTP client, the limit of a body, `Retry-After`;
+//! - [`oauth`]: gets access tokens and keeps the refresh token;
+//! - [`api`]: sends the requests for sensors and locations, and decodes the replies;
+//! - [`catalog`] and [`snapshot`]: the table from variable to metric, and the result of one collection;
+//! - [`collector`]: asks for all sensors on a schedule;
+//! - [`exposition`] and [`publisher`]: the text of a snapshot, and its bodies kept for scrapes;
+//! - [`web`]: the routes.
+//!
+//! A module may use only the modules before it in the flow. [`blocking`], [`catalog`], [`clock`], [`duration`], [`http`],
+//! [`stats`] and `text` may be used by all of them, `test_logs` by their tests, and [`telemetry`] by [`cli`] alone.
+//! `tests/it/architecture.rs` checks this.
+//!
+//! What never happens:
 //! - nothing before `web` knows that anything is served over HTTP;
-//! - nothing but `oauth` sees a refresh token or a client secret;
-//! - `snapshot`, `catalog` and `exposition` do no I/O and read no clock: they take values and `now`;
+//! - nothing but `oauth` reads a refresh token or a client secret;
+//! - `snapshot`, `catalog` and `exposition` do no I/O and read no clock: callers pass values and the time;
 //! - a snapshot never changes: a collection yields a new one.
-//!
-//! Where to look first: a new `var_name` is one row in [`catalog`]; the token is refreshed in `oauth/source.rs`; a
-//! scrape is answered in `web/metrics.rs`.
 
 pub mod api;
-/// The former name of [`blocking`], until every module uses the new one.
-pub mod aside {
-    pub use crate::blocking::run as aside;
-}
 pub mod blocking;
 pub mod catalog;
 pub mod cli;

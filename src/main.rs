@@ -14,14 +14,8 @@ use tokio::runtime::{Builder, Runtime};
 const WORKER_NICENESS: i32 = 10;
 
 fn main() -> ExitCode {
-    let cli = match Cli::parse(env::args_os()) {
-        Ok(cli) => cli,
-        Err(error) => {
-            // If the output is closed, the message cannot be shown.
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
-        }
-    };
+    // The error also stands for `--help` and `--version`.
+    let cli = Cli::parse(env::args_os()).unwrap_or_else(|error| error.exit());
     // Must run before any thread is spawned: it removes `LISTEN_*` from the environment.
     let sockets = ListenFd::from_env();
     let result = runtime().map_err(Into::into).and_then(|runtime| {

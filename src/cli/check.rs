@@ -19,8 +19,7 @@ use super::{Failure, listing, serve::Exporter};
 use crate::{
     api::Session,
     clock::unix_now,
-    collector::Collector,
-    config::{self, Config, Purpose, duration},
+    config::{self, Config, Flags, Purpose, duration},
     http::{Proxies, client_builder},
     telemetry::Telemetry,
 };
@@ -44,7 +43,7 @@ pub(super) struct Arguments {
 
 /// Runs the checks that the flags ask for.
 pub(super) async fn run(
-    flags: &config::Flags,
+    flags: Flags,
     arguments: Arguments,
     environment: Vec<(String, String)>,
 ) -> Result<(), Failure> {
@@ -52,21 +51,21 @@ pub(super) async fn run(
         return Ok(check_health(url).await?);
     }
     let mut report = Report::default();
-    if let Some(file) = &flags.web_config_file
+    if let Some(file) = &flags.web.config_file
         && !file.as_os_str().is_empty()
-        && !is_exporter_configured(flags, &environment)
+        && !is_exporter_configured(&flags, &environment)
     {
         return check_web_config(file, &mut report);
     }
-    let loaded = config::load(flags, environment.into_iter(), Purpose::Serve)
-        .map_err(|errors| Failure::Configuration(errors.into()))?;
+    let loaded = config::load(&flags, environment.into_iter(), Purpose::Serve)
+        .map_err(Failure::configuration)?;
     for warning in &loaded.warnings {
-        report.line(Verdict::Warning, "configuration", warning)?;
+        report.warning("configuration", warning)?;
     }
     let config = loaded.config;
     let (sensors, locations) = (config.sensors.len(), config.locations.len());
     let listed = format!("valid: {sensors} sensors and {locations} locations listed");
-    report.line(Verdict::Ok, "configuration", listed)?;
+    report.ok("configuration", listed)?;
     if let Some(file) = &config.web.config_file {
         check_web_config(file, &mut report)?;
     }
@@ -77,13 +76,13 @@ pub(super) async fn run(
     // The configuration may be meant for another machine, so this is no failure.
     if let Err(failure) = Exporter::new(config, Proxies::FromEnvironment).await {
         let warning = format!("the exporter would not start here: {failure}");
-        report.line(Verdict::Warning, "start", warning)?;
+        report.warning("start", warning)?;
     }
     Ok(())
 }
 
 /// Returns whether there is any configuration besides a web configuration file, which may be checked alone.
-fn is_exporter_configured(flags: &config::Flags, environment: &[(String, String)]) -> bool {
+fn is_exporter_configured(flags: &Flags, environment: &[(String, String)]) -> bool {
     flags.config_file.is_some()
         || Path::new(config::DEFAULT_FILE).exists()
         || environment
@@ -93,14 +92,13 @@ fn is_exporter_configured(flags: &config::Flags, environment: &[(String, String)
 
 /// Validates the web configuration file and the files that it names.
 fn check_web_config(file: &Path, report: &mut Report) -> Result<(), Failure> {
-    let web_config =
-        WebConfig::load(Some(file)).map_err(|errors| Failure::Configuration(errors.into()))?;
+    let web_config = WebConfig::load(Some(file)).map_err(Failure::configuration)?;
     for warning in web_config.warnings() {
-        report.line(Verdict::Warning, "web configuration", warning)?;
+        report.warning("web configuration", warning)?;
     }
     let tls = if web_config.is_tls() { "on" } else { "off" };
     let valid = format!("{} is valid, TLS is {tls}", file.display());
-    report.line(Verdict::Ok, "web configuration", valid)?;
+    report.ok("web configuration", valid)?;
     Ok(())
 }
 
@@ -119,7 +117,7 @@ async fn check_token(exporter: &Exporter, report: &mut Report) -> io::Result<boo
     let Exporter { config, tokens, .. } = exporter;
     if let Err(error) = tokens.token().await {
         let failure = format!("{error}: {}", error.remedy());
-        report.line(Verdict::Failed, "token", failure)?;
+        report.failed("token", failure)?;
         return Ok(false);
     }
     let expires_at = tokens.status().access_token_expires_at;
@@ -128,21 +126,20 @@ async fn check_token(exporter: &Exporter, report: &mut Report) -> io::Result<boo
     let margin = config.oauth.expiry_margin.min(lifetime / 2);
     let [lifetime, margin] = [lifetime, margin].map(duration::format);
     let lifetime = format!("lives {lifetime}, renewed {margin} before its end");
-    report.line(Verdict::Ok, "token", lifetime)?;
+    report.ok("token", lifetime)?;
     if tokens.is_rotated_in_memory_only() {
         let warning = "the server rotates refresh tokens, and the new one is lost when this check ends, as there is no \
                        oauth.token_store: set one, then run `lightfi-exporter login`";
-        report.line(Verdict::Warning, "token", warning)?;
+        report.warning("token", warning)?;
     }
     Ok(true)
 }
 
 async fn check_collection(exporter: &Exporter, report: &mut Report) -> io::Result<()> {
-    let (collector, _) = Collector::new(exporter.collector_config());
-    let (snapshot, problems) = collector.run_once().await;
-    for problem in &problems {
-        let failure = format!("{} ({})", problem.message, problem.reason.as_str());
-        report.line(Verdict::Failed, &problem.target, failure)?;
+    let (snapshot, failures) = exporter.collect_once().await;
+    for failure in &failures {
+        let text = format!("{} ({})", failure.message, failure.reason.as_str());
+        report.failed(&failure.target, text)?;
     }
     let sensors = &snapshot.sensors;
     let read = sensors.iter().filter(|sensor| sensor.read == Some(true));
@@ -152,11 +149,10 @@ async fn check_collection(exporter: &Exporter, report: &mut Report) -> io::Resul
         sensors.len(),
         snapshot.summary.duration.as_secs_f64()
     );
-    let verdict = match problems.is_empty() {
-        true => Verdict::Ok,
-        false => Verdict::Failed,
-    };
-    report.line(verdict, "collection", summary)?;
+    match failures.is_empty() {
+        true => report.ok("collection", summary)?,
+        false => report.failed("collection", summary)?,
+    }
     if !sensors.is_empty() {
         let table = listing::table(&listing::entries(&snapshot));
         writeln!(io::stdout(), "\n{table}\n")?;
@@ -168,27 +164,16 @@ async fn check_collection(exporter: &Exporter, report: &mut Report) -> io::Resul
 async fn check_routes(exporter: &Exporter, report: &mut Report) -> io::Result<()> {
     let session = Session::new(Instant::now() + exporter.config.api.timeout);
     match exporter.client().routes_not_documented(&session).await {
-        Ok(missing) if missing.is_empty() => {
-            report.line(Verdict::Ok, "routes", "all in the API's document")
-        }
+        Ok(missing) if missing.is_empty() => report.ok("routes", "all in the API's document"),
         Ok(missing) => missing.iter().try_for_each(|route| {
             let warning = format!("GET {route} is not in the API's document");
-            report.line(Verdict::Warning, "routes", warning)
+            report.warning("routes", warning)
         }),
         Err(failure) => {
             let note = format!("cannot get the API's document, GET /openapi.json: {failure}");
-            report.line(Verdict::Note, "routes", note)
+            report.note("routes", note)
         }
     }
-}
-
-/// The result of one step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
-    Ok,
-    Note,
-    Warning,
-    Failed,
 }
 
 /// Writes a line for each step, and counts warnings and failures.
@@ -199,31 +184,42 @@ struct Report {
 }
 
 impl Report {
-    fn line(&mut self, verdict: Verdict, step: &str, text: impl Display) -> io::Result<()> {
-        let word = match verdict {
-            Verdict::Ok => "ok",
-            Verdict::Note => "note",
-            Verdict::Warning => "warning",
-            Verdict::Failed => "failed",
-        };
-        self.warnings += usize::from(verdict == Verdict::Warning);
-        self.failures += usize::from(verdict == Verdict::Failed);
-        writeln!(io::stdout(), "{word:<8}{step}: {text}")
+    fn ok(&self, step: &str, text: impl Display) -> io::Result<()> {
+        write_line("ok", step, text)
     }
 
-    fn summary(mut self) -> Result<(), Failure> {
+    fn note(&self, step: &str, text: impl Display) -> io::Result<()> {
+        write_line("note", step, text)
+    }
+
+    fn warning(&mut self, step: &str, text: impl Display) -> io::Result<()> {
+        self.warnings += 1;
+        write_line("warning", step, text)
+    }
+
+    fn failed(&mut self, step: &str, text: impl Display) -> io::Result<()> {
+        self.failures += 1;
+        write_line("failed", step, text)
+    }
+
+    /// Writes the last line. It is an error if a step failed.
+    fn summary(self) -> Result<(), Failure> {
         let warnings = match self.warnings {
             0 => String::new(),
             count => format!(", {}", counted(count, "warning")),
         };
         if self.failures == 0 {
             let summary = format!("everything works{warnings}");
-            return Ok(self.line(Verdict::Ok, "summary", summary)?);
+            return Ok(write_line("ok", "summary", summary)?);
         }
         let summary = format!("{} failed{warnings}", counted(self.failures, "check"));
-        self.line(Verdict::Failed, "summary", &summary)?;
+        write_line("failed", "summary", &summary)?;
         Err(Failure::Failed(anyhow!(summary)))
     }
+}
+
+fn write_line(result: &str, step: &str, text: impl Display) -> io::Result<()> {
+    writeln!(io::stdout(), "{result:<8}{step}: {text}")
 }
 
 fn counted(count: usize, noun: &str) -> String {

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     clock::unix_now,
-    config::{self, Credential},
+    config::{self, Credential, Flags},
     http::Proxies,
     oauth::store::Store,
     telemetry::Telemetry,
@@ -39,10 +39,11 @@ pub(super) struct Arguments {
 
 /// Starts cloud and exporter, prints the URLs, and runs until a signal.
 pub(super) async fn run(
-    flags: config::Flags,
+    flags: Flags,
     arguments: Arguments,
-    sockets: Option<ListenFd>,
+    sockets: ListenFd,
 ) -> Result<(), Failure> {
+    let sockets = flags.web.systemd_socket.then_some(sockets);
     let options = Options {
         sensors: arguments.sensors,
         seed: arguments.seed,

@@ -24,7 +24,7 @@ use tracing::warn;
 use super::Failure;
 use crate::{
     clock::unix_now,
-    config::{self, duration},
+    config::{self, Config, Flags, Purpose, duration},
     http::{Proxies, http_client},
     oauth::{
         destination::{TokenDestination, TokenFormat},
@@ -73,12 +73,12 @@ pub(super) struct Arguments {
 
 /// Sends a person to log in, waits for the callback, and keeps the refresh token.
 pub(super) async fn run(
-    flags: &config::Flags,
+    flags: Flags,
     arguments: Arguments,
     environment: Vec<(String, String)>,
 ) -> Result<(), Failure> {
-    let loaded = config::load(flags, environment.into_iter(), config::Purpose::Login)
-        .map_err(|errors| Failure::Configuration(errors.into()))?;
+    let loaded = config::load(&flags, environment.into_iter(), Purpose::Login)
+        .map_err(Failure::configuration)?;
     Telemetry::install(loaded.config.log.level, loaded.config.log.format);
     for warning in &loaded.warnings {
         warn!("{warning}");
@@ -116,10 +116,7 @@ pub(super) async fn run(
 }
 
 /// Checks everything that can be checked before a person logs in.
-fn prepare(
-    config: &config::Config,
-    arguments: &Arguments,
-) -> anyhow::Result<(Login, TokenDestination)> {
+fn prepare(config: &Config, arguments: &Arguments) -> anyhow::Result<(Login, TokenDestination)> {
     let redirect_uri = RedirectUri::parse(&arguments.redirect_uri)?;
     anyhow::ensure!(
         arguments.paste || !redirect_uri.loopback_addresses().is_empty(),
@@ -216,12 +213,12 @@ fn open_browser(url: &str) {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::config::{Purpose, load_text};
+    use crate::config::load_text;
 
     #[tokio::test]
     async fn a_login_times_out_and_frees_its_port() {
         let yaml = "oauth: {client_id: id, client_secret: secret}";
-        let (flags, environment) = (config::Flags::default(), std::iter::empty());
+        let (flags, environment) = (Flags::default(), std::iter::empty());
         let loaded = load_text("test", yaml, &flags, environment, Purpose::Login).unwrap();
         let http = http_client(&loaded.config.api, Proxies::None).unwrap();
         let redirect_uri = RedirectUri::parse("http://127.0.0.1:3000").unwrap();

@@ -8,12 +8,12 @@ mod sensors;
 mod serve;
 mod simulate;
 
-use std::{ffi::OsString, fmt, path::PathBuf};
+use std::{ffi::OsString, fmt};
 
 use clap::{Args, Parser, Subcommand};
-use exporter_toolkit::{ListenFd, WebFlags};
+use exporter_toolkit::ListenFd;
 
-use crate::config;
+use crate::config::Flags;
 
 /// The text of `--version`, in the format of the Prometheus exporters.
 const VERSION: &str = concat!(
@@ -60,80 +60,35 @@ struct WithFlags<A: Args> {
     arguments: A,
 }
 
-/// The flags of `serve`, named as in the Prometheus exporters. None takes a secret.
-#[derive(Debug, Default, Args)]
-struct Flags {
-    /// Configuration file (default: lightfi-exporter.yaml)
-    #[arg(long = "config.file", value_name = "FILE")]
-    config_file: Option<PathBuf>,
-    #[command(flatten)]
-    web: WebFlags,
-    /// Allow POST /-/reload
-    #[arg(long = "web.enable-lifecycle")]
-    enable_lifecycle: bool,
-    /// Minimum log level: error, warn, info, debug or trace (default: info)
-    #[arg(long = "log.level", value_name = "LEVEL")]
-    log_level: Option<String>,
-    /// Log format: logfmt or json (default: logfmt)
-    #[arg(long = "log.format", value_name = "FORMAT")]
-    log_format: Option<String>,
-}
-
-impl Flags {
-    /// Merges the flags after the command with those before it; those after it win.
-    fn over(self, before: Self) -> config::Flags {
-        let (web, web_before) = (self.web, before.web);
-        let addresses = match web.listen_address.is_empty() {
-            true => web_before.listen_address,
-            false => web.listen_address,
-        };
-        config::Flags {
-            config_file: self.config_file.or(before.config_file),
-            listen_address: addresses.iter().map(ToString::to_string).collect(),
-            telemetry_path: web.telemetry_path.or(web_before.telemetry_path),
-            web_config_file: web.config_file.or(web_before.config_file),
-            max_requests: web.max_requests.or(web_before.max_requests),
-            enable_lifecycle: self.enable_lifecycle || before.enable_lifecycle,
-            log_level: self.log_level.or(before.log_level),
-            log_format: self.log_format.or(before.log_format),
-        }
-    }
-}
-
 impl Cli {
     /// Reads the arguments. The error is clap's: it also stands for `--help` and `--version`.
     pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         Self::try_parse_from(arguments)
     }
 
-    /// Runs the command with this environment and the sockets that systemd passed to the process.
+    /// Runs the command with this environment and the sockets that systemd passed to the process. A flag after the command
+    /// wins over the same flag before it.
     pub async fn run(
         self,
         environment: Vec<(String, String)>,
         sockets: ListenFd,
     ) -> Result<(), Failure> {
         let before = self.flags;
-        let systemd = before.web.systemd_socket;
-        let sockets = move |flags: &Flags| (systemd || flags.web.systemd_socket).then_some(sockets);
         let default = || Command::Serve(Flags::default());
         match self.command.unwrap_or_else(default) {
-            Command::Serve(flags) => {
-                let sockets = sockets(&flags);
-                serve::run(flags.over(before), environment, sockets).await
-            }
+            Command::Serve(flags) => serve::run(flags.or(before), environment, sockets).await,
             Command::Demo(WithFlags { flags, arguments }) => {
-                let sockets = sockets(&flags);
-                demo::run(flags.over(before), arguments, sockets).await
+                demo::run(flags.or(before), arguments, sockets).await
             }
             Command::Simulate(arguments) => simulate::run(*arguments).await,
             Command::Login(WithFlags { flags, arguments }) => {
-                login::run(&flags.over(before), arguments, environment).await
+                login::run(flags.or(before), arguments, environment).await
             }
             Command::Check(WithFlags { flags, arguments }) => {
-                check::run(&flags.over(before), arguments, environment).await
+                check::run(flags.or(before), arguments, environment).await
             }
             Command::Sensors(WithFlags { flags, arguments }) => {
-                sensors::run(&flags.over(before), arguments, environment).await
+                sensors::run(flags.or(before), arguments, environment).await
             }
         }
     }

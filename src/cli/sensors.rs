@@ -5,13 +5,13 @@ use std::{
     sync::Arc,
 };
 
+use anyhow::anyhow;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::{Failure, listing, serve::Exporter};
 use crate::{
-    collector::Collector,
-    config::{self, Location, Purpose},
+    config::{self, Flags, Location, Purpose},
     http::Proxies,
     snapshot::Snapshot,
     telemetry::Telemetry,
@@ -38,12 +38,12 @@ enum OutputFormat {
 
 /// Makes one collection of the locations and lists the sensors.
 pub(super) async fn run(
-    flags: &config::Flags,
+    flags: Flags,
     arguments: Arguments,
     environment: Vec<(String, String)>,
 ) -> Result<(), Failure> {
-    let loaded = config::load(flags, environment.into_iter(), Purpose::Discover)
-        .map_err(|errors| Failure::Configuration(errors.into()))?;
+    let loaded = config::load(&flags, environment.into_iter(), Purpose::Discover)
+        .map_err(Failure::configuration)?;
     let mut config = loaded.config;
     Telemetry::install_quietly(&config.log);
     if config.locations.is_empty() {
@@ -55,8 +55,7 @@ pub(super) async fn run(
     }
     config.sensors = Arc::default();
     let exporter = Exporter::new(config, Proxies::FromEnvironment).await?;
-    let (collector, _) = Collector::new(exporter.collector_config());
-    let (snapshot, problems) = collector.run_once().await;
+    let (snapshot, failures) = exporter.collect_once().await;
 
     let text = match arguments.output {
         OutputFormat::Table => listing::table(&listing::entries(&snapshot)),
@@ -68,14 +67,14 @@ pub(super) async fn run(
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
         result => result?,
     }
-    if problems.is_empty() {
+    if failures.is_empty() {
         return Ok(());
     }
-    let failures = problems
+    let failures = failures
         .iter()
-        .map(|problem| format!("\n{}: {}", problem.target, problem.message));
+        .map(|failure| format!("\n{}: {}", failure.target, failure.message));
     let failures: String = failures.collect();
-    Err(anyhow::anyhow!("incomplete: some requests failed{failures}").into())
+    Err(anyhow!("incomplete: some requests failed{failures}").into())
 }
 
 /// An entry of `sensors:` in the configuration.

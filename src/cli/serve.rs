@@ -17,11 +17,12 @@ use crate::{
     blocking,
     catalog::Catalog,
     clock::unix_now,
-    collector::{Collector, CollectorConfig},
-    config::{self, Config, Errors, Loaded, Purpose},
+    collector::{Collector, CollectorConfig, RequestFailure},
+    config::{self, Config, Errors, Flags, Loaded, Purpose},
     http::{Proxies, http_client},
     oauth::TokenSource,
     publisher::Publisher,
+    snapshot::Snapshot,
     stats::Stats,
     telemetry::Telemetry,
     web::{self, AppState, SwappableRouter},
@@ -35,10 +36,11 @@ pub(super) type Load = Arc<dyn Fn() -> Result<Loaded, Errors> + Send + Sync>;
 
 /// Runs the exporter until a signal.
 pub(super) async fn run(
-    flags: config::Flags,
+    flags: Flags,
     environment: Vec<(String, String)>,
-    sockets: Option<ListenFd>,
+    sockets: ListenFd,
 ) -> Result<(), Failure> {
+    let sockets = flags.web.systemd_socket.then_some(sockets);
     let load: Load =
         Arc::new(move || config::load(&flags, environment.iter().cloned(), Purpose::Serve));
     let Loaded { config, warnings } = load().map_err(Failure::configuration)?;
@@ -54,7 +56,7 @@ pub(super) async fn run(
 pub(super) struct Exporter {
     pub(super) config: Config,
     pub(super) tokens: Arc<TokenSource>,
-    pace: SharedRateLimiter,
+    rate_limiter: SharedRateLimiter,
     stats: Arc<Stats>,
     http: reqwest::Client,
     proxies: Proxies,
@@ -69,7 +71,7 @@ impl Exporter {
         Ok(Self {
             tokens: tokens.map_err(Failure::configuration)?,
             config,
-            pace: SharedRateLimiter::default(),
+            rate_limiter: SharedRateLimiter::default(),
             stats,
             http,
             proxies,
@@ -84,14 +86,14 @@ impl Exporter {
             .tokens
             .rebuild_with(&config.oauth, http.clone())
             .await?;
-        let pace = match config.api.url == self.config.api.url {
-            true => self.pace.clone(),
+        let rate_limiter = match config.api.url == self.config.api.url {
+            true => self.rate_limiter.clone(),
             false => SharedRateLimiter::default(),
         };
         Ok(Self {
             config,
             tokens,
-            pace,
+            rate_limiter,
             stats: self.stats.clone(),
             http,
             proxies: self.proxies,
@@ -105,13 +107,19 @@ impl Exporter {
             self.http.clone(),
             self.tokens.clone(),
             self.stats.clone(),
-            self.pace.clone(),
+            self.rate_limiter.clone(),
         )
     }
 
     /// Returns what the collector needs of this configuration.
-    pub(super) fn collector_config(&self) -> CollectorConfig {
+    fn collector_config(&self) -> CollectorConfig {
         CollectorConfig::new(&self.config, self.client(), &self.tokens, self.catalog())
+    }
+
+    /// Makes one collection. Returns it with the requests that failed.
+    pub(super) async fn collect_once(&self) -> (Snapshot, Vec<RequestFailure>) {
+        let (collector, _) = Collector::new(self.collector_config());
+        collector.run_once().await
     }
 
     fn catalog(&self) -> Arc<Catalog> {
@@ -127,30 +135,33 @@ impl Exporter {
         let web_config =
             WebConfig::load(web.config_file.as_deref()).map_err(Failure::configuration)?;
         log_warnings(&web_config.warnings());
-        let mut listeners = Vec::new();
-        if let Some(sockets) = sockets {
-            listeners = exporter_toolkit::systemd_listeners(sockets).map_err(|error| {
+        let listeners = match sockets {
+            Some(sockets) => exporter_toolkit::systemd_listeners(sockets).map_err(|error| {
                 Failure::Configuration(anyhow!("--web.systemd-socket: {error}"))
-            })?;
-        } else {
-            for address in &web.listen_address {
-                let parsed: ListenAddress = address
-                    .parse()
-                    .map_err(|error| anyhow!("web.listen_address: {address:?} {error}"))?;
-                let bound = exporter_toolkit::bind(&parsed).await;
-                listeners.extend(
-                    bound.with_context(|| {
-                        format!("cannot listen on {address} (web.listen_address)")
-                    })?,
-                );
-            }
-        }
+            })?,
+            None => bind_all(&web.listen_address).await?,
+        };
         Ok(BoundExporter {
             exporter: self,
             web_config: Arc::new(web_config),
             listeners,
         })
     }
+}
+
+/// Binds the addresses of `web.listen_address`.
+async fn bind_all(addresses: &[String]) -> anyhow::Result<Vec<TcpListener>> {
+    let mut listeners = Vec::new();
+    for address in addresses {
+        let parsed: ListenAddress = address
+            .parse()
+            .map_err(|error| anyhow!("web.listen_address: {address:?} {error}"))?;
+        let bound = exporter_toolkit::bind(&parsed).await;
+        let bound =
+            bound.with_context(|| format!("cannot listen on {address} (web.listen_address)"))?;
+        listeners.extend(bound);
+    }
+    Ok(listeners)
 }
 
 /// An exporter with its listeners.
@@ -181,24 +192,8 @@ impl BoundExporter {
         let on_reload = move |successful| count_web_config_reload(&stats, successful);
         tokio::spawn(web_config.clone().watch(on_reload, shutdown.clone()));
 
-        let (collector, collector_handle) = Collector::new(exporter.collector_config());
-        let initial = collector.initial_snapshot();
-        let (catalog, stats) = (exporter.catalog(), exporter.stats.clone());
-        let publisher = Arc::new(Publisher::new(initial, catalog, stats));
         let (reload_sender, reload_requests) = mpsc::channel(1);
-        let state = AppState::new(
-            publisher.clone(),
-            collector_handle,
-            exporter.tokens.clone(),
-            reload_sender,
-            &exporter.config,
-        );
-        let publish = move |snapshot, catalog| {
-            let publisher = publisher.clone();
-            async move { publisher.publish(snapshot, catalog).await }
-        };
-        tokio::spawn(collector.run(publish, shutdown.clone()));
-
+        let state = start_collector(&exporter, reload_sender, &shutdown);
         let router = SwappableRouter::new(state.clone());
         let server = Server {
             listeners,
@@ -207,7 +202,7 @@ impl BoundExporter {
             open_paths: web::OPEN_PATHS.map(str::to_owned).to_vec(),
             limits: Limits::default(),
         };
-        let mut reloader = Reloader {
+        let reloader = Reloader {
             refresh: RefreshTask::start(&exporter.tokens, &shutdown),
             exporter,
             load,
@@ -218,12 +213,10 @@ impl BoundExporter {
             shutdown: shutdown.clone(),
         };
         let work = async {
-            tokio::join!(
-                server.serve(shutdown.clone()),
-                reloader.run(reload_requests, hangup)
-            );
+            let server = server.serve(shutdown.clone());
+            let ((), refresh) = tokio::join!(server, reloader.run(reload_requests, hangup));
             // It may still be saving a rotated refresh token.
-            let _ = reloader.refresh.task.await;
+            let _ = refresh.task.await;
         };
         let timeout = async {
             shutdown.cancelled().await;
@@ -235,6 +228,28 @@ impl BoundExporter {
         }
         Ok(())
     }
+}
+
+/// Starts the task that collects and publishes. Returns what the routes need.
+fn start_collector(
+    exporter: &Exporter,
+    reload: mpsc::Sender<web::Reload>,
+    shutdown: &CancellationToken,
+) -> AppState {
+    let (collector, handle) = Collector::new(exporter.collector_config());
+    let publisher = Arc::new(Publisher::new(
+        collector.initial_snapshot(),
+        exporter.catalog(),
+        exporter.stats.clone(),
+    ));
+    let (tokens, config) = (exporter.tokens.clone(), &exporter.config);
+    let state = AppState::new(publisher.clone(), handle, tokens, reload, config);
+    let publish = move |snapshot, catalog| {
+        let publisher = publisher.clone();
+        async move { publisher.publish(snapshot, catalog).await }
+    };
+    tokio::spawn(collector.run(publish, shutdown.clone()));
+    state
 }
 
 /// The task that keeps the access token of one token source fresh.
@@ -264,35 +279,41 @@ struct Reloader {
 }
 
 impl Reloader {
-    /// Reloads on SIGHUP and on request, one at a time, until shutdown.
-    async fn run(&mut self, mut requests: mpsc::Receiver<web::Reload>, mut hangup: Signal) {
+    /// Reloads on SIGHUP and on request, one at a time, until shutdown. Returns the task that refreshes the token then.
+    async fn run(
+        mut self,
+        mut requests: mpsc::Receiver<web::Reload>,
+        mut hangup: Signal,
+    ) -> RefreshTask {
         let shutdown = self.shutdown.clone();
         loop {
             let request = tokio::select! {
-                () = shutdown.cancelled() => return,
+                () = shutdown.cancelled() => return self.refresh,
                 Some(()) = hangup.recv() => None,
                 Some(request) = requests.recv() => Some(request),
             };
             let result = self.reload().await.map_err(|error| format!("{error:#}"));
-            let stats = &self.exporter.stats;
-            match &result {
-                Ok(()) => {
-                    stats.config_reload_successful.set(1.0);
-                    stats.config_reload_success_timestamp.set(unix_now());
-                    info!("config reloaded");
-                }
-                Err(error) => {
-                    stats.config_reload_successful.set(0.0);
-                    error!(
-                        error,
-                        "config reload failed; keeping the previous configuration"
-                    );
-                }
-            }
+            self.report(&result);
             if let Some(request) = request {
                 // The client may have gone.
                 let _ = request.send(result);
             }
+        }
+    }
+
+    fn report(&self, result: &Result<(), String>) {
+        let stats = &self.exporter.stats;
+        let successful = f64::from(u8::from(result.is_ok()));
+        stats.config_reload_successful.set(successful);
+        match result {
+            Ok(()) => {
+                stats.config_reload_success_timestamp.set(unix_now());
+                info!("config reloaded");
+            }
+            Err(error) => error!(
+                error,
+                "config reload failed; keeping the previous configuration"
+            ),
         }
     }
 

@@ -86,10 +86,10 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
 }
 
 fn options(arguments: Arguments) -> anyhow::Result<Options> {
-    let replay = arguments
-        .replay
-        .map(|path| Replay::open(&path, arguments.speed))
-        .transpose()?;
+    let replay = match &arguments.replay {
+        Some(path) => Some(Replay::open(path, arguments.speed)?),
+        None => None,
+    };
     Ok(Options {
         sensors: arguments.sensors,
         seed: arguments.seed,

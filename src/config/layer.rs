@@ -134,16 +134,17 @@ pub(super) fn from_environment(
 
 pub(super) fn from_flags(flags: &Flags) -> Dict {
     let mut dict = Dict::new();
-    let path = flags.web_config_file.as_ref();
+    let web = &flags.web;
+    let path = web.config_file.as_ref();
     for (key, text) in [
-        ("web.telemetry_path", flags.telemetry_path.clone()),
+        ("web.telemetry_path", web.telemetry_path.clone()),
         (
             "web.config_file",
             path.map(|path| path.to_string_lossy().into_owned()),
         ),
         (
             "web.max_requests",
-            flags.max_requests.map(|requests| requests.to_string()),
+            web.max_requests.map(|requests| requests.to_string()),
         ),
         (
             "web.enable_lifecycle",
@@ -156,12 +157,10 @@ pub(super) fn from_flags(flags: &Flags) -> Dict {
             insert(&mut dict, key, Value::from(text));
         }
     }
-    if !flags.listen_address.is_empty() {
-        insert(
-            &mut dict,
-            "web.listen_address",
-            Value::from(flags.listen_address.clone()),
-        );
+    if !web.listen_address.is_empty() {
+        let addresses = web.listen_address.iter().map(ToString::to_string);
+        let addresses: Vec<_> = addresses.collect();
+        insert(&mut dict, "web.listen_address", Value::from(addresses));
     }
     dict
 }

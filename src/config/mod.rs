@@ -25,7 +25,9 @@ use std::{
 };
 
 pub use crate::duration;
+use clap::Args;
 pub use error::Errors;
+use exporter_toolkit::WebFlags;
 pub use secret::Secret;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::IgnoredAny, ser::Error as _};
 use url::Url;
@@ -51,25 +53,49 @@ const RATE_MARGIN: f64 = 1.1;
 /// Keeps a tiny rate from stretching the interval beyond what clocks can add.
 const LONGEST_EFFECTIVE_INTERVAL: Duration = Duration::from_secs(365 * 86_400);
 
-/// What the command line says; what is not given is absent, so that it leaves file and environment in force.
-#[derive(Debug, Clone, Default)]
+/// The flags that configure the exporter, named as in the Prometheus exporters. None takes a secret, and none has a default:
+/// a flag that is not given leaves its value to the environment and the file.
+#[derive(Debug, Clone, Default, Args)]
 pub struct Flags {
-    /// `--config.file`
+    /// Configuration file (default: lightfi-exporter.yaml)
+    #[arg(long = "config.file", value_name = "FILE")]
     pub config_file: Option<PathBuf>,
-    /// `--web.listen-address`, repeatable
-    pub listen_address: Vec<String>,
-    /// `--web.telemetry-path`
-    pub telemetry_path: Option<String>,
-    /// `--web.config.file`
-    pub web_config_file: Option<PathBuf>,
-    /// `--web.max-requests`
-    pub max_requests: Option<usize>,
-    /// `--web.enable-lifecycle`
+    /// The flags of the web server.
+    #[command(flatten)]
+    pub web: WebFlags,
+    /// Allow POST /-/reload
+    #[arg(long = "web.enable-lifecycle")]
     pub enable_lifecycle: bool,
-    /// `--log.level`
+    /// Minimum log level: error, warn, info, debug or trace (default: info)
+    #[arg(long = "log.level", value_name = "LEVEL")]
     pub log_level: Option<String>,
-    /// `--log.format`
+    /// Log format: logfmt or json (default: logfmt)
+    #[arg(long = "log.format", value_name = "FORMAT")]
     pub log_format: Option<String>,
+}
+
+impl Flags {
+    /// Adds the flags of `other` that are not given here.
+    pub fn or(self, other: Self) -> Self {
+        let (web, other_web) = (self.web, other.web);
+        let listen_address = match web.listen_address.is_empty() {
+            true => other_web.listen_address,
+            false => web.listen_address,
+        };
+        Self {
+            config_file: self.config_file.or(other.config_file),
+            web: WebFlags {
+                listen_address,
+                systemd_socket: web.systemd_socket || other_web.systemd_socket,
+                config_file: web.config_file.or(other_web.config_file),
+                telemetry_path: web.telemetry_path.or(other_web.telemetry_path),
+                max_requests: web.max_requests.or(other_web.max_requests),
+            },
+            enable_lifecycle: self.enable_lifecycle || other.enable_lifecycle,
+            log_level: self.log_level.or(other.log_level),
+            log_format: self.log_format.or(other.log_format),
+        }
+    }
 }
 
 /// What a configuration is for, and so what it must hold.

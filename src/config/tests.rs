@@ -92,9 +92,12 @@ fn flags_win_over_the_environment_which_wins_over_the_file() {
         ("LIGHTFI_WEB__LISTEN_ADDRESS", ":2, [::1]:2"),
     ];
     let flags = Flags {
-        max_requests: Some(3),
-        listen_address: vec![":3".to_owned(), ":4".to_owned()],
-        web_config_file: Some("web.yaml".into()),
+        web: WebFlags {
+            max_requests: Some(3),
+            listen_address: vec![":3".parse().unwrap(), ":4".parse().unwrap()],
+            config_file: Some("web.yaml".into()),
+            ..WebFlags::default()
+        },
         enable_lifecycle: true,
         log_format: Some("json".to_owned()),
         ..Flags::default()
@@ -131,9 +134,11 @@ fn flags_win_over_the_environment_which_wins_over_the_file() {
 #[test]
 fn a_problem_names_the_layer_it_came_from() {
     let flags = Flags {
-        telemetry_path: Some("x".to_owned()),
+        web: WebFlags {
+            telemetry_path: Some("x".to_owned()),
+            ..WebFlags::default()
+        },
         log_level: Some("loud".to_owned()),
-        listen_address: vec!["80".to_owned()],
         ..Flags::default()
     };
     let variables = [
@@ -156,7 +161,6 @@ fn a_problem_names_the_layer_it_came_from() {
         "environment LIGHTFI_SENSORS: sensors[1]: \"B/C\" is not an id",
         "--web.telemetry-path: web.telemetry_path: \"x\" does not begin with",
         "--log.level: log.level: \"loud\" is not one of",
-        "--web.listen-address: web.listen_address[0]: \"80\" is a bare port",
     ] {
         assert!(
             errors.lines().any(|line| line.starts_with(part)),

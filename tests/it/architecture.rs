@@ -20,13 +20,11 @@ const FLOW: [&str; 9] = [
     "cli",
 ];
 /// Any module may use these, and they use no module but each other.
-const LEAVES: [&str; 10] = [
-    "aside",
+const LEAVES: [&str; 8] = [
     "blocking",
     "catalog",
     "clock",
     "duration",
-    "heard",
     "http",
     "stats",
     "test_logs",

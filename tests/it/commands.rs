@@ -1,6 +1,7 @@
-//! `check` and `sensors` with the real binary and the simulated cloud.
+//! `check` and `sensors`, run as the real binary against the simulated cloud.
 
 use std::{
+    fs::{self, File},
     process::{Command, Output, Stdio},
     time::Duration,
 };
@@ -11,30 +12,69 @@ use tempfile::TempDir;
 
 use crate::{
     cloud::Cloud,
-    exporter::{Exporter, command, coverage},
+    exporter::{self, Exporter, command},
     odd_cloud::{self, GOOD},
 };
 
-/// Runs a command against `config` while the cloud answers.
-async fn run(config: &str, arguments: &[&str]) -> (Option<i32>, String, String) {
-    let directory = TempDir::new().expect("a temporary directory");
-    let file = directory.path().join("lightfi-exporter.yaml");
-    std::fs::write(&file, config).expect("written");
-    let mut command = command();
-    command.args(arguments).arg("--config.file").arg(&file);
-    let output = tokio::task::spawn_blocking(move || command.output())
-        .await
-        .expect("no panic");
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = output.expect("the binary starts");
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("it writes text");
-    (status.code(), text(stdout), text(stderr))
+/// The output of a command, and how it ended.
+struct Finished {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
 }
 
-async fn floor() -> Cloud {
+impl From<Output> for Finished {
+    fn from(output: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).expect("the output is text");
+        Self {
+            code: output.status.code(),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        }
+    }
+}
+
+impl Finished {
+    fn assert_ended_with(&self, code: i32) {
+        let Self { stdout, stderr, .. } = self;
+        assert_eq!(self.code, Some(code), "{stdout}{stderr}");
+    }
+
+    fn assert_printed(&self, text: &str) {
+        let stdout = &self.stdout;
+        assert!(stdout.contains(text), "no {text:?} in\n{stdout}");
+    }
+}
+
+/// Returns a command that uses the configuration, and the directory of its file.
+fn command_with(config: &str, arguments: &[&str]) -> (Command, TempDir) {
+    let directory = TempDir::new().expect("a temporary directory");
+    let file = directory.path().join("lightfi-exporter.yaml");
+    fs::write(&file, config).expect("the configuration is written");
+    let mut command = command();
+    command.args(arguments).arg("--config.file").arg(&file);
+    (command, directory)
+}
+
+/// Runs a command with the configuration, while this process serves the cloud.
+async fn run(config: &str, arguments: &[&str]) -> Finished {
+    let (mut command, _directory) = command_with(config, arguments);
+    let output = tokio::task::spawn_blocking(move || command.output()).await;
+    output
+        .expect("the task does not panic")
+        .expect("the binary starts")
+        .into()
+}
+
+/// Returns a configuration of the cloud without its sensors and locations.
+fn without_targets(cloud: &Cloud) -> String {
+    let config = cloud.config("");
+    let (head, _) = config.split_once("locations:").expect("locations");
+    head.to_owned()
+}
+
+/// A cloud whose configuration lists the base location only.
+async fn cloud() -> Cloud {
     Cloud::start(Options {
         sensors: 20,
         listing: Listing::Locations,
@@ -44,12 +84,12 @@ async fn floor() -> Cloud {
 }
 
 #[tokio::test]
-async fn check_validates_the_configuration_without_any_request() {
-    let cloud = floor().await;
-    let (code, out, _) = run(&cloud.config(""), &["check"]).await;
-    assert_eq!(code, Some(0));
+async fn check_validates_the_configuration_without_sending_a_request() {
+    let cloud = cloud().await;
+    let check = run(&cloud.config(""), &["check"]).await;
+    check.assert_ended_with(0);
     assert_eq!(
-        out,
+        check.stdout,
         "ok      configuration: valid: 0 sensors and 1 locations listed\n"
     );
     assert_eq!(cloud.simulator.requests().token_granted, 0);
@@ -57,52 +97,28 @@ async fn check_validates_the_configuration_without_any_request() {
 
 #[tokio::test]
 async fn check_warns_if_the_exporter_would_not_start_on_this_machine() {
-    let cloud = floor().await;
+    let cloud = cloud().await;
     let directory = TempDir::new().expect("a temporary directory");
-    let store = directory.path().join("store.json");
-    std::fs::write(&store, "{").expect("written");
-    let broken = cloud.config_with_store(&store, "");
-    for (config, words) in [
-        (broken, "store.json is not a token store or is damaged"),
-        (
-            cloud.config_with_store(&directory.path().join("missing/store.json"), ""),
-            "cannot write ",
-        ),
+    let damaged = directory.path().join("store.json");
+    fs::write(&damaged, "{").expect("the store is written");
+    for (store, expected) in [
+        (damaged.clone(), "is not a token store or is damaged"),
+        (directory.path().join("missing/store.json"), "cannot write "),
     ] {
-        let (code, out, _) = run(&config, &["check"]).await;
-        assert_eq!(code, Some(0), "{out}");
-        let warning = "warning start: the exporter would not start here: ";
-        assert!(out.contains(warning) && out.contains(words), "{out}");
+        let check = run(&cloud.config_with_store(&store, ""), &["check"]).await;
+        check.assert_ended_with(0);
+        check.assert_printed("warning start: the exporter would not start here: ");
+        check.assert_printed(expected);
     }
-    assert_eq!(std::fs::read_to_string(&store).expect("it is there"), "{");
-}
-
-#[tokio::test]
-async fn check_online_warns_if_it_has_used_a_rotating_token_without_a_token_store() {
-    let cloud = Cloud::start(Options {
-        sensors: 5,
-        rotate_refresh_tokens: true,
-        ..Options::default()
-    })
-    .await;
-    let (code, out, _) = run(&cloud.config(""), &["check", "--online"]).await;
-    assert_eq!(code, Some(0), "{out}");
-    assert!(
-        out.contains("warning token: the server rotates refresh tokens")
-            && out.contains("summary: everything works, 1 warning"),
-        "{out}"
-    );
-    let directory = TempDir::new().expect("a temporary directory");
-    let config = cloud.config_with_store(&directory.path().join("store.json"), "");
-    let (code, out, _) = run(&config, &["check", "--online"]).await;
-    assert_eq!((code, out.contains("warning")), (Some(0), false), "{out}");
+    let unchanged = fs::read_to_string(&damaged).expect("the store exists");
+    assert_eq!(unchanged, "{");
 }
 
 #[tokio::test]
 async fn check_online_reports_each_step() {
-    let cloud = floor().await;
-    let (code, out, _) = run(&cloud.config(""), &["check", "--online"]).await;
-    assert_eq!(code, Some(0), "{out}");
+    let cloud = cloud().await;
+    let check = run(&cloud.config(""), &["check", "--online"]).await;
+    check.assert_ended_with(0);
     for line in [
         "ok      token: lives 4h, renewed 1m before its end",
         "ok      collection: 20 of 20 sensors read in",
@@ -110,34 +126,47 @@ async fn check_online_reports_each_step() {
         "ok      summary: everything works",
         "temperatureC",
     ] {
-        assert!(out.contains(line), "no {line:?} in\n{out}");
+        check.assert_printed(line);
     }
 }
 
 #[tokio::test]
+async fn check_online_warns_if_a_rotated_refresh_token_cannot_be_stored() {
+    let cloud = Cloud::start(Options {
+        sensors: 5,
+        rotate_refresh_tokens: true,
+        ..Options::default()
+    })
+    .await;
+    let check = run(&cloud.config(""), &["check", "--online"]).await;
+    check.assert_ended_with(0);
+    check.assert_printed("warning token: the server rotates refresh tokens");
+    check.assert_printed("summary: everything works, 1 warning");
+
+    let directory = TempDir::new().expect("a temporary directory");
+    let config = cloud.config_with_store(&directory.path().join("store.json"), "");
+    let check = run(&config, &["check", "--online"]).await;
+    check.assert_ended_with(0);
+    assert!(!check.stdout.contains("warning"), "{}", check.stdout);
+}
+
+#[tokio::test]
 async fn check_online_reports_failures_and_ends_with_1() {
-    let cloud = floor().await;
+    let cloud = cloud().await;
     cloud.fault("malformed", true);
-    let (code, out, err) = run(&cloud.config(""), &["check", "--online"]).await;
-    assert_eq!(code, Some(1), "{out}");
-    assert!(
-        out.contains("failed  the base location: GET /locations: the JSON ends early"),
-        "{out}"
-    );
-    assert!(err.contains("2 checks failed"), "{err}");
+    let check = run(&cloud.config(""), &["check", "--online"]).await;
+    check.assert_ended_with(1);
+    check.assert_printed("failed  the base location: GET /locations: invalid JSON");
+    assert!(check.stderr.contains("2 checks failed"), "{}", check.stderr);
+
     cloud.fault("malformed", false);
     cloud.fault("token-revoked", true);
-    let (code, out, _) = run(&cloud.config(""), &["check", "--online"]).await;
-    assert_eq!(code, Some(1), "{out}");
-    assert!(
-        out.contains("failed  token: the refresh token is not accepted")
-            && !out.contains("automatically"),
-        "{out}"
-    );
-    assert!(
-        !out.contains("collection:"),
-        "there is no collection without a token\n{out}"
-    );
+    let check = run(&cloud.config(""), &["check", "--online"]).await;
+    check.assert_ended_with(1);
+    check.assert_printed("failed  token: the refresh token is not accepted");
+    for absent in ["automatically", "collection:"] {
+        assert!(!check.stdout.contains(absent), "{}", check.stdout);
+    }
 }
 
 #[tokio::test]
@@ -166,12 +195,12 @@ async fn check_online_compares_the_routes_with_the_document_of_the_api() {
         ),
     ] {
         let config = odd_cloud::serve(routes, Duration::ZERO).await + "sensors: [A]\n";
-        let (code, out, _) = run(&config, &["check", "--online"]).await;
-        assert_eq!(code, Some(0), "{out}");
+        let check = run(&config, &["check", "--online"]).await;
+        check.assert_ended_with(0);
         for line in lines {
-            assert!(out.contains(line), "no {line:?} in\n{out}");
+            check.assert_printed(line);
         }
-        assert_eq!(out.matches("routes:").count(), lines.len() - 1, "{out}");
+        assert_eq!(check.stdout.matches("routes:").count(), lines.len() - 1);
     }
 }
 
@@ -179,76 +208,46 @@ async fn check_online_compares_the_routes_with_the_document_of_the_api() {
 async fn check_health_asks_a_running_exporter() {
     let demo = Exporter::demo(&["--sensors=2"]);
     demo.scrape().await;
-    for (path, expected, words) in [
+    for (path, code, expected) in [
         ("", 0, "healthy\n"),
         ("/", 0, "healthy\n"),
         ("/-/ready", 0, "healthy\n"),
         ("/absent", 1, "/absent answers 404 Not Found"),
     ] {
         let health = format!("--health={}{path}", demo.url);
-        let Output {
-            status,
-            stdout,
-            stderr,
-        } = command()
-            .args(["check", &health])
-            .output()
-            .expect("the binary starts");
-        assert_eq!(status.code(), Some(expected), "{path}");
-        let said = [stdout, stderr].concat();
-        let said = String::from_utf8(said).expect("it writes text");
-        assert!(said.contains(words), "{path}: {said}");
+        let check = Finished::from(exporter::run(&["check", &health]));
+        check.assert_ended_with(code);
+        let output = check.stdout + &check.stderr;
+        assert!(output.contains(expected), "{path}: {output}");
     }
 }
 
-#[tokio::test]
-async fn a_file_far_larger_than_any_configuration_is_not_read() {
+#[test]
+fn a_file_that_is_far_too_large_for_a_configuration_is_not_read() {
     let directory = TempDir::new().expect("a temporary directory");
     let file = directory.path().join("endless.yaml");
-    let endless = std::fs::File::create(&file).expect("created");
-    endless.set_len((128 << 20) + 1).expect("it takes no room");
-    let output = command()
-        .args(["check", "--config.file"])
-        .arg(&file)
-        .output()
-        .expect("the binary starts");
-    assert_eq!(output.status.code(), Some(2));
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        said.contains("endless.yaml: cannot be read: larger than 134217728 bytes"),
-        "{said}"
-    );
-}
-
-#[tokio::test]
-async fn sensors_accepts_that_its_output_is_closed_early() {
-    let cloud = floor().await;
-    let directory = TempDir::new().expect("a temporary directory");
-    let file = directory.path().join("lightfi-exporter.yaml");
-    std::fs::write(&file, cloud.config("")).expect("written");
-    let mut command = command();
-    command.arg("sensors").arg("--config.file").arg(&file);
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().expect("the binary starts");
-    drop(child.stdout.take());
-    let output = tokio::task::spawn_blocking(move || child.wait_with_output());
-    let output = output.await.expect("no panic").expect("it ends");
-    assert_eq!(output.status.code(), Some(0), "{output:?}");
-    assert!(output.stderr.is_empty(), "{output:?}");
+    // The file is sparse, so it needs no space on the disk.
+    let endless = File::create(&file).expect("the file is created");
+    endless.set_len((128 << 20) + 1).expect("the file grows");
+    let file = file.to_str().expect("the path is text");
+    let check = Finished::from(exporter::run(&["check", "--config.file", file]));
+    check.assert_ended_with(2);
+    let expected = "endless.yaml: cannot be read: larger than 134217728 bytes";
+    assert!(check.stderr.contains(expected), "{}", check.stderr);
 }
 
 #[tokio::test]
 async fn sensors_lists_the_locations_as_table_json_and_yaml() {
-    let cloud = floor().await;
-    let (code, table, _) = run(&cloud.config(""), &["sensors"]).await;
-    assert_eq!(code, Some(0));
-    assert_eq!(table.lines().count(), 21, "{table}");
-    assert!(table.starts_with("SENSOR"), "{table}");
+    let cloud = cloud().await;
+    let table = run(&cloud.config(""), &["sensors"]).await;
+    table.assert_ended_with(0);
+    assert_eq!(table.stdout.lines().count(), 21, "{}", table.stdout);
+    assert!(table.stdout.starts_with("SENSOR"), "{}", table.stdout);
 
-    let (_, json, _) = run(&cloud.config(""), &["sensors", "--output", "json"]).await;
-    let listed: serde_json::Value = serde_json::from_str(&json).expect("it is JSON");
-    let listed = listed.as_array().expect("a list");
-    assert_eq!(listed.len(), 20);
+    let json = run(&cloud.config(""), &["sensors", "--output", "json"]).await;
+    let list: serde_json::Value = serde_json::from_str(&json.stdout).expect("JSON");
+    let sensors = list.as_array().expect("a list");
+    assert_eq!(sensors.len(), 20);
     for key in [
         "id",
         "name",
@@ -258,78 +257,49 @@ async fn sensors_lists_the_locations_as_table_json_and_yaml() {
         "variables",
         "age_seconds",
     ] {
-        assert!(
-            listed.iter().all(|sensor| sensor.get(key).is_some()),
-            "no {key} in\n{json}"
-        );
+        let has_key = |sensor: &serde_json::Value| sensor.get(key).is_some();
+        assert!(sensors.iter().all(has_key), "no {key} in\n{list}");
     }
 
     // With the YAML under `sensors:`, the same sensors are read without locations.
-    let (_, yaml, _) = run(&cloud.config(""), &["sensors", "--output", "yaml"]).await;
-    let config = cloud.config("");
-    let (oauth, _) = config.split_once("locations:").expect("it lists locations");
-    let (code, out, err) = run(&format!("{oauth}sensors:\n{yaml}"), &["check", "--online"]).await;
-    assert_eq!(code, Some(0), "{out}\n{err}");
-    assert!(out.contains("20 of 20 sensors read"), "{out}");
+    let yaml = run(&cloud.config(""), &["sensors", "--output", "yaml"]).await;
+    let config = format!("{}sensors:\n{}", without_targets(&cloud), yaml.stdout);
+    let check = run(&config, &["check", "--online"]).await;
+    check.assert_ended_with(0);
+    check.assert_printed("20 of 20 sensors read");
 }
 
 #[tokio::test]
 async fn sensors_lists_the_whole_account_if_no_location_is_configured() {
-    let cloud = floor().await;
-    let config = cloud.config("");
-    let (oauth, _) = config.split_once("locations:").expect("it lists locations");
-    let (code, table, _) = run(oauth, &["sensors"]).await;
-    assert_eq!((code, table.lines().count()), (Some(0), 21), "{table}");
+    let cloud = cloud().await;
+    let table = run(&without_targets(&cloud), &["sensors"]).await;
+    table.assert_ended_with(0);
+    assert_eq!(table.stdout.lines().count(), 21, "{}", table.stdout);
 }
 
 #[tokio::test]
 async fn sensors_fails_if_the_list_is_incomplete() {
-    let cloud = floor().await;
+    let cloud = cloud().await;
     cloud.fault("error-500", true);
-    let (code, out, err) = run(&cloud.config(""), &["sensors", "--output=json"]).await;
-    assert_eq!((code, out.trim()), (Some(1), "[]"));
-    assert!(err.contains("the base location: HTTP 500"), "{err}");
-}
-
-/// Returns what a command shows on a terminal.
-async fn on_a_terminal(config: &str, arguments: &str) -> String {
-    let directory = TempDir::new().expect("a temporary directory");
-    std::fs::write(directory.path().join("lightfi-exporter.yaml"), config).expect("written");
-    let mut terminal = Command::new("script");
-    terminal
-        .args(["--quiet", "--return", "--command"])
-        .arg(format!(
-            "{} {arguments}",
-            env!("CARGO_BIN_EXE_lightfi-exporter")
-        ))
-        .arg("/dev/null")
-        .current_dir(directory.path())
-        .env_clear()
-        .envs([("TERM", "xterm"), ("PATH", "/usr/bin:/bin")])
-        .envs(coverage())
-        .stdin(Stdio::null());
-    let ended = tokio::task::spawn_blocking(move || terminal.output()).await;
-    let output = ended
-        .expect("no panic")
-        .expect("util-linux has script on every Linux");
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    let list = run(&cloud.config(""), &["sensors", "--output=json"]).await;
+    list.assert_ended_with(1);
+    assert_eq!(list.stdout.trim(), "[]");
+    let expected = "the base location: HTTP 500";
+    assert!(list.stderr.contains(expected), "{}", list.stderr);
 }
 
 #[tokio::test]
-async fn sensors_shows_its_progress_on_a_terminal_only() {
-    let cloud = Cloud::start(Options {
-        sensors: 100,
-        latency: Duration::from_millis(100),
-        listing: Listing::Locations,
-        ..Options::default()
-    })
-    .await;
-    let shown = on_a_terminal(&cloud.config(""), "sensors").await;
-    assert!(
-        shown.contains(" locations") && shown.contains("SENSOR"),
-        "{shown:?}"
-    );
-    let (_, out, err) = run(&cloud.config(""), &["sensors"]).await;
-    assert!(!out.contains(" locations") && err.is_empty(), "{err}");
+async fn sensors_accepts_that_its_output_is_closed_early() {
+    let cloud = cloud().await;
+    let (mut command, _directory) = command_with(&cloud.config(""), &["sensors"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the binary starts");
+    drop(child.stdout.take());
+    let output = tokio::task::spawn_blocking(move || child.wait_with_output()).await;
+    let output = output
+        .expect("the task does not panic")
+        .expect("the command ends");
+    let list = Finished::from(output);
+    list.assert_ended_with(0);
+    assert_eq!(list.stderr, "");
 }

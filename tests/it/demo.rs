@@ -1,4 +1,4 @@
-//! `demo` as a newcomer meets it.
+//! `demo` as a user sees it.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use crate::{
     tools,
 };
 
-/// Every family the contract asks of `demo`, by its name in the text format.
+/// Every family that a scrape of `demo` must contain, by its name in the text format.
 pub const FAMILIES: [&str; 48] = [
     "lightfi_temperature_celsius",
     "lightfi_humidity_ratio",
@@ -62,52 +62,34 @@ pub const FAMILIES: [&str; 48] = [
 ];
 
 #[tokio::test]
-async fn the_first_scrape_holds_every_family_and_both_formats_satisfy_the_real_parsers() {
+async fn the_first_scrape_has_every_family_and_both_formats_are_valid() {
     let demo = Exporter::demo(&[]);
     let text = demo.scrape().await;
     let families: BTreeSet<&str> = text.families().into_iter().collect();
-    let missing: Vec<_> = FAMILIES
-        .iter()
-        .filter(|family| !families.contains(*family))
-        .collect();
+    let expected = BTreeSet::from(FAMILIES);
+    let missing: Vec<_> = expected.difference(&families).collect();
     assert!(missing.is_empty(), "missing: {missing:?} in\n{}", text.body);
-    let unknown: Vec<_> = families
-        .iter()
+    let unknown = families.difference(&expected);
+    let unknown: Vec<_> = unknown
         .filter(|family| !family.starts_with("process_"))
         .collect();
-    let unknown: Vec<_> = unknown
-        .into_iter()
-        .filter(|family| !FAMILIES.contains(family))
-        .collect();
-    assert!(unknown.is_empty(), "not in the contract: {unknown:?}");
-    tools::promtool_is_content(&text.body);
-    let cpu = text
-        .value("process_cpu_seconds_total")
-        .expect("it is exported");
-    assert!(cpu > 0.0 && cpu < 10.0, "{cpu} s, to the hundredth");
+    assert!(unknown.is_empty(), "not in FAMILIES: {unknown:?}");
+    tools::promtool_accepts(&text.body);
+    let cpu = text.value("process_cpu_seconds_total");
+    let cpu = cpu.expect("the CPU time is exported");
+    assert!(cpu > 0.0 && cpu < 10.0, "{cpu} s");
 
-    let openmetrics = openmetrics(&demo).await;
+    let openmetrics = scrape_openmetrics(&demo).await;
     if let Some(samples) = tools::openmetrics_samples(&openmetrics.body) {
         assert_eq!(samples, openmetrics.samples.len());
     }
-    let names = |scrape: &Scrape| -> BTreeSet<String> {
-        scrape.samples.keys().map(|series| plain(series)).collect()
-    };
-    assert_eq!(
-        names(&openmetrics),
-        names(&text),
-        "the same series in both formats"
-    );
+    assert_eq!(series(&openmetrics), series(&text));
 }
 
-async fn openmetrics(demo: &Exporter) -> Scrape {
-    let client = crate::tools::client().no_proxy().build().expect("a client");
-    let request = client.get(format!("{}/metrics", demo.url));
-    let response = request
-        .header("Accept", "application/openmetrics-text")
-        .send()
-        .await
-        .expect("it answers");
+async fn scrape_openmetrics(demo: &Exporter) -> Scrape {
+    let request = demo.request("/metrics");
+    let request = request.header("Accept", "application/openmetrics-text");
+    let response = request.send().await.expect("a response");
     assert_eq!(
         response.headers()["content-type"],
         "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -118,34 +100,34 @@ async fn openmetrics(demo: &Exporter) -> Scrape {
     Scrape::parse(body)
 }
 
-/// The formats differ in how bounds of buckets are written.
-fn plain(series: &str) -> String {
-    series.replace(".0\"}", "\"}")
+/// Returns the names of the series. The formats write the bounds of buckets differently.
+fn series(scrape: &Scrape) -> BTreeSet<String> {
+    let series = scrape.samples.keys();
+    series
+        .map(|series| series.replace(".0\"}", "\"}"))
+        .collect()
 }
 
 #[tokio::test]
-async fn a_building_of_ten_covers_every_variable() {
+async fn a_building_of_ten_sensors_reports_every_variable() {
     let demo = Exporter::demo(&["--sensors=10", "--seed=7"]);
     let scrape = demo.scrape().await;
     let families = scrape.families();
-    assert!(
-        FAMILIES.iter().all(|family| families.contains(family)),
-        "{families:?}"
-    );
+    for family in FAMILIES {
+        assert!(families.contains(&family), "no {family} in {families:?}");
+    }
     assert_eq!(scrape.value("lightfi_collect_sensors"), Some(10.0));
 }
 
 #[tokio::test]
-async fn a_machine_without_certificate_authorities_will_do() {
+async fn demo_runs_on_a_machine_without_certificate_authorities() {
     let directory = TempDir::new().expect("a temporary directory");
-    let none = directory.path().join("none.pem");
-    std::fs::write(&none, "").expect("written");
+    let empty = directory.path().join("empty.pem");
+    std::fs::write(&empty, "").expect("the file is written");
     let mut command = command();
     command
-        .envs([
-            ("SSL_CERT_FILE", none.as_path()),
-            ("SSL_CERT_DIR", directory.path()),
-        ])
+        .env("SSL_CERT_FILE", &empty)
+        .env("SSL_CERT_DIR", directory.path())
         .args(["demo", "--sensors=2", "--web.listen-address=127.0.0.1:0"]);
     let demo = Exporter::spawn(command, directory);
     assert_eq!(demo.scrape().await.value("lightfi_up"), Some(1.0));
@@ -153,7 +135,7 @@ async fn a_machine_without_certificate_authorities_will_do() {
 }
 
 #[tokio::test]
-async fn it_says_where_to_look() {
+async fn demo_prints_its_urls() {
     let demo = Exporter::demo(&["--web.telemetry-path=/probe"]);
     demo.says(&format!("{}/probe", demo.url)).await;
     assert_eq!(demo.get("/probe").await.status(), 200);

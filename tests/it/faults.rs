@@ -1,9 +1,11 @@
-//! What is served while something fails, as one table: [`ROWS`]. Each fault is tried from the start and later, of one
-//! sensor, of all, of one location and of the token endpoint where it can happen there, on a cloud and an exporter of its
-//! own; then it ends, and everything is back without a restart. Whoever has no part in a fault loses nothing by it.
+//! What a scrape shows during a fault, as one table: [`ROWS`].
 //!
-//! Not here: refused refresh tokens and clients, whose way back is a person's (`tokens`, `rotation`); ids that no URL can
-//! hold, which the configuration refuses (`tests/config/bad-sensors-ids.yaml`).
+//! Each fault is tried for one sensor, for all sensors, for one location and for the token endpoint, where it can happen
+//! there. Each case has its own cloud and exporter, and meets the fault twice: at the start and after the first readings.
+//! After each time the exporter recovers without a restart. Sensors without the fault keep their readings.
+//!
+//! Not here: refused refresh tokens and clients, which need a person (`tokens`, `rotation`); ids that no URL can contain,
+//! which the configuration refuses (`tests/config/bad-sensors-ids.yaml`).
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -11,7 +13,7 @@ use futures_util::{StreamExt as _, stream};
 use lightfi_simulator::{Listing, Options};
 
 use self::{
-    Effect::{AsEver, Dropped, Empty, Fails, Skipped, Stale},
+    Effect::{Dropped, Empty, Fails, Skipped, Stale, Unaffected},
     Scope::{Location, OneSensor, Sensors, Token},
 };
 use crate::{
@@ -19,12 +21,13 @@ use crate::{
     exporter::{Exporter, Scrape},
 };
 
-/// Rows under way at once: each is mostly waiting.
-const AT_ONCE: usize = 8;
-/// Of the exporter, in any row and at any time.
-const MOST_MEMORY: f64 = 400e6;
-const MOST_DESCRIPTORS: f64 = 64.0;
+/// The cases that run at the same time. Each of them mostly waits.
+const CONCURRENT_CASES: usize = 8;
+/// The most memory and file descriptors that the exporter may use during any case.
+const MAX_MEMORY_BYTES: f64 = 400e6;
+const MAX_DESCRIPTORS: f64 = 64.0;
 
+/// The requests that a fault affects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Scope {
     OneSensor,
@@ -33,27 +36,27 @@ enum Scope {
     Token,
 }
 
-/// What becomes of the sensors that a fault happens to.
+/// What a fault does to the sensors that it affects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Effect {
-    /// Not read, for this reason; what was read before stays.
+    /// They are not read, for this reason. Earlier readings stay.
     Fails(&'static str),
-    /// Read, and there is nothing.
+    /// They are read and have no readings.
     Empty,
-    /// Read, and every reading is skipped for this reason.
+    /// They are read, and every reading is skipped for this reason.
     Skipped(&'static str),
-    /// Read, and every reading is held back as stale.
+    /// They are read, and every reading is stale.
     Stale,
-    /// Read, and shown as without the fault.
-    AsEver,
-    /// The same, and what is too much is left out and counted.
+    /// They are read and shown as without the fault.
+    Unaffected,
+    /// They are read and shown as without the fault. Variables beyond the limit are dropped and counted.
     Dropped,
 }
 
 const API: &[Scope] = &[OneSensor, Sensors, Location];
 const EVERYWHERE: &[Scope] = &[OneSensor, Sensors, Location, Token];
 
-/// Fault, where, and what becomes of it.
+/// The fault, where it happens, and its effect.
 #[rustfmt::skip]
 const ROWS: &[(&str, &[Scope], Effect)] = &[
     ("error-500",             EVERYWHERE,   Fails("server_error")),
@@ -77,8 +80,8 @@ const ROWS: &[(&str, &[Scope], Effect)] = &[
     ("out-of-range",          API,          Skipped("non_finite")),
     ("far-future",            API,          Skipped("future")),
     ("negative-times",        API,          Stale),
-    ("duplicate-variables",   API,          AsEver),
-    ("duplicate-sensors",     &[Location],  AsEver),
+    ("duplicate-variables",   API,          Unaffected),
+    ("duplicate-sensors",     &[Location],  Unaffected),
     ("many-variables",        &[OneSensor], Dropped),
     ("token-error-500",       &[Token],     Fails("server_error")),
     ("token-slow",            &[Token],     Fails("timeout")),
@@ -87,8 +90,8 @@ const ROWS: &[(&str, &[Scope], Effect)] = &[
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn every_fault_has_its_reason_touches_nobody_else_and_passes_without_a_restart() {
-    let floor = floor().await;
+async fn every_fault_has_its_effect_only_where_it_happens_and_the_exporter_recovers() {
+    let floor = largest_floor().await;
     let cases = ROWS.iter().flat_map(|(fault, scopes, effect)| {
         let case = |scope: &Scope| Case {
             fault,
@@ -100,17 +103,71 @@ async fn every_fault_has_its_reason_touches_nobody_else_and_passes_without_a_res
     });
     let cases: Vec<_> = cases.collect();
     let count = cases.len();
-    let wrong: Vec<_> = stream::iter(cases)
+    let failures: Vec<_> = stream::iter(cases)
         .map(|case| async {
             let name = case.to_string();
-            let ended = tokio::spawn(case.run()).await;
-            ended.err().map(|panic| format!("{name}: {panic}"))
+            let result = tokio::spawn(case.run()).await;
+            result.err().map(|panic| format!("{name}: {panic}"))
         })
-        .buffer_unordered(AT_ONCE)
+        .buffer_unordered(CONCURRENT_CASES)
         .filter_map(std::future::ready)
         .collect()
         .await;
-    assert!(wrong.is_empty(), "{} of {count}: {wrong:#?}", wrong.len());
+    assert!(
+        failures.is_empty(),
+        "{} of {count}: {failures:#?}",
+        failures.len()
+    );
+}
+
+/// A location. Other locations have sensors too.
+#[derive(Debug, Clone)]
+struct Floor {
+    id: String,
+    /// The sensors of the location.
+    sensors: Vec<String>,
+    /// The sensors that measure a temperature, by which the test recognizes readings.
+    thermometers: Vec<String>,
+}
+
+fn options() -> Options {
+    Options {
+        sensors: 60,
+        listing: Listing::Locations,
+        // Short enough that a fault of the token endpoint has an effect.
+        token_lifetime: Duration::from_secs(4),
+        ..Options::default()
+    }
+}
+
+/// Returns the location with the most thermometers.
+async fn largest_floor() -> Floor {
+    let cloud = Cloud::start(options()).await;
+    let exporter = Exporter::serve(&cloud.config(""));
+    let scrape = exporter.scrape().await;
+    let mut locations = BTreeMap::<String, Vec<String>>::new();
+    for series in scrape.series_of("lightfi_sensor_info").keys() {
+        let sensors = locations.entry(label(series, "location_id")).or_default();
+        sensors.push(label(series, "sensor_id"));
+    }
+    assert!(locations.len() > 1, "one location only: {locations:?}");
+    let temperatures = scrape.series_of("lightfi_temperature_celsius");
+    let is_thermometer = |id: &&String| temperatures.keys().any(|s| label(s, "sensor_id") == **id);
+    let floors = locations.into_iter().map(|(id, sensors)| Floor {
+        id,
+        thermometers: sensors.iter().filter(is_thermometer).cloned().collect(),
+        sensors,
+    });
+    let largest = floors.max_by_key(|floor| floor.thermometers.len());
+    largest.expect("there are locations")
+}
+
+/// Returns the value of a label.
+fn label(series: &str, name: &str) -> String {
+    let value = series.split_once(&format!("{name}=\""));
+    let value = value.and_then(|(_, rest)| rest.split_once('"'));
+    let (value, _) = value.unwrap_or_else(|| panic!("{series} has no {name}"));
+    value.to_owned()
 }
 
 /// One cell of the table.
@@ -121,237 +178,198 @@ struct Case {
     floor: Floor,
 }
 
-/// A location with sensors in it, which others are outside of.
-#[derive(Debug, Clone)]
-struct Floor {
-    id: String,
-    /// Those with a thermometer, by which it is seen what is shown.
-    sensors: Vec<String>,
-    everyone: Vec<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    /// The fault was there first.
-    AtStart,
-    /// There were readings before it.
-    Later,
-}
-
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} of {:?}", self.fault, self.scope)
     }
 }
 
-fn options() -> Options {
-    Options {
-        sensors: 60,
-        listing: Listing::Locations,
-        // Short enough that a broken token endpoint is felt.
-        token_lifetime: Duration::from_secs(4),
-        ..Options::default()
-    }
-}
-
-async fn floor() -> Floor {
-    let cloud = Cloud::start(options()).await;
-    let exporter = Exporter::serve(&cloud.config(""));
-    let scrape = exporter.scrape().await;
-    let mut floors = BTreeMap::<String, Vec<String>>::new();
-    for series in scrape.series_of("lightfi_sensor_info").keys() {
-        let location = floors.entry(label(series, "location_id")).or_default();
-        location.push(label(series, "sensor_id"));
-    }
-    assert!(floors.len() > 1, "there is somebody elsewhere: {floors:?}");
-    let temperatures = scrape.series_of("lightfi_temperature_celsius");
-    let measures = |id: &&String| temperatures.keys().any(|s| label(s, "sensor_id") == **id);
-    let floors = floors.into_iter().map(|(id, everyone)| Floor {
-        id,
-        sensors: everyone.iter().filter(measures).cloned().collect(),
-        everyone,
-    });
-    let most = floors.max_by_key(|floor| floor.sensors.len());
-    most.expect("there are floors")
-}
-
-fn label(series: &str, label: &str) -> String {
-    let value = series
-        .split_once(&format!("{label}=\""))
-        .map(|(_, rest)| rest);
-    let value = value.and_then(|rest| rest.split_once('"'));
-    value
-        .unwrap_or_else(|| panic!("{series} has {label}"))
-        .0
-        .to_owned()
+/// When the fault happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    BeforeReadings,
+    AfterReadings,
 }
 
 impl Case {
     async fn run(self) {
         let cloud = Cloud::start(options()).await;
-        let fault = match self.scope {
-            OneSensor => format!("{}={}", self.fault, self.floor.sensors[0]),
-            Location => format!("{}={}", self.fault, self.floor.id),
-            Token if !self.fault.starts_with("token-") => format!("{}=token", self.fault),
-            Sensors | Token => self.fault.to_owned(),
-        };
+        let fault = self.fault_argument();
         cloud.fault(&fault, true);
         let config = self.config(&cloud);
         let exporter = tokio::task::spawn_blocking(move || Exporter::serve(&config));
-        let exporter = exporter.await.expect("it starts");
-        self.until("at the start", &exporter, |scrape| {
-            self.met(scrape, Phase::AtStart)
-        })
-        .await;
+        let exporter = exporter.await.expect("the exporter starts");
+        let has_fault = |scrape: &Scrape| self.has_fault(scrape, Phase::BeforeReadings);
+        self.wait(&exporter, "fault at the start", has_fault).await;
+
         cloud.fault(&fault, false);
-        let well = self
-            .until("well again", &exporter, |scrape| self.is_well(scrape))
-            .await;
-        let others = self.others(&well);
+        let is_healthy = |scrape: &Scrape| self.is_healthy(scrape);
+        let healthy = self.wait(&exporter, "first recovery", is_healthy).await;
+        let others = self.others_with_readings(&healthy);
+
         cloud.fault(&fault, true);
-        let met = self.until("later", &exporter, |scrape| {
+        let has_fault = |scrape: &Scrape| {
             assert!(
-                self.others(scrape) >= others,
-                "others lose their readings in\n{}",
+                self.others_with_readings(scrape) >= others,
+                "other sensors lose their readings in\n{}",
                 scrape.body
             );
-            self.met(scrape, Phase::Later)
-        });
-        met.await;
-        self.check_reason(&exporter).await;
-        cloud.fault(&fault, false);
-        let well = self
-            .until("well at last", &exporter, |scrape| self.is_well(scrape))
+            self.has_fault(scrape, Phase::AfterReadings)
+        };
+        self.wait(&exporter, "fault after readings", has_fault)
             .await;
-        for (metric, most) in [
-            ("process_resident_memory_bytes", MOST_MEMORY),
-            ("process_open_fds", MOST_DESCRIPTORS),
+        self.check_reason(&exporter).await;
+
+        cloud.fault(&fault, false);
+        let healthy = self.wait(&exporter, "second recovery", is_healthy).await;
+        for (metric, limit) in [
+            ("process_resident_memory_bytes", MAX_MEMORY_BYTES),
+            ("process_open_fds", MAX_DESCRIPTORS),
         ] {
-            let value = well.value(metric).expect("it is there");
-            assert!(value < most, "{metric} {value}");
+            let value = healthy.value(metric).expect("the metric is exported");
+            assert!(value < limit, "{metric} {value}");
         }
     }
 
-    /// Quick, so that a row takes seconds: a collection with every scrape, but one a second.
+    /// Returns the fault as the simulator parses it.
+    fn fault_argument(&self) -> String {
+        match self.scope {
+            OneSensor => format!("{}={}", self.fault, self.floor.thermometers[0]),
+            Location => format!("{}={}", self.fault, self.floor.id),
+            Token if !self.fault.starts_with("token-") => format!("{}=token", self.fault),
+            Sensors | Token => self.fault.to_owned(),
+        }
+    }
+
+    /// Returns a configuration with short times: scrapes start collections, at most one per second.
     fn config(&self, cloud: &Cloud) -> String {
         let (api, interval) = match self.fault {
-            // It takes one pause of a second, or an answer of 6 MB.
+            // The request takes a pause of a second, or a reply of 6 MB.
             "rate-limit" | "many-variables" => ("timeout: 3s", "4s"),
             _ => ("timeout: 400ms\n  max_response_bytes: 1048576", "1s"),
         };
-        let more = format!("collect: {{mode: scrape, interval: {interval}}}\n");
-        let config = match self.scope {
-            Location => cloud.config(&more),
-            OneSensor | Sensors | Token => {
-                let config = cloud.config("");
-                let (head, _) = config.split_once("locations:").expect("it lists the base");
-                let ids = self.floor.sensors.join(", ");
-                format!("{head}sensors: [{ids}]\n{more}")
-            }
-        };
+        let collect = format!("collect: {{mode: scrape, interval: {interval}}}\n");
+        let mut config = cloud.config(&collect);
+        if self.scope != Location {
+            let (head, _) = config.split_once("locations:").expect("locations");
+            let ids = self.floor.thermometers.join(", ");
+            config = format!("{head}sensors: [{ids}]\n{collect}");
+        }
         config.replacen("api:\n", &format!("api:\n  {api}\n"), 1)
     }
 
-    async fn until(
+    async fn wait(
         &self,
-        phase: &str,
         exporter: &Exporter,
-        wanted: impl Fn(&Scrape) -> bool,
+        phase: &str,
+        condition: impl Fn(&Scrape) -> bool,
     ) -> Scrape {
-        exporter
-            .scrape_until(&format!("{self}: {phase}"), wanted)
-            .await
+        let words = format!("{self}: {phase}");
+        exporter.scrape_until(&words, condition).await
     }
 
-    fn is_victim(&self, series: &str) -> bool {
+    fn is_affected(&self, series: &str) -> bool {
         let id = label(series, "sensor_id");
         match self.scope {
-            OneSensor => id == self.floor.sensors[0],
-            Location => self.floor.everyone.contains(&id),
+            OneSensor => id == self.floor.thermometers[0],
+            Location => self.floor.sensors.contains(&id),
             Sensors | Token => true,
         }
     }
 
-    /// How many that have no part in the fault have readings: whichever, as the building tells a null now and then.
-    fn others(&self, scrape: &Scrape) -> usize {
-        let measured = scrape.series_of("lightfi_sensor_last_reading_timestamp_seconds");
-        let others = measured.keys().filter(|series| !self.is_victim(series));
+    /// Counts the sensors without the fault that have readings.
+    fn others_with_readings(&self, scrape: &Scrape) -> usize {
+        let with_readings = scrape.series_of("lightfi_sensor_last_reading_timestamp_seconds");
+        let others = with_readings
+            .keys()
+            .filter(|series| !self.is_affected(series));
         others.count()
     }
 
-    fn is_well(&self, scrape: &Scrape) -> bool {
-        let zero = |metric| scrape.sum(metric) == 0.0;
+    fn is_healthy(&self, scrape: &Scrape) -> bool {
+        let is_zero = |metric| scrape.sum(metric) == 0.0;
         let read = scrape.series_of("lightfi_sensor_read_success");
+        let temperatures = scrape.series_of("lightfi_temperature_celsius");
+        let of_floor = temperatures.keys().filter(|series| {
+            self.floor
+                .thermometers
+                .contains(&label(series, "sensor_id"))
+        });
         scrape.value("lightfi_up") == Some(1.0)
-            && zero("lightfi_collect_sensors_failed")
-            && zero("lightfi_collect_locations_failed")
-            && zero("lightfi_collect_readings_dropped")
+            && is_zero("lightfi_collect_sensors_failed")
+            && is_zero("lightfi_collect_locations_failed")
+            && is_zero("lightfi_collect_readings_dropped")
             && read.values().all(|read| *read == 1.0)
-            // The building tells a null now and then.
-            && self.temperatures(scrape).len() + 1 >= self.floor.sensors.len()
+            // The building sometimes reports a null.
+            && of_floor.count() + 1 >= self.floor.thermometers.len()
     }
 
-    /// Of the floor.
-    fn temperatures(&self, scrape: &Scrape) -> Vec<f64> {
-        let series = scrape.series_of("lightfi_temperature_celsius").into_iter();
-        let of_floor = series.filter(|(s, _)| self.floor.sensors.contains(&label(s, "sensor_id")));
-        of_floor.map(|(_, value)| value).collect()
-    }
-
-    /// Whether a scrape shows the fault as the table says, and nothing else.
-    fn met(&self, scrape: &Scrape, phase: Phase) -> bool {
+    /// Returns whether a scrape shows the effect of the fault and nothing else.
+    fn has_fault(&self, scrape: &Scrape, phase: Phase) -> bool {
         let fails = matches!(self.effect, Fails(_));
         let read = scrape.series_of("lightfi_sensor_read_success");
-        let as_read = read.iter().all(|(series, read)| {
-            let good = !self.is_victim(series) || !fails;
-            *read == f64::from(good)
+        let are_read = read.iter().all(|(series, read)| {
+            let is_read = !self.is_affected(series) || !fails;
+            *read == f64::from(is_read)
         });
-        let victims = read.keys().filter(|series| self.is_victim(series)).count();
-        let failed = if fails { victims as f64 } else { 0.0 };
-        // Of a location that was never read nobody knows what it holds.
-        let known = victims > 0 || (self.scope == Location && phase == Phase::AtStart);
-        let of_request = fails && !self.fault.starts_with("data-");
-        let locations_failed = f64::from(self.scope == Location && of_request);
-        let up = f64::from(!(fails && matches!(self.scope, Sensors | Token)));
-        let temperatures = scrape.series_of("lightfi_temperature_celsius");
-        let mut shown = temperatures
-            .iter()
-            .filter(|(series, _)| self.is_victim(series));
-        let shown_as_it_is = match self.effect {
-            Fails(_) if phase == Phase::AtStart => shown.next().is_none(),
-            Empty | Skipped(_) | Stale => shown.next().is_none(),
-            // What an older duplicate says is far from any temperature.
-            Fails(_) | AsEver | Dropped => {
-                let shown: Vec<_> = shown.collect();
-                !shown.is_empty() && shown.iter().all(|(_, value)| **value < 100.0)
+        let affected = read.keys().filter(|series| self.is_affected(series));
+        let affected = affected.count();
+        // The sensors of a location that was never read are unknown.
+        let are_known = affected > 0 || (self.scope == Location && phase == Phase::BeforeReadings);
+        let failed = if fails { affected as f64 } else { 0.0 };
+        let location_failed = self.scope == Location && self.fails_request();
+        let is_up = !(fails && matches!(self.scope, Sensors | Token));
+        are_read
+            && are_known
+            && self.shows_temperatures(scrape, phase)
+            && self.is_reported(scrape)
+            && scrape.value("lightfi_collect_sensors_failed") == Some(failed)
+            && scrape.value("lightfi_collect_locations_failed") == Some(location_failed.into())
+            && scrape.value("lightfi_up") == Some(is_up.into())
+    }
+
+    /// Returns whether the request fails, and not only the readings in its reply.
+    fn fails_request(&self) -> bool {
+        matches!(self.effect, Fails(_)) && !self.fault.starts_with("data-")
+    }
+
+    /// Returns whether the affected sensors show temperatures exactly if they should.
+    fn shows_temperatures(&self, scrape: &Scrape, phase: Phase) -> bool {
+        let temperatures = scrape.series_of("lightfi_temperature_celsius").into_iter();
+        let shown: Vec<_> = temperatures
+            .filter(|(series, _)| self.is_affected(series))
+            .collect();
+        match self.effect {
+            Fails(_) if phase == Phase::BeforeReadings => shown.is_empty(),
+            Empty | Skipped(_) | Stale => shown.is_empty(),
+            // An older duplicate has a value that is no temperature.
+            Fails(_) | Unaffected | Dropped => {
+                !shown.is_empty() && shown.iter().all(|(_, value)| *value < 100.0)
             }
-        };
-        let told = match self.effect {
-            Fails(_) | Empty | AsEver => true,
+        }
+    }
+
+    /// Returns whether the metric that belongs to the effect reports it.
+    fn is_reported(&self, scrape: &Scrape) -> bool {
+        match self.effect {
+            Fails(_) | Empty | Unaffected => true,
             Skipped(reason) => {
                 let series = format!("lightfi_collect_readings_skipped{{reason=\"{reason}\"}}");
                 scrape.value(&series) > Some(0.0)
             }
             Stale => {
                 let stale = scrape.series_of("lightfi_sensor_stale_readings");
-                let mut of_victims = stale.iter().filter(|(series, _)| self.is_victim(series));
-                of_victims.all(|(_, stale)| *stale > 0.0)
+                let mut affected = stale.iter().filter(|(series, _)| self.is_affected(series));
+                affected.all(|(_, stale)| *stale > 0.0)
             }
             Dropped => {
-                let extra = scrape.series_of("lightfi_reading").len();
-                scrape.value("lightfi_collect_readings_dropped") > Some(99_000.0) && extra < 210
+                let shown = scrape.series_of("lightfi_reading").len();
+                scrape.value("lightfi_collect_readings_dropped") > Some(99_000.0) && shown < 210
             }
-        };
-        as_read
-            && known
-            && shown_as_it_is
-            && told
-            && scrape.value("lightfi_collect_sensors_failed") == Some(failed)
-            && scrape.value("lightfi_collect_locations_failed") == Some(locations_failed)
-            && scrape.value("lightfi_up") == Some(up)
+        }
     }
 
-    /// A failure is counted by its reason, and told in the log.
+    /// Checks that a failure is counted by its reason and logged.
     async fn check_reason(&self, exporter: &Exporter) {
         let Fails(reason) = self.effect else { return };
         let scrape = exporter.scrape().await;
@@ -364,10 +382,10 @@ impl Case {
             .filter(|(_, count)| *count > 0.0)
             .map(|(series, count)| (label(series, "reason"), count))
             .collect();
-        // The request for a location was good where only its sensors' readings are not.
-        let of_request = self.scope != Location || !self.fault.starts_with("data-");
+        // The request for a location succeeds if only the readings in its reply are malformed.
+        let is_counted = self.scope != Location || self.fails_request();
         assert!(
-            counted.contains_key(reason) || !of_request,
+            counted.contains_key(reason) || !is_counted,
             "{self} is counted as {counted:?}"
         );
         exporter.says(&format!("reason={reason}")).await;

@@ -1,15 +1,19 @@
-//! The compose stack and the systemd units that ship: that what they name is there.
+//! The compose stack and the systemd units in `deploy`: the files, ports and credentials that they name exist.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use lightfi_exporter::config::DEFAULT_PORT;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::exporter::command;
+use crate::{exporter::command, tools};
 
 const COMPOSE: &str = include_str!("../../deploy/compose/compose.yml");
-const SOURCE: &str = include_str!("../../grafana/provisioning/datasources/prometheus.yml");
+const DATASOURCE: &str = include_str!("../../grafana/provisioning/datasources/prometheus.yml");
 const PROVIDER: &str = include_str!("../../grafana/provisioning/dashboards/lightfi.yml");
 const UNIT: &str = include_str!("../../deploy/systemd/lightfi-exporter.service");
 const SOCKET: &str = include_str!("../../deploy/systemd/lightfi-exporter.socket");
@@ -17,170 +21,174 @@ const SOCKET_DROP_IN: &str =
     include_str!("../../deploy/systemd/lightfi-exporter.service.d/socket.conf");
 const UNIT_CONFIG: &str = include_str!("../../deploy/systemd/lightfi-exporter.yaml");
 
-#[test]
-fn the_compose_stack_mounts_files_that_exist_where_their_readers_look() {
-    let stack: Value = serde_saphyr::from_str(COMPOSE).expect("YAML");
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/compose");
-    let mut inside = Vec::new();
-    for (name, service) in stack["services"].as_object().expect("services") {
-        for volume in service["volumes"].as_array().into_iter().flatten() {
-            let parts: Vec<_> = volume.as_str().expect("short form").split(':').collect();
-            if parts[0].starts_with('.') {
-                assert!(
-                    folder.join(parts[0]).exists(),
-                    "{name}: {} is missing",
-                    parts[0]
-                );
-                assert_eq!(parts[2], "ro", "{name}: {}", parts[0]);
-                inside.push(parts[1]);
-            } else {
-                assert!(
-                    stack["volumes"].get(parts[0]).is_some(),
-                    "{name}: {} is not declared",
-                    parts[0]
-                );
-            }
-        }
-        for other in service["depends_on"].as_array().into_iter().flatten() {
-            assert!(
-                stack["services"]
-                    .get(other.as_str().expect("a name"))
-                    .is_some(),
-                "{name}: {other}"
-            );
-        }
+fn parse(yaml: &str) -> Value {
+    serde_saphyr::from_str(yaml).expect("YAML")
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().expect("a text")
+}
+
+fn items(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+/// An entry `SOURCE:TARGET[:OPTIONS]` under `volumes:` of a service.
+struct Volume<'a> {
+    source: &'a str,
+    target: &'a str,
+    options: &'a str,
+}
+
+impl Volume<'_> {
+    /// Returns the mounted file; `None` for a volume with a name.
+    fn file(&self) -> Option<PathBuf> {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/compose");
+        self.source
+            .starts_with('.')
+            .then(|| directory.join(self.source))
     }
-    let provider: Value = serde_saphyr::from_str(PROVIDER).expect("YAML");
-    let path = provider["providers"][0]["options"]["path"]
-        .as_str()
-        .expect("a path");
-    let dashboards = inside.iter().filter(|file| file.starts_with(path)).count();
-    assert_eq!(dashboards, 3, "in {path}: {inside:?}");
-    let home =
-        &stack["services"]["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"];
-    assert!(inside.contains(&home.as_str().expect("a path")), "{home}");
+}
+
+fn volumes(service: &Value) -> impl Iterator<Item = Volume<'_>> {
+    items(&service["volumes"]).map(|volume| {
+        let mut parts = text(volume).split(':');
+        let mut next = || parts.next().unwrap_or_default();
+        Volume {
+            source: next(),
+            target: next(),
+            options: next(),
+        }
+    })
 }
 
 #[test]
-fn prometheus_accepts_what_the_stack_mounts_and_the_parts_find_each_other() {
-    if !crate::tools::has(&["promtool"]) {
-        return;
-    }
-    let stack: Value = serde_saphyr::from_str(COMPOSE).expect("YAML");
-    let services = &stack["services"];
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/compose");
-    let root = TempDir::new().expect("a temporary directory");
-    let inside = |path: &str| root.path().join(path.trim_start_matches('/'));
-    for volume in services["prometheus"]["volumes"]
-        .as_array()
-        .expect("a list")
-    {
-        let parts: Vec<_> = volume.as_str().expect("short form").split(':').collect();
-        if parts[0].starts_with('.') {
-            let place = inside(parts[1]);
-            fs::create_dir_all(place.parent().expect("a folder")).expect("it is made");
-            fs::copy(folder.join(parts[0]), place).expect("it is copied");
+fn the_compose_stack_mounts_files_that_exist_to_where_they_are_read() {
+    let stack = parse(COMPOSE);
+    let mut targets = Vec::new();
+    for (name, service) in stack["services"].as_object().expect("services") {
+        for volume in volumes(service) {
+            let source = volume.source;
+            if let Some(file) = volume.file() {
+                assert!(file.exists(), "{name}: {source} is missing");
+                assert_eq!(volume.options, "ro", "{name}: {source}");
+                targets.push(volume.target);
+            } else {
+                let is_declared = stack["volumes"].get(source).is_some();
+                assert!(is_declared, "{name}: {source} is not declared");
+            }
+        }
+        for other in items(&service["depends_on"]) {
+            let is_declared = stack["services"].get(text(other)).is_some();
+            assert!(is_declared, "{name}: {other} is not declared");
         }
     }
-    let flags = services["prometheus"]["command"].as_array().expect("flags");
-    let config = flags
-        .iter()
-        .find_map(|flag| flag.as_str()?.strip_prefix("--config.file="))
-        .map(inside)
-        .expect("it is told its configuration");
+    let provider = parse(PROVIDER);
+    let path = text(&provider["providers"][0]["options"]["path"]);
+    let dashboards = targets.iter().filter(|target| target.starts_with(path));
+    assert_eq!(dashboards.count(), 3, "in {path}: {targets:?}");
+    let environment = &stack["services"]["grafana"]["environment"];
+    let home = text(&environment["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]);
+    assert!(targets.iter().any(|target| *target == home), "{home}");
+}
+
+#[test]
+fn prometheus_accepts_its_configuration_in_the_stack_and_the_services_find_each_other() {
+    if !tools::has(&["promtool"]) {
+        return;
+    }
+    let stack = parse(COMPOSE);
+    let services = &stack["services"];
+    let root = TempDir::new().expect("a temporary directory");
+    let inside = |path: &str| root.path().join(path.trim_start_matches('/'));
+    for volume in volumes(&services["prometheus"]) {
+        if let Some(file) = volume.file() {
+            let target = inside(volume.target);
+            let directory = target.parent().expect("a file is in a directory");
+            fs::create_dir_all(directory).expect("the directory is created");
+            fs::copy(file, target).expect("the file is copied");
+        }
+    }
+    let mut flags = items(&services["prometheus"]["command"]).map(text);
+    let config = flags.find_map(|flag| flag.strip_prefix("--config.file="));
+    let config = inside(config.expect("the flag --config.file"));
     let output = Command::new("promtool")
         .args(["check", "config"])
         .arg(&config)
         .output()
-        .unwrap_or_else(|error| {
-            panic!("promtool cannot be run ({error}): `make tools` installs it")
-        });
-    let said = String::from_utf8_lossy(&output.stdout);
+        .expect("promtool starts");
+    let stdout = String::from_utf8_lossy(&output.stdout);
     assert!(
-        output.status.success() && said.contains("2 rule files found"),
-        "{said}{}",
-        String::from_utf8_lossy(&output.stderr)
+        output.status.success() && stdout.contains("2 rule files found"),
+        "{output:?}"
     );
 
-    let text = fs::read_to_string(config).expect("text");
-    let config: Value = serde_saphyr::from_str(&text).expect("YAML");
+    let config = parse(&fs::read_to_string(config).expect("the configuration is text"));
     let target = &config["scrape_configs"][0]["static_configs"][0]["targets"][0];
-    let source: Value = serde_saphyr::from_str(SOURCE).expect("YAML");
-    let url = &source["datasources"][0]["url"];
-    for (at, service, port) in [(target, "exporter", "10420"), (url, "prometheus", "9090")] {
-        let at = at.as_str().expect("an address");
-        assert_eq!(
-            at.trim_start_matches("http://"),
-            format!("{service}:{port}")
-        );
-        let ports = services[service]["ports"].as_array().expect("ports");
-        let ends = format!(":{port}");
-        assert!(
-            ports
-                .iter()
-                .any(|own| own.as_str().is_some_and(|own| own.ends_with(&ends)))
-        );
+    let datasource = parse(DATASOURCE);
+    let url = &datasource["datasources"][0]["url"];
+    for (address, service, port) in [(target, "exporter", 10420), (url, "prometheus", 9090)] {
+        let address = text(address).trim_start_matches("http://");
+        assert_eq!(address, format!("{service}:{port}"));
+        let suffix = format!(":{port}");
+        let mut ports = items(&services[service]["ports"]).map(text);
+        assert!(ports.any(|published| published.ends_with(&suffix)));
     }
 }
 
 #[test]
-fn the_unit_loads_every_credential_its_configuration_reads() {
-    let config: Value = serde_saphyr::from_str(UNIT_CONFIG).expect("YAML");
+fn the_systemd_unit_loads_every_credential_that_its_configuration_reads() {
+    let config = parse(UNIT_CONFIG);
     for key in ["client_secret_file", "refresh_token_file"] {
-        let path = config["oauth"][key].as_str().expect("a path");
-        let name = path
-            .strip_prefix("/run/credentials/lightfi-exporter.service/")
-            .expect("a credential");
-        assert!(UNIT.contains(&format!("LoadCredential={name}:/")), "{name}");
+        let path = text(&config["oauth"][key]);
+        let name = path.strip_prefix("/run/credentials/lightfi-exporter.service/");
+        let line = format!("LoadCredential={}:/", name.expect("a credential"));
+        assert!(UNIT.contains(&line), "{line}");
     }
-    let state = UNIT
-        .lines()
-        .find_map(|line| line.strip_prefix("StateDirectory="))
-        .expect("a state directory");
-    let store = config["oauth"]["token_store"].as_str().expect("a path");
-    assert!(store.starts_with(&format!("/var/lib/{state}/")), "{store}");
+    let state = format!("/var/lib/{}/", setting(UNIT, "StateDirectory"));
+    let store = text(&config["oauth"]["token_store"]);
+    assert!(store.starts_with(&state), "{store}");
 }
 
-/// On a machine where the service never ran: neither its credentials nor its state directory are there.
+/// Returns the last value of a key in a unit.
+fn setting<'a>(unit: &'a str, key: &str) -> &'a str {
+    let value = |line: &'a str| line.strip_prefix(key)?.strip_prefix('=');
+    let value = unit.lines().filter_map(value).next_back();
+    value.unwrap_or_else(|| panic!("no {key} in\n{unit}"))
+}
+
+/// The service has never run: its credentials and its state directory do not exist.
 #[test]
-fn the_login_that_the_unit_asks_for_gets_as_far_as_the_address() {
-    let words = UNIT.lines().filter_map(|line| line.strip_prefix("#   "));
-    let mut words = words
+fn the_login_command_in_the_unit_works_before_the_first_start() {
+    let comments = UNIT.lines().filter_map(|line| line.strip_prefix("#   "));
+    let mut words = comments
         .flat_map(str::split_whitespace)
         .skip_while(|word| !word.starts_with("LIGHTFI_OAUTH__CLIENT_SECRET_FILE="))
         .take_while(|word| *word != "systemctl")
         .filter(|word| *word != "\\");
-    let folder = TempDir::new().expect("a temporary directory");
-    let here = |word: &str| word.replace("/etc/lightfi-exporter", &folder.path().to_string_lossy());
-    fs::write(folder.path().join("client-secret"), "secret").expect("it is written");
-    fs::write(folder.path().join("lightfi-exporter.yaml"), UNIT_CONFIG).expect("it is written");
-    let (key, value) = words
-        .next()
-        .and_then(|word| word.split_once('='))
-        .expect("where the secret is");
+    let directory = TempDir::new().expect("a temporary directory");
+    let path = directory.path();
+    fs::write(path.join("client-secret"), "secret").expect("the secret is written");
+    fs::write(path.join("lightfi-exporter.yaml"), UNIT_CONFIG).expect("the file is written");
+    let relocated = |word: &str| word.replace("/etc/lightfi-exporter", &path.to_string_lossy());
+    let variable = words.next().and_then(|word| word.split_once('='));
+    let (key, value) = variable.expect("the variable with the secret");
     assert_eq!(words.next(), Some("lightfi-exporter"));
     let output = command()
-        .env(key, here(value))
-        .args(words.map(here))
+        .env(key, relocated(value))
+        .args(words.map(relocated))
         .output()
         .expect("the binary starts");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("Paste that whole address here"), "{said}");
-    assert!(!folder.path().join("refresh-token").exists());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("Paste that whole address here"), "{stderr}");
+    assert!(!path.join("refresh-token").exists());
 }
 
 #[test]
-fn the_socket_unit_holds_the_default_port_for_the_same_command_with_the_flag() {
-    let value = |unit: &'static str, key: &str| {
-        let of_key = |line: &'static str| line.strip_prefix(key)?.strip_prefix('=');
-        unit.lines()
-            .filter_map(of_key)
-            .next_back()
-            .expect("the key")
-    };
-    assert_eq!(value(SOCKET, "ListenStream"), DEFAULT_PORT.to_string());
+fn the_socket_unit_listens_on_the_default_port_and_only_adds_a_flag_to_the_command() {
+    assert_eq!(setting(SOCKET, "ListenStream"), DEFAULT_PORT.to_string());
     assert_eq!(
-        value(SOCKET_DROP_IN, "ExecStart"),
-        format!("{} --web.systemd-socket", value(UNIT, "ExecStart"))
+        setting(SOCKET_DROP_IN, "ExecStart"),
+        format!("{} --web.systemd-socket", setting(UNIT, "ExecStart"))
     );
 }

@@ -67,7 +67,7 @@ fn feed(mut command: Command, input: &str) -> (bool, String) {
 }
 
 /// `promtool check metrics` has nothing to say about a text body.
-pub fn promtool_is_content(body: &str) {
+pub fn promtool_accepts(body: &str) {
     if !has(&["promtool"]) {
         return;
     }
