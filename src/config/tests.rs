@@ -167,7 +167,7 @@ fn a_problem_names_the_layer_it_came_from() {
             "{part}\n{errors}"
         );
     }
-    assert_eq!(errors.lines().count(), 6, "{errors}");
+    assert_eq!(errors.lines().count(), 5, "{errors}");
 }
 
 #[test]

@@ -89,7 +89,7 @@ fn the_compose_stack_mounts_files_that_exist_to_where_they_are_read() {
     assert_eq!(dashboards.count(), 3, "in {path}: {targets:?}");
     let environment = &stack["services"]["grafana"]["environment"];
     let home = text(&environment["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]);
-    assert!(targets.iter().any(|target| *target == home), "{home}");
+    assert!(targets.contains(&home), "{home}");
 }
 
 #[test]
