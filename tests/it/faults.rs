@@ -89,6 +89,17 @@ const ROWS: &[(&str, &[Scope], Effect)] = &[
     ("token-no-access-token", &[Token],     Fails("malformed")),
 ];
 
+/// Faults that do not end without a person, and one that is no failure: `tokens` and `rotation` test them.
+const TESTED_ELSEWHERE: [&str; 3] = ["token-expires", "token-revoked", "token-invalid-client"];
+
+#[test]
+fn every_fault_is_in_the_table() {
+    for name in lightfi_simulator::fault_names() {
+        let is_in_table = ROWS.iter().any(|(fault, ..)| *fault == name);
+        assert!(is_in_table || TESTED_ELSEWHERE.contains(&name), "{name}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn every_fault_has_its_effect_only_where_it_happens_and_the_exporter_recovers() {
     let floor = largest_floor().await;
