@@ -62,7 +62,7 @@ impl ParsedReadings {
                     match reason_to_skip(var_name, time, value, now) {
                         Some(reason) => skipped.count(reason),
                         None => readings.push(Reading {
-                            var_name: names.share(var_name),
+                            var_name: var_name.into(),
                             time,
                             value,
                         }),
@@ -71,6 +71,10 @@ impl ParsedReadings {
             }
         }
         let dropped = keep_newest(&mut readings);
+        // Only now: a reply may have many more names than are kept.
+        for reading in &mut readings {
+            reading.var_name = names.share(&reading.var_name);
+        }
         Self {
             readings: readings.into(),
             skipped,
