@@ -30,8 +30,8 @@ enum Piece<'a> {
 enum Form<'a> {
     Literal,
     /// With a control character after each character.
-    WithControlCharacters,
-    FormEncoded,
+    Interleaved,
+    UrlEncoded,
     /// Inside a longer text.
     Base64(&'a [u8], &'a [u8], bool),
 }
@@ -73,8 +73,8 @@ fn write(piece: &Piece, secrets: &[&str]) -> String {
     };
     match form {
         Form::Literal => (*secret).to_owned(),
-        Form::WithControlCharacters => secret.chars().flat_map(|c| [c, '\n']).collect(),
-        Form::FormEncoded => form_encoded(secret),
+        Form::Interleaved => secret.chars().flat_map(|c| [c, '\n']).collect(),
+        Form::UrlEncoded => form_encoded(secret),
         Form::Base64(before, after, url_safe) => {
             alphabet(*url_safe).encode([before, secret.as_bytes(), after].concat())
         }

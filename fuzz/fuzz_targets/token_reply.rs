@@ -26,7 +26,8 @@ fuzz_target!(|body: &[u8]| {
             Ok(reply) => {
                 assert!(reply.lifetime > Duration::ZERO && reply.lifetime <= MAX_LIFETIME);
                 assert!(reply.access_token.bearer().is_sensitive());
-                let bearer = reply.access_token.bearer().to_str().expect("it is ASCII");
+                let header = reply.access_token.bearer();
+                let bearer = header.to_str().expect("it is ASCII");
                 let token = bearer.strip_prefix("Bearer ").expect("it is a bearer");
                 assert!(!token.is_empty() && !token.contains(' '));
             }
