@@ -81,9 +81,10 @@ pub fn check_text(path: &Path, text: &str) -> Result<Vec<String>, ConfigError> {
 }
 
 impl WebConfig {
-    /// Reads the web configuration file at `path` and the files that it names. Without a file, HTTP is plain and open to
-    /// everybody. Blocks on file access.
+    /// Reads the web configuration file at `path` and the files that it names. Without a file, or with an empty path as in Go,
+    /// HTTP is plain and open to everybody. Blocks on file access.
     pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let path = path.filter(|path| !path.as_os_str().is_empty());
         Ok(Self {
             active: ArcSwap::from_pointee(build(path, Arc::new(Snapshot::of(path)), None)?),
             bcrypt_permits: users::bcrypt_permits(),
