@@ -130,3 +130,18 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
         Self::Failed(error.into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_help_of_the_web_flags_shows_their_defaults() {
+        let help = Cli::command().render_help().to_string();
+        for default in ["(default: :10420)", "(default: /metrics)", "(default: 40)"] {
+            assert!(help.contains(default), "{help}");
+        }
+    }
+}

@@ -56,6 +56,7 @@ const LONGEST_EFFECTIVE_INTERVAL: Duration = Duration::from_secs(365 * 86_400);
 /// The flags that configure the exporter, named as in the Prometheus exporters. None takes a secret, and none has a default:
 /// a flag that is not given leaves its value to the environment and the file.
 #[derive(Debug, Clone, Default, Args)]
+#[command(mut_args(with_default_in_help))]
 pub struct Flags {
     /// Configuration file (default: lightfi-exporter.yaml)
     #[arg(long = "config.file", value_name = "FILE")]
@@ -72,6 +73,18 @@ pub struct Flags {
     /// Log format: logfmt or json (default: logfmt)
     #[arg(long = "log.format", value_name = "FORMAT")]
     pub log_format: Option<String>,
+}
+
+/// Adds the defaults to the help of the web flags, which `exporter-toolkit` does not know.
+fn with_default_in_help(arg: clap::Arg) -> clap::Arg {
+    let default = match arg.get_id().as_str() {
+        "web.listen-address" => ":10420",
+        "web.telemetry-path" => "/metrics",
+        "web.max-requests" => "40",
+        _ => return arg,
+    };
+    let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+    arg.help(format!("{help} (default: {default})"))
 }
 
 impl Flags {

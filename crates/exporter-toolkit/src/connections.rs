@@ -2,17 +2,10 @@
 //! is closed, so that no crowd of clients can lock a scrape out. Called by `server`.
 
 use std::{
-    io::{self, IoSlice},
-    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
-    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
 use tokio_util::sync::CancellationToken;
 
 /// All connections of a server.
@@ -29,10 +22,10 @@ pub(crate) struct Connection {
 }
 
 struct Activity {
-    /// When bytes were last received or sent.
-    last: Instant,
     /// Requests that the service has not answered yet. With HTTP/2 there may be several.
     in_flight: usize,
+    /// When the connection was accepted, or its last request was answered.
+    last: Instant,
 }
 
 impl Connections {
@@ -46,8 +39,8 @@ impl Connections {
     pub(crate) fn add(&self) -> Arc<Connection> {
         let connection = Arc::new(Connection {
             activity: Mutex::new(Activity {
-                last: Instant::now(),
                 in_flight: 0,
+                last: Instant::now(),
             }),
             close: CancellationToken::new(),
         });
@@ -61,11 +54,11 @@ impl Connections {
                 longest_idle.close.cancel();
             }
         }
-        self.lock().push(Arc::downgrade(&connection));
+        lock(&self.open).push(Arc::downgrade(&connection));
         connection
     }
 
-    /// Closes the connections on which nothing has moved for `timeout`, except where the client waits for a response.
+    /// Closes the connections that have had no request in flight for `timeout`.
     pub(crate) fn close_idle(&self, timeout: Duration) {
         for connection in self.open() {
             let activity = connection.activity();
@@ -77,15 +70,11 @@ impl Connections {
 
     /// Returns the open connections and forgets the others.
     fn open(&self) -> Vec<Arc<Connection>> {
-        let mut all = self.lock();
+        let mut all = lock(&self.open);
         let mut open: Vec<_> = all.iter().filter_map(Weak::upgrade).collect();
         open.retain(|connection| !connection.close.is_cancelled());
         *all = open.iter().map(Arc::downgrade).collect();
         open
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Weak<Connection>>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -96,12 +85,8 @@ impl Connection {
         InFlightGuard(self.clone())
     }
 
-    fn touch(&self) {
-        self.activity().last = Instant::now();
-    }
-
     fn activity(&self) -> MutexGuard<'_, Activity> {
-        self.activity.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.activity)
     }
 }
 
@@ -110,71 +95,14 @@ pub(crate) struct InFlightGuard(Arc<Connection>);
 
 impl Drop for InFlightGuard {
     fn drop(&mut self) {
-        self.0.touch();
-        self.0.activity().in_flight -= 1;
+        let mut activity = self.0.activity();
+        activity.in_flight -= 1;
+        activity.last = Instant::now();
     }
 }
 
-/// A stream that records when bytes are received or sent.
-pub(crate) struct IdleTrackedStream {
-    pub(crate) stream: TcpStream,
-    pub(crate) connection: Arc<Connection>,
-}
-
-impl IdleTrackedStream {
-    fn record(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if matches!(written, Poll::Ready(Ok(1..))) {
-            self.connection.touch();
-        }
-        written
-    }
-}
-
-impl AsyncRead for IdleTrackedStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if buffer.filled().len() > before {
-            self.connection.touch();
-        }
-        polled
-    }
-}
-
-impl AsyncWrite for IdleTrackedStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.record(polled)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffers: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, buffers);
-        self.record(polled)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -197,7 +125,7 @@ mod tests {
             connections.add()
         });
         sleep(TICK);
-        open[0].touch();
+        drop(open[0].start_request());
         let newest = connections.add();
         assert_eq!(open.each_ref().map(is_closed), [false, true, false]);
         assert!(!is_closed(&newest));

@@ -10,27 +10,24 @@
 //! - [`Server`] with its [`Limits`]: accepts connections, checks requests, calls the service, shuts down gracefully.
 //! - [`Signals`]: SIGTERM, SIGINT and SIGHUP.
 //!
-//! The modules, in the order of their imports: `error`, `config` (what the file says), `snapshot` (the files), `tls`,
-//! `users`, `rate_limit`, `web_config` (what is in use), `connections`, `server`.
+//! The modules, in the order of their imports: `config_file` (what the files say), `tls`, `users`, `rate_limit`, `web_config`
+//! (what is in use), `connections`, `server`.
 
-mod config;
+mod config_file;
 mod connections;
-mod error;
 mod flags;
 mod listen;
 mod rate_limit;
 mod server;
 mod signals;
-mod snapshot;
 mod tls;
 mod users;
 mod web_config;
 
-pub use error::{ConfigError, Problem};
 pub use flags::WebFlags;
 pub use listen::{ListenAddress, bind, systemd_listeners};
 pub use listenfd::ListenFd;
 pub use server::{Limits, Server};
 pub use signals::Signals;
 pub use tokio_util::sync::CancellationToken;
-pub use web_config::{Prepared, WebConfig, check_text};
+pub use web_config::{ConfigError, Prepared, WebConfig, check_text};

@@ -2,13 +2,19 @@
 //!
 //! The order for a request is: rate limit (429), user (401), size (414, 431), service; then the configured headers are added.
 
-use std::{convert::Infallible, future::poll_fn, io, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    io,
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     BoxError,
-    body::{Body, Bytes, HttpBody},
-    http::{Request, Response, StatusCode, header},
-    response::IntoResponse,
+    http::{Request, StatusCode, header},
+    response::{IntoResponse, Response},
 };
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
@@ -16,19 +22,18 @@ use hyper_util::{
     server::conn::auto::Builder,
 };
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     time::{sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{either::Either, sync::CancellationToken, task::TaskTracker};
 use tower_service::Service;
 use tracing::{debug, warn};
 
 use crate::{
-    connections::{Connection, Connections, IdleTrackedStream},
-    users::Access,
-    web_config::{TlsFrontend, WebConfig},
+    connections::{Connection, Connections},
+    web_config::WebConfig,
 };
 
 /// Enough for two round trips and a signature on a slow network.
@@ -57,9 +62,9 @@ pub struct Limits {
     pub max_header_bytes: usize,
     /// The time in which a request's head must arrive. It also bounds how long HTTP/1 connections are idle. Default: 30 s.
     pub head_timeout: Duration,
-    /// A connection on which nothing moves for this time is closed, except while the service works on a request. Prometheus does
-    /// not repeat a scrape whose HTTP/2 connection is closed at that moment, so choose a time between the common scrape
-    /// intervals. Default: 45 s.
+    /// A connection without a request for this time is closed, so it also bounds how long a client may take to read a response.
+    /// Prometheus does not repeat a scrape whose HTTP/2 connection is closed at that moment, so choose a time between the common
+    /// scrape intervals. Default: 45 s.
     pub idle_timeout: Duration,
     /// The time in which requests in flight may end at shutdown. Default: 4 s.
     pub shutdown_timeout: Duration,
@@ -79,7 +84,6 @@ impl Default for Limits {
 }
 
 /// A server of an axum router, or of any other service.
-#[derive(Debug)]
 pub struct Server<S> {
     /// The sockets to accept connections from.
     pub listeners: Vec<TcpListener>,
@@ -93,20 +97,16 @@ pub struct Server<S> {
     pub limits: Limits,
 }
 
-impl<S, B> Server<S>
+impl<S> Server<S>
 where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    S: Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send>,
     S: Clone + Send + Sync + 'static,
-    S::Future: Send + 'static,
-    B: HttpBody<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
 {
     /// Serves until `shutdown`. Then no connection is accepted any more, and requests in flight may end.
     pub async fn serve(self, shutdown: CancellationToken) {
         let shutdown_timeout = self.limits.shutdown_timeout;
         let shared = Arc::new(Shared {
-            http1: http_builder(&self.limits).http1_only(),
-            http2: http_builder(&self.limits).http2_only(),
+            http: http_builder(&self.limits),
             connections: Connections::new(self.limits.max_connections),
             service: self.service,
             web_config: self.web_config,
@@ -156,9 +156,7 @@ fn http_builder(limits: &Limits) -> Builder<TokioExecutor> {
 
 /// What all connections share.
 struct Shared<S> {
-    /// Two builders, because one that detects the protocol waits for the first bytes without a timeout.
-    http1: Builder<TokioExecutor>,
-    http2: Builder<TokioExecutor>,
+    http: Builder<TokioExecutor>,
     connections: Connections,
     service: S,
     web_config: Arc<WebConfig>,
@@ -168,13 +166,10 @@ struct Shared<S> {
     shutdown: CancellationToken,
 }
 
-impl<S, B> Shared<S>
+impl<S> Shared<S>
 where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    S: Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send>,
     S: Clone + Send + Sync + 'static,
-    S::Future: Send + 'static,
-    B: HttpBody<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
 {
     /// Accepts connections forever.
     async fn accept(self: Arc<Self>, listener: TcpListener) {
@@ -193,10 +188,8 @@ where
             let shared = self.clone();
             self.tasks.spawn(async move {
                 let close = connection.close.clone();
-                match close
-                    .run_until_cancelled(shared.serve_stream(stream, connection))
-                    .await
-                {
+                let serving = shared.serve_connection(stream, connection);
+                match close.run_until_cancelled(serving).await {
                     Some(Ok(())) => {}
                     Some(Err(error)) => debug!(%error, "connection error"),
                     None => debug!("closing idle connection"),
@@ -205,43 +198,30 @@ where
         }
     }
 
-    async fn serve_stream(
+    /// Serves the requests of a connection. From shutdown on, or from the moment its web configuration is replaced, it takes no
+    /// new request and ends after the last response.
+    async fn serve_connection(
         self: Arc<Self>,
         stream: TcpStream,
         connection: Arc<Connection>,
     ) -> Result<(), BoxError> {
-        let tls = self.web_config.active().tls.clone();
-        let stream = IdleTrackedStream {
-            stream,
-            connection: connection.clone(),
+        let active = self.web_config.active();
+        // The builder does not detect the protocol: it would wait for the first bytes without a timeout.
+        let mut http = self.http.clone().http1_only();
+        let stream = match &active.tls {
+            None => Either::Left(stream),
+            Some(tls) => {
+                let handshake = timeout(HANDSHAKE_TIMEOUT, handshake(tls.clone().into(), stream));
+                let Some(stream) = self.shutdown.run_until_cancelled(handshake).await else {
+                    return Ok(());
+                };
+                let stream = Box::new(stream??);
+                if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+                    http = self.http.clone().http2_only();
+                }
+                Either::Right(stream)
+            }
         };
-        let Some(TlsFrontend { config, replaced }) = tls else {
-            let never = CancellationToken::new();
-            return self
-                .serve_http(&self.http1, stream, &connection, &never)
-                .await;
-        };
-        let handshake = timeout(HANDSHAKE_TIMEOUT, handshake(config.into(), stream));
-        let Some(stream) = self.shutdown.run_until_cancelled(handshake).await else {
-            return Ok(());
-        };
-        let stream = Box::new(stream??);
-        let http = match stream.get_ref().1.alpn_protocol() {
-            Some(b"h2") => &self.http2,
-            _ => &self.http1,
-        };
-        self.serve_http(http, stream, &connection, &replaced).await
-    }
-
-    /// Serves the requests of a connection. From shutdown on, or from the moment its TLS configuration is replaced, it takes no
-    /// new request and ends after the last response.
-    async fn serve_http<I: AsyncRead + AsyncWrite + Unpin + 'static>(
-        self: &Arc<Self>,
-        http: &Builder<TokioExecutor>,
-        stream: I,
-        connection: &Arc<Connection>,
-        replaced: &CancellationToken,
-    ) -> Result<(), BoxError> {
         let service = service_fn(|request| {
             let in_flight = connection.start_request();
             let shared = self.clone();
@@ -255,35 +235,34 @@ where
         tokio::select! {
             ended = serving.as_mut() => return ended,
             () = self.shutdown.cancelled() => {}
-            () = replaced.cancelled() => {}
+            () = active.replaced.cancelled() => {}
         }
         serving.as_mut().graceful_shutdown();
         serving.await
     }
 
-    async fn respond(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn respond(&self, request: Request<Incoming>) -> Response {
         let active = self.web_config.active();
         let path = request.uri().path();
         let is_open = self.open_paths.iter().any(|open| open == path);
-        if !is_open && !active.admits_request() {
+        let limiter = active.rate_limiter.as_ref().filter(|_| !is_open);
+        if limiter.is_some_and(|limiter| !limiter.admit(Instant::now())) {
             return (StatusCode::TOO_MANY_REQUESTS, "Too Many Requests\n").into_response();
         }
         let access = match is_open {
-            true => Access::Granted,
-            false => self.web_config.check_user(&active, request.headers()).await,
+            true => Ok(()),
+            false => active.users.check(request.headers()).await,
         };
         let mut response = match access {
-            Access::Granted => match refuse_oversized(&request, &self.limits) {
-                Some(refusal) => refusal,
-                None => call(self.service.clone(), request).await,
+            Ok(()) => match refuse_oversized(&request, &self.limits) {
+                Some(refusal) => refusal.into_response(),
+                None => self.call_service(request).await,
             },
-            Access::Denied => {
+            Err(StatusCode::UNAUTHORIZED) => {
                 let challenge = [(header::WWW_AUTHENTICATE, "Basic")];
                 (StatusCode::UNAUTHORIZED, challenge, "Unauthorized\n").into_response()
             }
-            Access::Busy => {
-                (StatusCode::SERVICE_UNAVAILABLE, "too many logins at once\n").into_response()
-            }
+            Err(status) => (status, "too many logins at once\n").into_response(),
         };
         // The service's own headers take precedence.
         for (name, value) in &active.headers {
@@ -292,45 +271,39 @@ where
         }
         response
     }
-}
 
-async fn call<S, B>(mut service: S, request: Request<Incoming>) -> Response<Body>
-where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
-    B: HttpBody<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
-    let Ok(()) = poll_fn(|cx| service.poll_ready(cx)).await;
-    let Ok(response) = service.call(request).await;
-    response.map(Body::new)
-}
-
-fn refuse_oversized<B>(request: &Request<B>, limits: &Limits) -> Option<Response<Body>> {
-    let url = request.uri().path_and_query();
-    if url.map_or(0, |url| url.as_str().len()) > limits.max_url_bytes {
-        let message = format!("the URL is longer than {} bytes\n", limits.max_url_bytes);
-        return Some((StatusCode::URI_TOO_LONG, message).into_response());
+    async fn call_service(&self, request: Request<Incoming>) -> Response {
+        let mut service = self.service.clone();
+        let Ok(()) = poll_fn(|cx| service.poll_ready(cx)).await;
+        let Ok(response) = service.call(request).await;
+        response
     }
+}
+
+fn refuse_oversized<B>(request: &Request<B>, limits: &Limits) -> Option<(StatusCode, String)> {
+    let url = request.uri().path_and_query();
+    let url_bytes = url.map_or(0, |url| url.as_str().len());
     let headers = request.headers().iter();
-    let size: usize = headers
+    let header_bytes: usize = headers
         .map(|(name, value)| name.as_str().len() + value.len())
         .sum();
-    if size > limits.max_header_bytes {
-        let message = format!(
-            "the headers are longer than {} bytes\n",
-            limits.max_header_bytes
-        );
-        return Some((StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, message).into_response());
-    }
-    None
+    let (status, what, limit) = if url_bytes > limits.max_url_bytes {
+        (StatusCode::URI_TOO_LONG, "URL", limits.max_url_bytes)
+    } else if header_bytes > limits.max_header_bytes {
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        (status, "header", limits.max_header_bytes)
+    } else {
+        return None;
+    };
+    Some((status, format!("the {what} is longer than {limit} bytes\n")))
 }
 
 async fn handshake(
     acceptor: TlsAcceptor,
-    mut stream: IdleTrackedStream,
-) -> io::Result<TlsStream<IdleTrackedStream>> {
+    mut stream: TcpStream,
+) -> io::Result<TlsStream<TcpStream>> {
     let mut first = [0];
-    stream.stream.peek(&mut first).await?;
+    stream.peek(&mut first).await?;
     if first[0] == HANDSHAKE_RECORD || !first[0].is_ascii_uppercase() {
         return acceptor.accept(stream).await;
     }

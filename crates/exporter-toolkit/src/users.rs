@@ -1,4 +1,4 @@
-//! Basic authentication: passwords are compared with bcrypt hashes on the blocking pool.
+//! Basic authentication (`basic_auth_users`): passwords are compared with bcrypt hashes on the blocking pool.
 
 use std::{
     collections::BTreeMap,
@@ -7,19 +7,21 @@ use std::{
     time::Duration,
 };
 
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use base64::{Engine, engine::general_purpose::STANDARD};
-use ring::{hmac, rand::SystemRandom};
+use ring::hmac;
 use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
 
 /// A request that waits longer than this for its password check is answered with 503.
 const MAX_WAIT: Duration = Duration::from_secs(5);
+/// The length from which Go takes a text for a bcrypt hash.
+const MIN_HASH_BYTES: usize = 59;
 
 /// The users of one web configuration.
 pub(crate) struct Users {
     users: BTreeMap<String, Arc<User>>,
-    /// The key of the remembered passwords. Without randomness nothing is remembered.
-    cache_key: Option<hmac::Key>,
+    /// Bounds the concurrent password checks to half of the CPUs, so that scrapes go on.
+    bcrypt_permits: Arc<Semaphore>,
 }
 
 struct User {
@@ -29,86 +31,99 @@ struct User {
     verified: OnceLock<hmac::Tag>,
 }
 
-/// The result of a password check.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Access {
-    Granted,
-    Denied,
-    /// Too many other passwords are being checked.
-    Busy,
-}
-
-/// Returns the permits for concurrent password checks: half of the CPUs, so that scrapes go on.
-pub(crate) fn bcrypt_permits() -> Arc<Semaphore> {
-    let cpus = thread::available_parallelism().map_or(1, usize::from);
-    Arc::new(Semaphore::new((cpus / 2).max(1)))
-}
-
 impl Users {
     /// Takes user names and their bcrypt hashes.
-    pub(crate) fn new(hashes: BTreeMap<String, String>) -> Self {
-        let user = |hash| {
+    pub(crate) fn new(hashes: BTreeMap<String, Option<String>>) -> Result<Self, String> {
+        let mut users = BTreeMap::new();
+        for (name, hash) in hashes {
+            let hash = hash.unwrap_or_default();
+            validate_user(&name, &hash).map_err(|error| format!("basic_auth_users: {error}"))?;
             let verified = OnceLock::new();
-            Arc::new(User { hash, verified })
-        };
-        let users = hashes.into_iter().map(|(name, hash)| (name, user(hash)));
-        Self {
-            users: users.collect(),
-            cache_key: hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).ok(),
+            users.insert(name, Arc::new(User { hash, verified }));
         }
+        let cpus = thread::available_parallelism().map_or(1, usize::from);
+        let bcrypt_permits = Arc::new(Semaphore::new((cpus / 2).max(1)));
+        Ok(Self {
+            users,
+            bcrypt_permits,
+        })
     }
 
-    /// Checks the `Authorization` header. Without users everybody has access.
-    pub(crate) async fn check(&self, headers: &HeaderMap, permits: &Arc<Semaphore>) -> Access {
+    /// Checks the `Authorization` header. Without users everybody has access. The error is the status of the response.
+    pub(crate) async fn check(&self, headers: &HeaderMap) -> Result<(), StatusCode> {
         let Some(any_user) = self.users.values().next() else {
-            return Access::Granted;
+            return Ok(());
         };
         let Some((name, password)) = basic_credentials(headers) else {
-            return Access::Denied;
+            return Err(StatusCode::UNAUTHORIZED);
         };
-        let known = str::from_utf8(&name)
-            .ok()
-            .and_then(|name| self.users.get(name));
+        let known = self.users.get(&name);
+        if known.is_some_and(|user| user.remembers(&password)) {
+            return Ok(());
+        }
+        let permit = self.bcrypt_permits.clone().acquire_owned();
+        let Ok(Ok(permit)) = timeout(MAX_WAIT, permit).await else {
+            return Err(StatusCode::SERVICE_UNAVAILABLE);
+        };
         // An unknown name takes as long as a known one: its password is compared with the hash of another user.
-        let user = known.unwrap_or(any_user);
-        if known.is_some() && self.is_remembered(user, &password) {
-            return Access::Granted;
-        }
-        let Ok(Ok(permit)) = timeout(MAX_WAIT, permits.clone().acquire_owned()).await else {
-            return Access::Busy;
-        };
-        // The same password may have been verified while this request waited.
-        if known.is_some() && self.is_remembered(user, &password) {
-            return Access::Granted;
-        }
-        let cache_key = self.cache_key.clone().filter(|_| known.is_some());
         let is_known = known.is_some();
-        let user = user.clone();
-        let verified = spawn_blocking(move || {
+        let user = known.unwrap_or(any_user).clone();
+        let check = spawn_blocking(move || {
             // The permit lasts as long as bcrypt computes, also if the client has gone.
             let _permit = permit;
-            let matches = bcrypt::verify(&password, &user.hash).unwrap_or(false);
-            if let Some(key) = cache_key.filter(|_| matches) {
-                user.verified.get_or_init(|| hmac::sign(&key, &password));
+            // The password may have been verified while this request waited.
+            if is_known && user.remembers(&password) {
+                return true;
             }
-            matches && is_known
+            user.verify(&password) && is_known
         });
-        match verified.await {
-            Ok(true) => Access::Granted,
-            _ => Access::Denied,
+        match check.await {
+            Ok(true) => Ok(()),
+            _ => Err(StatusCode::UNAUTHORIZED),
         }
+    }
+}
+
+impl User {
+    /// Returns whether the password is the one that was verified before.
+    fn remembers(&self, password: &[u8]) -> bool {
+        let tag = self.verified.get();
+        tag.is_some_and(|tag| hmac::verify(&self.key(), password, tag.as_ref()).is_ok())
     }
 
-    fn is_remembered(&self, user: &User, password: &[u8]) -> bool {
-        match (&self.cache_key, user.verified.get()) {
-            (Some(key), Some(tag)) => hmac::verify(key, password, tag.as_ref()).is_ok(),
-            _ => false,
+    /// Compares the password with the hash, and remembers it if it is correct.
+    fn verify(&self, password: &[u8]) -> bool {
+        let is_correct = bcrypt::verify(password, &self.hash).unwrap_or(false);
+        if is_correct {
+            self.verified
+                .get_or_init(|| hmac::sign(&self.key(), password));
         }
+        is_correct
     }
+
+    /// The hash contains a salt, so equal passwords of two users have different tags.
+    fn key(&self) -> hmac::Key {
+        hmac::Key::new(hmac::HMAC_SHA256, self.hash.as_bytes())
+    }
+}
+
+fn validate_user(name: &str, hash: &str) -> Result<(), String> {
+    // A colon may separate a name from a password that were written without a space, so the name is not shown.
+    if name.is_empty() || name.contains(':') {
+        return Err("a user name is empty or contains a \":\"".to_owned());
+    }
+    let wrong = match hash.parse::<bcrypt::HashParts>() {
+        _ if hash.len() < MIN_HASH_BYTES => "hashedSecret too short to be a bcrypted password",
+        Ok(parts) if (4..=31).contains(&parts.get_cost()) => return Ok(()),
+        Ok(_) => "the cost of the bcrypt hash is not between 4 and 31",
+        Err(_) => "the value is not a bcrypt hash",
+    };
+    let create = "create one with `htpasswd -nBC 10 \"\" | tr -d ':\\n'`";
+    Err(format!("user {name:?}: {wrong}; {create}"))
 }
 
 /// Returns the name and the password of `Authorization: Basic …`.
-fn basic_credentials(headers: &HeaderMap) -> Option<(Vec<u8>, Vec<u8>)> {
+fn basic_credentials(headers: &HeaderMap) -> Option<(String, Vec<u8>)> {
     let value = headers.get(header::AUTHORIZATION)?.as_bytes();
     let (scheme, encoded) = value.split_at_checked(b"Basic ".len())?;
     if !scheme.eq_ignore_ascii_case(b"Basic ") {
@@ -117,7 +132,8 @@ fn basic_credentials(headers: &HeaderMap) -> Option<(Vec<u8>, Vec<u8>)> {
     let decoded = STANDARD.decode(encoded).ok()?;
     let colon = decoded.iter().position(|byte| *byte == b':')?;
     let (name, password) = decoded.split_at(colon);
-    Some((name.to_owned(), password[1..].to_owned()))
+    let name = String::from_utf8(name.to_owned()).ok()?;
+    Some((name, password[1..].to_owned()))
 }
 
 #[cfg(test)]
@@ -133,7 +149,7 @@ mod tests {
     fn credentials_are_split_at_the_first_colon() {
         let value = format!("basic {}", STANDARD.encode("dave:a:b"));
         let credentials = basic_credentials(&authorization(&value)).unwrap();
-        assert_eq!(credentials, (b"dave".to_vec(), b"a:b".to_vec()));
+        assert_eq!(credentials, ("dave".to_owned(), b"a:b".to_vec()));
         for value in [
             "",
             "Basic",
@@ -148,25 +164,21 @@ mod tests {
 
     #[tokio::test]
     async fn only_a_correct_password_is_remembered_and_only_for_its_user() {
-        let hash = |password| bcrypt::hash(password, 4).unwrap();
+        let hash = |password| bcrypt::hash(password, 4).ok();
         let hashes = [("dave", "secret"), ("carol", "other")];
-        let users = Users::new(
-            hashes
-                .map(|(name, word)| (name.to_owned(), hash(word)))
-                .into(),
-        );
-        let permits = bcrypt_permits();
+        let hashes = hashes.map(|(name, password)| (name.to_owned(), hash(password)));
+        let users = Users::new(hashes.into()).unwrap();
         let check = async |login: &str| {
             let headers = authorization(&format!("Basic {}", STANDARD.encode(login)));
-            users.check(&headers, &permits).await
+            users.check(&headers).await
         };
         for _ in 0..2 {
-            assert_eq!(check("dave:secret").await, Access::Granted);
-            assert_eq!(check("carol:secret").await, Access::Denied);
-            assert_eq!(check("nobody:other").await, Access::Denied);
-            assert_eq!(check("dave:").await, Access::Denied);
+            assert_eq!(check("dave:secret").await, Ok(()));
+            assert_eq!(check("carol:secret").await, Err(StatusCode::UNAUTHORIZED));
+            assert_eq!(check("nobody:other").await, Err(StatusCode::UNAUTHORIZED));
+            assert_eq!(check("dave:").await, Err(StatusCode::UNAUTHORIZED));
         }
-        assert!(users.is_remembered(&users.users["dave"], b"secret"));
-        assert!(users.users["carol"].verified.get().is_none());
+        assert!(users.users["dave"].remembers(b"secret"));
+        assert!(!users.users["dave"].remembers(b"other"));
     }
 }

@@ -1,4 +1,4 @@
-//! Verifies client certificates by the five client authentication types of Go and the list of allowed names.
+//! Verifies client certificates by the client authentication types of Go and the list of allowed names.
 
 use std::sync::Arc;
 
@@ -14,7 +14,13 @@ use rustls::{
 };
 
 use super::der;
-use crate::config::ClientAuth;
+
+/// A client authentication type of Go that asks for a certificate.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ClientAuth {
+    pub(super) is_required: bool,
+    pub(super) is_verified: bool,
+}
 
 /// Requests client certificates and verifies them.
 #[derive(Debug)]
@@ -38,17 +44,21 @@ impl ClientCertVerifier {
         provider: &Arc<CryptoProvider>,
     ) -> Result<Self, String> {
         let mut roots = RootCertStore::empty();
-        let mut hints = Vec::new();
-        if let Some(authorities) = &authorities {
-            roots.add_parsable_certificates(authorities.iter().cloned());
-            hints = roots.subjects();
-        } else if client_auth.verifies_certificate() {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            if roots.is_empty() {
-                return Err("no root certificates were found on this system, set it".to_owned());
+        let hints = match &authorities {
+            // As in Go, one usable certificate is enough.
+            Some(authorities) => {
+                roots.add_parsable_certificates(authorities.iter().cloned());
+                roots.subjects()
             }
+            None => {
+                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+                Vec::new()
+            }
+        };
+        if roots.is_empty() && (client_auth.is_verified || authorities.is_some()) {
+            return Err("no certificate in PEM was found".to_owned());
         }
-        let chains = client_auth.verifies_certificate().then(|| {
+        let chains = client_auth.is_verified.then(|| {
             WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build()
         });
         Ok(Self {
@@ -91,7 +101,7 @@ impl ClientCertVerifier {
 
 impl danger::ClientCertVerifier for ClientCertVerifier {
     fn client_auth_mandatory(&self) -> bool {
-        self.client_auth.requires_certificate()
+        self.client_auth.is_required
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {

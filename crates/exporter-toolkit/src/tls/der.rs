@@ -5,9 +5,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-const SEQUENCE: u8 = 0x30;
 const OBJECT_ID: u8 = 0x06;
-const OCTET_STRING: u8 = 0x04;
 /// `[3] EXPLICIT Extensions` of a `TBSCertificate` (RFC 5280, 4.1).
 const EXTENSIONS: u8 = 0xa3;
 
@@ -28,11 +26,8 @@ type Element<'a> = (u8, &'a [u8]);
 /// Returns the DNS names, mail addresses, URIs and IP addresses of a certificate, as Go writes them. `None` if the certificate
 /// is malformed.
 pub(super) fn subject_alternative_names(certificate: &[u8]) -> Option<Vec<String>> {
-    let Some(names) = extension(certificate, SUBJECT_ALTERNATIVE_NAME)? else {
-        return Some(Vec::new());
-    };
     let mut found = Vec::new();
-    for (tag, content) in elements(names)? {
+    for (tag, content) in extension(certificate, SUBJECT_ALTERNATIVE_NAME)? {
         match tag {
             RFC822_NAME | DNS_NAME | URI => found.push(String::from_utf8(content.to_vec()).ok()?),
             IP_ADDRESS => found.push(ip_address(content)?),
@@ -45,12 +40,9 @@ pub(super) fn subject_alternative_names(certificate: &[u8]) -> Option<Vec<String
 /// Returns whether the extended key usage of a certificate, if it has one, includes client authentication. `None` if the
 /// certificate is malformed.
 pub(super) fn allows_client_auth(certificate: &[u8]) -> Option<bool> {
-    let Some(usages) = extension(certificate, EXTENDED_KEY_USAGE)? else {
-        return Some(true);
-    };
     let allowed = [CLIENT_AUTH, ANY_EXTENDED_KEY_USAGE];
-    let usages = elements(usages)?;
-    Some(usages.iter().any(|(_, usage)| allowed.contains(usage)))
+    let usages = extension(certificate, EXTENDED_KEY_USAGE)?;
+    Some(usages.is_empty() || usages.iter().any(|(_, usage)| allowed.contains(usage)))
 }
 
 fn ip_address(bytes: &[u8]) -> Option<String> {
@@ -61,31 +53,28 @@ fn ip_address(bytes: &[u8]) -> Option<String> {
     Some(Ipv6Addr::from(bytes).to_canonical().to_string())
 }
 
-/// Returns the content of the sequence in the extension `id`, if the certificate has the extension.
-fn extension<'a>(certificate: &'a [u8], id: &[u8]) -> Option<Option<&'a [u8]>> {
-    let certificate = only(certificate, SEQUENCE)?;
-    let (_, to_be_signed) = *elements(certificate)?.first()?;
+/// Returns the elements of the sequence in the extension `id`, none if the certificate does not have the extension.
+fn extension<'a>(certificate: &'a [u8], id: &[u8]) -> Option<Vec<Element<'a>>> {
+    let (_, to_be_signed) = *elements(only(certificate)?)?.first()?;
     let fields = elements(to_be_signed)?;
     let Some((_, extensions)) = fields.iter().find(|(tag, _)| *tag == EXTENSIONS) else {
-        return Some(None);
+        return Some(Vec::new());
     };
-    for (_, extension) in elements(only(extensions, SEQUENCE)?)? {
+    for (_, extension) in elements(only(extensions)?)? {
         // An optional boolean, `critical`, is between the identifier and the value.
         let fields = elements(extension)?;
         if fields.first()? == &(OBJECT_ID, id) {
-            return match *fields.last()? {
-                (OCTET_STRING, value) => only(value, SEQUENCE).map(Some),
-                _ => None,
-            };
+            let (_, value) = *fields.last()?;
+            return elements(only(value)?);
         }
     }
-    Some(None)
+    Some(Vec::new())
 }
 
-/// Returns the content of the element that `input` consists of.
-fn only(input: &[u8], expected: u8) -> Option<&[u8]> {
+/// Returns the content of the one element that `input` consists of.
+fn only(input: &[u8]) -> Option<&[u8]> {
     match elements(input)?.as_slice() {
-        [(tag, content)] if *tag == expected => Some(content),
+        [(_, content)] => Some(content),
         _ => None,
     }
 }

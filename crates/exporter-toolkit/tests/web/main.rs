@@ -5,6 +5,7 @@ mod config_files;
 mod go_table;
 #[allow(dead_code)] // the tests of the exporter use the rest
 mod pki;
+mod reload;
 mod requests;
 mod server;
 mod tls;

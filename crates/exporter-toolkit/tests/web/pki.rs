@@ -20,6 +20,11 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
+/// Returns the bcrypt hash of a password. Tests that are not about time use the lowest cost, 4.
+pub fn hash(password: &str, cost: u32) -> String {
+    bcrypt::hash(password, cost).unwrap()
+}
+
 /// A directory of generated certificates: `ca`, `server`, and those of clients.
 pub struct Pki {
     directory: TempDir,

@@ -20,7 +20,7 @@ pub struct TestServer {
 
 impl TestServer {
     /// Serves with a web configuration.
-    pub fn new(web_config: WebConfig, limits: Limits) -> Self {
+    pub fn new(web_config: Arc<WebConfig>, limits: Limits) -> Self {
         let listener = net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -28,8 +28,12 @@ impl TestServer {
             listeners: vec![TcpListener::from_std(listener).unwrap()],
             service: Router::new()
                 .route("/metrics", get(async || "hello_up 1\n"))
+                .route(
+                    "/page",
+                    get(async || ([("x-frame-options", "sameorigin")], "page")),
+                )
                 .route("/healthz", get(async || "healthy\n")),
-            web_config: Arc::new(web_config),
+            web_config,
             open_paths: vec!["/healthz".to_owned()],
             limits,
         };
@@ -43,7 +47,10 @@ impl TestServer {
         let directory = TempDir::new().unwrap();
         let file = directory.path().join("web.yml");
         fs::write(&file, text).unwrap();
-        Self::new(WebConfig::load(Some(&file)).unwrap(), Limits::default())
+        Self::new(
+            WebConfig::load(Some(&file)).unwrap().into(),
+            Limits::default(),
+        )
     }
 
     /// Returns the whole response to a GET request with more header lines.
@@ -78,7 +85,10 @@ impl Drop for TestServer {
 /// Serves with the text of a web configuration, in which the certificates of `pki` can be named.
 pub fn serve(pki: &Pki, text: &str) -> TestServer {
     let file = pki.write("web.yml", text);
-    TestServer::new(WebConfig::load(Some(&file)).unwrap(), Limits::default())
+    TestServer::new(
+        WebConfig::load(Some(&file)).unwrap().into(),
+        Limits::default(),
+    )
 }
 
 impl Pki {

@@ -2,10 +2,68 @@
 
 use std::fs;
 
+use axum::{body::Body, http::Request};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, date_time_ymd};
 use rustls::{CipherSuite, NamedGroup};
 
 use crate::pki::{Client, Pki};
+
+#[tokio::test]
+async fn tls_has_the_versions_and_protocols_that_are_configured() {
+    let pki = Pki::new();
+    let server = pki.serve("", "");
+    let client = pki.client();
+    let tls12 = Client {
+        newest: Some(12),
+        ..pki.client()
+    };
+    assert_eq!(client.status(&server, "/metrics", "").await, "200");
+    assert_eq!(tls12.status(&server, "/metrics", "").await, "200");
+    pki.self_signed("stranger");
+    let stranger = Client {
+        roots: pki.path("stranger.crt"),
+        ..Client::default()
+    };
+    let refused = stranger.status(&server, "/metrics", "").await;
+    assert!(refused.contains("invalid peer certificate"), "{refused}");
+    let plain = server.get("/metrics", "").await;
+    assert!(plain.starts_with("HTTP/1.0 400"), "{plain}");
+    assert!(plain.ends_with("Client sent an HTTP request to an HTTPS server.\n"));
+
+    let server = pki.serve(", min_version: TLS13", "http_server_config: {http2: false}");
+    let refused = tls12.status(&server, "/metrics", "").await;
+    assert!(refused.contains("ProtocolVersion"), "{refused}");
+    let both = Client {
+        alpn: vec!["h2", "http/1.1"],
+        ..pki.client()
+    };
+    let answer = both.get(&server, "/metrics", "").await.unwrap();
+    assert_eq!(answer.alpn.as_deref(), Some(b"http/1.1".as_slice()));
+}
+
+#[tokio::test]
+async fn http2_is_spoken_with_clients_that_ask_for_it() {
+    let pki = Pki::new();
+    let server = pki.serve("", "");
+    let client = Client {
+        alpn: vec!["h2"],
+        ..pki.client()
+    };
+    let stream = client.connect(&server).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .unwrap();
+    tokio::spawn(connection);
+    let long = format!("/metrics?{}", "x".repeat(9000));
+    for (path, status) in [("/metrics", 200), (&long, 414), ("/absent", 404)] {
+        let request = Request::get(format!("https://localhost{path}"));
+        let request = request.body(Body::empty()).unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        assert_eq!(response.status(), status);
+    }
+}
 
 #[tokio::test]
 async fn cipher_suites_and_curves_are_those_listed_in_their_order() {
