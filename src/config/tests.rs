@@ -408,16 +408,17 @@ fn what_takes_a_restart_is_kept_and_named() {
     assert!(after.keep_what_takes_a_restart(&before).is_empty());
 }
 
+/// The YAML library's default limits allow about 22,700 sensors. `make bench` loads 100,000.
 #[test]
-fn a_hundred_thousand_sensors_are_read() {
+fn more_sensors_are_read_than_the_default_limits_of_the_yaml_library_allow() {
     let mut text = GOOD.replace("[A]", "").to_owned();
-    for n in 0..100_000 {
+    for n in 0..30_000 {
         text.push_str(&format!(
             "  - id: AQ2-{n:012}\n    name: Room {n}\n    location: HQ / Floor {}\n    labels: {{desk: {n}}}\n",
             n % 10
         ));
     }
-    assert_eq!(of_text(&text).unwrap().config.sensors.len(), 100_000);
+    assert_eq!(of_text(&text).unwrap().config.sensors.len(), 30_000);
 }
 
 /// Looks like a number, so that every reader of numbers is tempted too.
