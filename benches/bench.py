@@ -78,8 +78,8 @@ def built_refresh():
     return next(made["executable"] for made in artifacts if made.get("target", {}).get("name") == "refresh")
 
 
-def measure_beside(bench, options):
-    return refreshes.scrape_beside(bench, 10000, 3, 2 if options.quick else 3, progress)
+def measure_during_refreshes(bench, options):
+    return refreshes.scrape_during_refreshes(bench, 10000, 3, 2 if options.quick else 3, progress)
 
 
 def measure_memory(bench, options):
@@ -105,7 +105,7 @@ def measure_starts(bench, options):
 PARTS = {
     "starts": measure_starts,
     "collections": measure_collections,
-    "beside": measure_beside,
+    "during_refreshes": measure_during_refreshes,
     "memory": measure_memory,
     "scrapes": measure_scrapes,
     "refresh": measure_refresh,

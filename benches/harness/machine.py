@@ -81,7 +81,7 @@ def clean_environment():
 def cpu_seconds(pid):
     """Returns user and system time of a process and its ended threads, as the kernel accounts them.
 
-    `/proc/PID/stat` tells the same in hundredths of a second, which is too coarse for a refresh of ten sensors. The
+    `/proc/PID/stat` has the same value in hundredths of a second, which is too coarse for a refresh of ten sensors. The
     number is what clock_getcpuclockid(3) makes of a pid.
     """
     return time.clock_gettime((~pid << 3) | 2)
@@ -92,7 +92,7 @@ def memory(pid, what):
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith(what + ":"):
             return int(line.split()[1]) * 1024
-    raise ProcessLookupError(f"process {pid} tells no {what}")
+    raise ProcessLookupError(f"process {pid} has no {what}")
 
 
 def children(pid):

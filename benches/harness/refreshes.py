@@ -52,20 +52,20 @@ def until_collected(exporter, before, seconds=120):
         time.sleep(0.05)
 
 
-def scrape_beside(bench, size, rounds, seconds, progress):
+def scrape_during_refreshes(bench, size, rounds, seconds, progress):
     """Measures p90 of one scraper's scrapes while collections run back to back, and without any, in turns.
 
     The readings come by location and change each second, so a refresh is decoding, building, rendering and gzip, and
     next to nothing of the network.
     """
-    progress(f"scrapes beside refreshes, N = {size}")
+    progress(f"scrapes during refreshes, N = {size}")
     simulator = bench.simulator(size, moments=30)
     exporter = bench.exporter(simulator, corpus.LOCATIONS)
     took = exporter.own()["lightfi_collect_duration_seconds"]
     # A collection must end within its interval although it shares the CPU with scrapes.
     interval = max(0.1, 3 * took)
-    still, beside, refreshes = [], [], []
-    while len(beside) < rounds:
+    idle, during, refreshes = [], [], []
+    while len(during) < rounds:
         reload_and_wait(exporter, {"interval": "1h"})
         alone = by_one_scraper(exporter, seconds)
         reload_and_wait(exporter, {"interval": f"{interval * 1000:.0f}ms"})
@@ -78,21 +78,21 @@ def scrape_beside(bench, size, rounds, seconds, progress):
             interval *= 1.5
             progress(f"collections do not end in time, every {interval:.2f} s from now on")
             if interval > LONGEST_INTERVAL:
-                raise RuntimeError("collections never end in time beside one scraper")
+                raise RuntimeError("no collection ended in time while one scraper ran")
             continue
         made = exporter.requests("location", own) - before
-        still.append(alone)
-        beside.append(sample)
+        idle.append(alone)
+        during.append(sample)
         refreshes.append(made / (size / corpus.FLOOR + 1) / seconds)
     bench.end(exporter, simulator)
     p90 = lambda samples: statistics.median(sample.p90 for sample in samples)
     return {
         "sensors": size,
-        "p90_still": p90(still),
-        "p90_beside": p90(beside),
+        "p90_idle": p90(idle),
+        "p90_during": p90(during),
         "interval": interval,
         "refreshes_per_second": statistics.median(refreshes),
-        "rounds": [[sample.p90 for sample in samples] for samples in (still, beside)],
+        "rounds": [[sample.p90 for sample in samples] for samples in (idle, during)],
     }
 
 
@@ -135,7 +135,7 @@ class Scrapers:
             try:
                 self.check(load.get(self.port, headers))
                 self.scrapes += 1
-            except Exception as failure:  # whatever it is, it is no good answer
+            except Exception as failure:  # any failure is a wrong answer
                 self.failures.append(repr(failure))
 
 

@@ -32,7 +32,7 @@ def text(results):
     titles = {
         "scrapes": ("A scrape", scrapes_table),
         "refresh": ("A refresh without its network", refresh_table),
-        "beside": ("A scrape during refreshes", beside_table),
+        "during_refreshes": ("A scrape during refreshes", during_refreshes_table),
         "memory": ("Memory under three scrapers", memory_table),
         "collections": ("A collection", collections_table),
         "starts": ("Start", starts_table),
@@ -77,9 +77,9 @@ def refresh_table(sizes):
     return table(["sensors", "decode", "build", "render", "gzip", "together", "a sensor"], rows)
 
 
-def beside_table(at):
+def during_refreshes_table(at):
     rows = [[
-        f"{at['sensors']:,}", duration(at["p90_still"]), duration(at["p90_beside"]),
+        f"{at['sensors']:,}", duration(at["p90_idle"]), duration(at["p90_during"]),
         f"{at['refreshes_per_second']:.2g}",
     ]]  # fmt: skip
     return table(["sensors", "p90 without refreshes", "p90 during refreshes", "refreshes/s"], rows)

@@ -1,4 +1,4 @@
-//! Any text as the configuration: refused in words that name the file, or taken, and then it can be shown.
+//! Reads any text as the configuration: it is refused with an error that names the file, or accepted and can be shown.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -10,7 +10,7 @@ fuzz_target!(|text: &str| {
     let nothing = std::iter::empty;
     match load_text(NAME, text, &Flags::default(), nothing(), Purpose::Serve) {
         Ok(loaded) => {
-            // What `/config` shows would be taken for the same configuration, but for its secrets.
+            // `/config` shows a configuration that is the same except for its secrets.
             let shown = to_yaml(&loaded.config);
             let again = load_text(NAME, &shown, &Flags::default(), nothing(), Purpose::Serve);
             let again = again.unwrap_or_else(|errors| panic!("{errors}\n{shown}"));

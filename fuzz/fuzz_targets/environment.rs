@@ -1,4 +1,5 @@
-//! Any environment, a variable a line: taken, or refused in words that name the variable or the file and show no secret.
+//! Reads any environment, one variable per line: it is accepted, or refused with an error that names the variable or the file
+//! and shows no secret.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -10,7 +11,7 @@ const SECRET: [&str; 2] = [
     "LIGHTFI_OAUTH__CLIENT_SECRET",
     "LIGHTFI_OAUTH__REFRESH_TOKEN",
 ];
-/// No word of ours is so long.
+/// No word of an error message is this long.
 const LONG_WORD: usize = 20;
 
 fuzz_target!(|text: &str| {
@@ -43,7 +44,7 @@ fuzz_target!(|text: &str| {
     {
         let words = secret.split(|c: char| !c.is_ascii_alphanumeric());
         for word in words.filter(|word| word.len() >= LONG_WORD) {
-            // What is said elsewhere as well is no secret.
+            // A text that also occurs elsewhere is not a secret.
             if text.matches(word).count() == 1 {
                 assert!(!shown.contains(word), "{shown}");
             }

@@ -88,7 +88,7 @@ fn is_unmapped(var_name: &str) -> bool {
         .any(|row| row.var_name == var_name)
 }
 
-/// What a collector can make: ids are not empty, values are finite.
+/// Snapshots as a collector can make them: ids are not empty, values are finite.
 fn snapshot(fuzzed: &Fuzzed) -> Arc<Snapshot> {
     let text = |text: Option<&str>| text.map(Arc::from);
     let named = fuzzed.sensors.iter().filter(|(id, _)| !id.is_empty());
@@ -123,7 +123,7 @@ fn snapshot(fuzzed: &Fuzzed) -> Arc<Snapshot> {
     .into()
 }
 
-/// Name, labels and value, by its bits, of every series.
+/// Returns name, labels and the bits of the value of every series.
 type Series = BTreeSet<(String, BTreeMap<String, String>, u64)>;
 
 fn read_back(view: &View, format: Format) -> Series {

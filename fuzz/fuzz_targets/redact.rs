@@ -1,4 +1,4 @@
-//! Secrets in any text, in the forms that the redactor knows: none can be read in the result.
+//! Redacts any text that holds secrets in the forms that the redactor knows, and checks that the result shows none of them.
 #![no_main]
 
 use arbitrary::Arbitrary;

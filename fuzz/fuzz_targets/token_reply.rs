@@ -1,4 +1,5 @@
-//! Any bytes as a reply of the token endpoint: a token with a plausible lifetime, or a short error without a secret.
+//! Reads any bytes as a reply of the token endpoint: the result is a token with a plausible lifetime,
+//! or a short error without a secret.
 #![no_main]
 
 use std::time::Duration;

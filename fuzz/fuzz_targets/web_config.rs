@@ -1,4 +1,4 @@
-//! Any text as the web configuration: taken, or refused in words that name the file.
+//! Reads any text as the web configuration: it is accepted, or refused with an error that names the file.
 #![no_main]
 
 use std::path::Path;
