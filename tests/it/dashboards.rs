@@ -1,38 +1,34 @@
-//! The Grafana dashboards that ship: their form, and that every query brings data from a real Prometheus.
+//! The shipped Grafana dashboards: their form, and that a real Prometheus has data for every query.
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use serde_json::Value;
 
 use crate::{
-    exporter::Exporter,
-    prometheus::{Prometheus, has_numbers, metrics_of},
-    rules,
+    exporter::{Exporter, Scrape},
+    rules::{self, metrics_of},
+    scraper::{Scraper, Stored},
+    tools,
 };
 
-/// What Prometheus itself adds to a scrape.
-const OF_PROMETHEUS: [&str; 2] = ["scrape_duration_seconds", "scrape_samples_scraped"];
-/// What a person tells apart in one panel; a histogram has as many buckets. Tables may hold more.
-const MOST_SERIES: usize = 12;
+/// Metrics that Prometheus itself adds to a scrape.
+const PROMETHEUS_METRICS: [&str; 2] = ["scrape_duration_seconds", "scrape_samples_scraped"];
+/// More lines cannot be told apart in one panel. Tables may have more rows.
+const MAX_SERIES: usize = 12;
 const UIDS: [&str; 3] = ["lightfi-building", "lightfi-exporter", "lightfi-sensor"];
+/// Alerts whose condition has no data in a healthy exporter: nothing is absent, and it did not run six hours ago.
+const ALERTS_WITHOUT_DATA: [&str; 2] = ["LightFiExporterAbsent", "LightFiExporterGone"];
 
-/// The dashboards by uid, which is also the file's name.
+/// Returns the dashboards by uid, which is also the file's name.
 fn dashboards() -> Vec<(String, Value)> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("grafana");
     let mut found = Vec::new();
-    for entry in fs::read_dir(directory).expect("the dashboards are there") {
+    for entry in fs::read_dir(directory).expect("the directory exists") {
         let path = entry.expect("a file").path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "json")
-        {
+        let name = path.file_name().expect("a name").to_string_lossy();
+        if let Some(name) = name.strip_suffix(".json") {
             let text = fs::read_to_string(&path).expect("text");
-            let name = path
-                .file_stem()
-                .expect("a name")
-                .to_string_lossy()
-                .into_owned();
-            found.push((name, serde_json::from_str(&text).expect("JSON")));
+            found.push((name.to_owned(), serde_json::from_str(&text).expect("JSON")));
         }
     }
     found.sort_by(|one, other| one.0.cmp(&other.0));
@@ -48,7 +44,7 @@ fn text<'a>(value: &'a Value, key: &str) -> &'a str {
 }
 
 #[test]
-fn they_can_be_imported_and_linked_anywhere() {
+fn they_can_be_imported_into_any_grafana_and_their_links_exist() {
     let dashboards = dashboards();
     let names: Vec<_> = dashboards.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, UIDS);
@@ -83,7 +79,7 @@ fn they_can_be_imported_and_linked_anywhere() {
 }
 
 #[test]
-fn every_panel_says_what_it_shows_and_has_a_place_of_its_own() {
+fn every_panel_has_a_title_a_description_and_its_own_area() {
     for (name, dashboard) in dashboards() {
         let mut taken = Vec::new();
         let mut ids = Vec::new();
@@ -105,7 +101,7 @@ fn every_panel_says_what_it_shows_and_has_a_place_of_its_own() {
             );
             ids.push(&panel["id"]);
             let [x, y, w, h] =
-                ["x", "y", "w", "h"].map(|key| panel["gridPos"][key].as_u64().expect("a place"));
+                ["x", "y", "w", "h"].map(|key| panel["gridPos"][key].as_u64().expect("a number"));
             assert!(w >= 3 && h >= 1 && x + w <= 24, "{name}: {title}");
             for (other, (x2, y2, w2, h2)) in &taken {
                 let apart = x + w <= *x2 || x2 + w2 <= x || y + h <= *y2 || y2 + h2 <= y;
@@ -117,157 +113,145 @@ fn every_panel_says_what_it_shows_and_has_a_place_of_its_own() {
 }
 
 #[test]
-fn grafanas_own_model_knows_every_key() {
-    if !crate::tools::has(&[crate::tools::PYTHON]) {
+fn grafanas_dashboard_model_knows_every_key() {
+    if !tools::has(&[tools::PYTHON]) {
         return;
     }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let output = Command::new(root.join(".tools/venv/bin/python"))
-        .arg("tests/grafana_round_trip.py")
-        .args(UIDS.map(|uid| format!("grafana/{uid}.json")))
-        .current_dir(root)
-        .output()
-        .unwrap_or_else(|error| panic!("python cannot be run ({error}): `make tools` installs it"));
-    let said = String::from_utf8_lossy(&output.stdout).into_owned()
-        + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && said.is_empty(), "{said}");
+    let files = UIDS.map(|uid| format!("grafana/{uid}.json"));
+    let mut arguments = vec!["tests/grafana_round_trip.py"];
+    arguments.extend(files.iter().map(String::as_str));
+    let (is_ok, output) = tools::run(tools::PYTHON, &arguments);
+    assert!(is_ok && output.is_empty(), "{output}");
 }
 
-/// As Grafana fills them in with everything chosen, over the last minute.
+#[tokio::test]
+async fn prometheus_has_data_for_every_query_and_rule_after_a_minute_of_scraping_demo() {
+    if !tools::has(&["prometheus"]) {
+        return;
+    }
+    let demo = Exporter::demo(&["--sensors=40"]);
+    let scrape = demo.scrape().await;
+    let rules = [
+        "deploy/prometheus/alerts.yml",
+        "deploy/prometheus/recording.yml",
+    ];
+    let prometheus = Scraper::prometheus_with(demo.address(), "1s", "", &rules).await;
+    // Queries look back over one minute.
+    tokio::time::sleep(Duration::from_secs(62)).await;
+
+    let mut wrong = Vec::new();
+    let mut queries = 0;
+    for (name, dashboard) in dashboards() {
+        for panel in list(&dashboard, "panels") {
+            for target in list(panel, "targets") {
+                queries += 1;
+                for metric in metrics_of(text(target, "expr")) {
+                    let is_exported = !scrape.series_of(metric).is_empty();
+                    assert!(
+                        is_exported || PROMETHEUS_METRICS.contains(&metric),
+                        "{name}: {metric} is not exported"
+                    );
+                }
+                if let Err(problem) = check_target(&prometheus, &scrape, panel, target).await {
+                    wrong.push(format!("{name}, {}: {problem}", text(panel, "title")));
+                }
+            }
+        }
+        for variable in list(&dashboard["templating"], "list").iter().skip(1) {
+            if let Err(problem) = check_variable(&prometheus, variable).await {
+                wrong.push(format!("{name}, {}: {problem}", text(variable, "name")));
+            }
+        }
+    }
+    assert!(queries > 80, "the dashboards have only {queries} queries");
+    check_rules(&prometheus, &mut wrong).await;
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Fills in the variables of a query as Grafana does with everything selected, over the last minute.
 fn fill(query: &str, sensor: &str) -> String {
-    query
+    let query = query
         .replace("$__rate_interval", "15s")
         .replace("$__interval", "15s")
         .replace("$__range", "60s")
         .replace("$job", ".*")
         .replace("$instance", ".*")
         .replace("$location", ".*")
-        .replace("$sensor", sensor)
+        .replace("$sensor", sensor);
+    assert!(!query.contains('$'), "a variable is left in {query}");
+    query
 }
 
-#[tokio::test]
-async fn a_real_prometheus_answers_every_query_and_rule_after_a_minute_of_scraping_demo() {
-    if !crate::tools::has(&["prometheus"]) {
-        return;
-    }
-    let demo = Exporter::demo(&["--sensors=40"]);
-    let scrape = demo.scrape().await;
-    let prometheus = Prometheus::scraping(
-        &demo.url,
-        &[
-            "deploy/prometheus/alerts.yml",
-            "deploy/prometheus/recording.yml",
-        ],
-    )
-    .await;
-    tokio::time::sleep(Duration::from_secs(60)).await;
-
-    let mut wrong = Vec::new();
-    let sensors: Vec<_> = scrape
-        .series_of("lightfi_sensor_info")
+/// Runs the query of a panel. One that selects a sensor has to find data for at least one of them, because no sensor
+/// measures everything.
+async fn check_target(
+    prometheus: &Scraper,
+    scrape: &Scrape,
+    panel: &Value,
+    target: &Value,
+) -> Result<(), String> {
+    let query = text(target, "expr");
+    let series = scrape.series_of("lightfi_sensor_info");
+    let ids = series
         .keys()
-        .filter_map(|series| {
-            series
-                .split("sensor_id=\"")
-                .nth(1)?
-                .split('"')
-                .next()
-                .map(str::to_owned)
-        })
-        .collect();
-    assert_eq!(sensors.len(), 40);
-
-    let mut asked = 0;
-    for (name, dashboard) in dashboards() {
-        for panel in list(&dashboard, "panels") {
-            for target in list(panel, "targets") {
-                let query = text(target, "expr");
-                asked += 1;
-                for metric in metrics_of(query) {
-                    let exported =
-                        !scrape.series_of(metric).is_empty() || OF_PROMETHEUS.contains(&metric);
-                    assert!(exported, "{name}: {metric} is not exported");
-                }
-                // No sensor measures everything: one that has what the query asks for must be found.
-                let of = if query.contains("$sensor") {
-                    &sensors[..]
-                } else {
-                    &sensors[..1]
-                };
-                let mut answered = false;
-                for sensor in of {
-                    let query = fill(query, sensor);
-                    assert!(!query.contains('$'), "a variable is left in {query}");
-                    let series = if target["instant"] == true {
-                        prometheus.instant(&query).await
-                    } else {
-                        prometheus.range(&query).await
-                    };
-                    let Some(series) = series else { break };
-                    // However many sensors there are: forty lines, or three thousand, tell nobody anything.
-                    if text(panel, "type") != "table" && series.len() > MOST_SERIES {
-                        wrong.push(format!(
-                            "{} series are too many for a panel: {query}",
-                            series.len()
-                        ));
-                    }
-                    answered = has_numbers(&series);
-                    if answered {
-                        break;
-                    }
-                }
-                if !answered {
-                    wrong.push(format!(
-                        "{name}, {}: no data for {query}",
-                        text(panel, "title")
-                    ));
-                }
-            }
+        .filter_map(|series| series.split("sensor_id=\"").nth(1)?.split('"').next());
+    let tries = if query.contains("$sensor") { 40 } else { 1 };
+    for id in ids.take(tries) {
+        let query = fill(query, id);
+        let series = match target["instant"] == true {
+            true => prometheus.try_query(&query).await?,
+            false => prometheus.try_query_range(&query).await?,
+        };
+        if text(panel, "type") != "table" && series.len() > MAX_SERIES {
+            return Err(format!(
+                "{} series are too many for a panel: {query}",
+                series.len()
+            ));
         }
-        for variable in list(&dashboard["templating"], "list").iter().skip(1) {
-            let query = text(&variable["query"], "query");
-            let inner = query
-                .split_once('(')
-                .and_then(|(_, rest)| rest.rsplit_once(')'))
-                .expect("a function");
-            let selector = inner
-                .0
-                .rsplit_once(", ")
-                .map_or(inner.0, |(selector, label)| {
-                    if label.contains('"') {
-                        inner.0
-                    } else {
-                        selector
-                    }
-                });
-            let series = prometheus.instant(&fill(selector, ".*")).await;
-            if !series.is_some_and(|series| has_numbers(&series)) {
-                wrong.push(format!(
-                    "{name}, variable {}: no data for {selector}",
-                    text(variable, "name")
-                ));
-            }
+        if has_numbers(&series) {
+            return Ok(());
         }
     }
-    assert!(asked > 80, "the dashboards ask {asked} queries only");
+    Err(format!("no data for {query}"))
+}
 
-    let rules = prometheus.rules().await;
-    assert_eq!(
-        rules.len(),
-        rules::alerts().len() + rules::recording().len()
-    );
-    for rule in rules.iter().filter(|rule| rule["health"] != "ok") {
+/// Runs the query of a variable: `label_values(SELECTOR, LABEL)` or `query_result(QUERY)`.
+async fn check_variable(prometheus: &Scraper, variable: &Value) -> Result<(), String> {
+    let query = text(&variable["query"], "query");
+    let (_, inner) = query.split_once('(').expect("a function");
+    let inner = inner.strip_suffix(')').expect("a function");
+    let selector = match inner.rsplit_once(", ") {
+        Some((selector, label)) if !label.contains('"') => selector,
+        _ => inner,
+    };
+    let series = prometheus.try_query(&fill(selector, ".*")).await?;
+    has_numbers(&series)
+        .then_some(())
+        .ok_or_else(|| format!("no data for {selector}"))
+}
+
+/// Checks that Prometheus evaluates all rules. The condition of an alert without data could never fire.
+async fn check_rules(prometheus: &Scraper, wrong: &mut Vec<String>) {
+    let reply: Value = serde_json::from_str(&prometheus.get("/api/v1/rules").await).expect("JSON");
+    let groups = list(&reply["data"], "groups").iter();
+    let loaded: Vec<_> = groups.flat_map(|group| list(group, "rules")).collect();
+    let alerts = rules::alerts();
+    assert_eq!(loaded.len(), alerts.len() + rules::recording().len());
+    for rule in loaded.iter().filter(|rule| rule["health"] != "ok") {
         wrong.push(format!("rule {rule}"));
     }
-    // A condition that never sees data could never fire. Exceptions: that nothing is absent, or was there six hours ago.
-    let exceptions = ["LightFiExporterAbsent", "LightFiExporterGone"];
-    for rule in rules::alerts() {
-        let name = rule.alert.clone().unwrap_or_default();
-        let (condition, _) = rule.cut();
-        let series = prometheus.instant(condition).await;
-        if !series.is_some_and(|series| has_numbers(&series)) && !exceptions.contains(&&*name) {
+    for rule in &alerts {
+        let name = rule.alert.as_deref().unwrap_or_default();
+        let (condition, _) = rule.split_threshold();
+        let series = prometheus.query(condition).await;
+        if !has_numbers(&series) && !ALERTS_WITHOUT_DATA.contains(&name) {
             wrong.push(format!("{name}: no data for {condition}"));
         }
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Returns whether any sample is a number; a quotient without data is `NaN`.
+fn has_numbers(series: &[Stored]) -> bool {
+    let mut samples = series.iter().flat_map(|series| &series.samples);
+    samples.any(|(_, value)| !value.is_nan())
 }

@@ -13,8 +13,9 @@ use std::{
 
 use crate::{
     exporter::{self, Exporter},
+    scraper::{Labels, Scraper},
     scrapers::metric_of,
-    tools::{self, Labels, Scraper},
+    tools,
 };
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/morning.csv");

@@ -1,10 +1,10 @@
-//! The alert and recording rules that ship: what promtool says of them, and that they speak of metrics there are.
+//! The shipped alert and recording rules: promtool accepts them, and every metric in them is exported.
 
-use std::{collections::BTreeSet, process::Command};
+use std::collections::BTreeSet;
 
 use serde::Deserialize;
 
-use crate::{exporter::Exporter, prometheus};
+use crate::{exporter::Exporter, tools};
 
 const ALERTS: &str = include_str!("../../deploy/prometheus/alerts.yml");
 const RECORDING: &str = include_str!("../../deploy/prometheus/recording.yml");
@@ -75,8 +75,8 @@ pub fn recording() -> Vec<Rule> {
 }
 
 impl Rule {
-    /// The expression apart from the comparison at its end, and the threshold.
-    pub fn cut(&self) -> (&str, f64) {
+    /// Splits the expression into the part before the last comparison, and the threshold.
+    pub fn split_threshold(&self) -> (&str, f64) {
         let (rest, threshold) = self
             .expr
             .trim()
@@ -84,7 +84,7 @@ impl Rule {
             .expect("an expression has words");
         let (rest, _) = rest
             .rsplit_once(' ')
-            .expect("a comparison stands before the threshold");
+            .expect("a comparison before the threshold");
         let threshold = threshold.parse();
         (
             rest,
@@ -93,22 +93,9 @@ impl Rule {
     }
 }
 
-fn promtool(arguments: &[&str]) -> (bool, String) {
-    let output = Command::new("promtool")
-        .args(arguments)
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .output()
-        .unwrap_or_else(|error| {
-            panic!("promtool cannot be run ({error}): `make tools` installs it")
-        });
-    let said = String::from_utf8_lossy(&output.stdout).into_owned()
-        + &String::from_utf8_lossy(&output.stderr);
-    (output.status.success(), said)
-}
-
 #[test]
-fn promtool_accepts_the_rules_and_the_example_of_a_scrape() {
-    if !crate::tools::has(&["promtool"]) {
+fn promtool_accepts_the_rules_and_the_example_scrape_configuration() {
+    if !tools::has(&["promtool"]) {
         return;
     }
     for arguments in [
@@ -116,30 +103,30 @@ fn promtool_accepts_the_rules_and_the_example_of_a_scrape() {
         ["check", "rules", "deploy/prometheus/recording.yml"],
         ["check", "config", "deploy/prometheus/scrape.yml"],
     ] {
-        let (content, said) = promtool(&arguments);
+        let (is_ok, output) = tools::run("promtool", &arguments);
         assert!(
-            content && !said.contains("duplicate") && !said.contains("FAILED"),
-            "{said}"
+            is_ok && !output.contains("duplicate") && !output.contains("FAILED"),
+            "{output}"
         );
     }
 }
 
 #[test]
-fn the_rules_fire_and_keep_quiet_when_their_tests_say_so() {
-    if !crate::tools::has(&["promtool"]) {
+fn the_rules_pass_their_promtool_tests() {
+    if !tools::has(&["promtool"]) {
         return;
     }
     for file in [
         "deploy/prometheus/tests/alerts.yml",
         "deploy/prometheus/tests/recording.yml",
     ] {
-        let (content, said) = promtool(&["test", "rules", file]);
-        assert!(content, "{said}");
+        let (is_ok, output) = tools::run("promtool", &["test", "rules", file]);
+        assert!(is_ok, "{output}");
     }
 }
 
 #[test]
-fn every_alert_is_tested_both_ways_and_says_what_to_do() {
+fn every_alert_has_a_test_that_fires_and_one_that_does_not_and_says_what_to_do() {
     let tests: Tests = serde_saphyr::from_str(TESTS).expect("a file of tests");
     let cases: Vec<_> = tests
         .tests
@@ -163,10 +150,10 @@ fn every_alert_is_tested_both_ways_and_says_what_to_do() {
         );
         assert!(!rule.annotations.summary.is_empty(), "{name}");
         assert!(rule.annotations.description.len() > 60, "{name}");
-        // The chart puts a value in its place.
-        let (_, threshold) = rule.cut();
+        // The chart replaces the threshold by a value.
+        let (_, threshold) = rule.split_threshold();
         assert!(threshold.is_finite(), "{name}");
-        assert!(names.insert(name), "an alert stands twice");
+        assert!(names.insert(name), "an alert is defined twice");
     }
 }
 
@@ -175,7 +162,7 @@ async fn every_metric_a_rule_names_is_in_a_scrape() {
     let demo = Exporter::demo(&[]);
     let scrape = demo.scrape().await;
     for rule in alerts().into_iter().chain(recording()) {
-        let names = prometheus::metrics_of(&rule.expr);
+        let names: Vec<_> = metrics_of(&rule.expr).collect();
         assert!(!names.is_empty(), "{}", rule.expr);
         for name in names {
             assert!(
@@ -185,4 +172,11 @@ async fn every_metric_a_rule_names_is_in_a_scrape() {
             );
         }
     }
+}
+
+/// Returns the exporter's metrics in a query.
+pub fn metrics_of(query: &str) -> impl Iterator<Item = &str> {
+    query
+        .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':'))
+        .filter(|word| word.starts_with("lightfi_") || word.starts_with("process_"))
 }

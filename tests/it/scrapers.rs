@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::{
     cloud::Cloud,
     exporter::{Exporter, Scrape},
-    tools::{Labels, Scraper},
+    scraper::{Labels, Scraper},
 };
 
 /// Long enough for both scrapers on a busy machine.

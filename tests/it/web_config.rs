@@ -11,8 +11,8 @@ use tempfile::TempDir;
 
 use crate::{
     exporter::{Exporter, command, run},
+    scraper::Scraper,
     tls::{Pki, hash},
-    tools::Scraper,
 };
 
 #[test]
@@ -144,7 +144,7 @@ async fn prometheus_scrapes_over_tls_with_a_certificate_and_a_user() {
         of("prometheus.key")
     );
     let target = exporter.url.replace("http://127.0.0.1", "localhost");
-    let prometheus = Scraper::prometheus_with(&target, "1s", &more).await;
+    let prometheus = Scraper::prometheus_with(&target, "1s", &more, &[]).await;
     let start = Instant::now();
     while prometheus.value("up").await != Some(1.0) {
         assert!(
