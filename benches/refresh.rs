@@ -5,11 +5,11 @@
 
 mod corpus;
 
-use std::{env, hint::black_box, sync::Arc, time::Duration};
+use std::{env, hint::black_box, sync::Arc};
 
 use corpus::{Answers, Refreshes};
 use lightfi_exporter::{exposition::gzip::Compressor, snapshot::Snapshot};
-use nix::time::{ClockId, clock_gettime};
+use rustix::time::{ClockId, clock_gettime};
 
 #[inline(never)]
 fn stage_decode(refreshes: &mut Refreshes) -> Answers {
@@ -72,7 +72,6 @@ fn refresh(refreshes: &mut Refreshes) -> (Arc<Snapshot>, [f64; 4]) {
 
 /// Returns the CPU time of this thread, which does all the work.
 fn cpu_seconds() -> f64 {
-    let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID);
-    let time = time.expect("every Linux has this clock");
-    Duration::from(time).as_secs_f64()
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }

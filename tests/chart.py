@@ -54,7 +54,7 @@ def expect(good, what):
 
 
 def read(path):
-    return yaml.safe_load(path.read_text())
+    return yaml.load(path.read_text(), yaml.CSafeLoader)
 
 
 # Derived files.
@@ -75,7 +75,7 @@ def alerts():
             entry = {"enabled": True, "for": rule["for"], "severity": rule["labels"]["severity"]}
             # `== 0` and `== 1` are no thresholds.
             if threshold := THRESHOLD.search(rule["expr"].strip()):
-                entry["threshold"] = yaml.safe_load(threshold[1])
+                entry["threshold"] = yaml.load(threshold[1], yaml.CSafeLoader)
             entries[rule["alert"]] = entry
     return entries
 
@@ -151,7 +151,7 @@ def documented(values):
             name = f"{path}{key.value}"
             told = description(key.start_mark.line)
             if told is not None:
-                default = yaml.safe_load(yaml.serialize(value))
+                default = yaml.load(yaml.serialize(value), yaml.CSafeLoader)
                 shown = "see `values.yaml`" if name == "prometheusRule.alerts" else f"`{json.dumps(default, ensure_ascii=False)}`"
                 rows.append((name, shown, told))
             elif isinstance(value, yaml.MappingNode) and value.value:
@@ -260,7 +260,7 @@ def render(chart, values, name="lightfi", namespace="buildings"):
 def documents(rendered):
     for path, text in sorted(rendered.items()):
         if path.endswith(".yaml"):
-            yield from (document for document in yaml.safe_load_all(text) if document)
+            yield from (document for document in yaml.load_all(text, yaml.CSafeLoader) if document)
 
 
 # Cached, because parsing the definitions takes most of the time.
@@ -307,7 +307,7 @@ def check_exporter_reads(exporter, case, text):
         (pathlib.Path(folder) / "credentials").mkdir()
         for name in ("client-id", "client-secret", "refresh-token"):
             (pathlib.Path(folder) / "credentials" / name).write_text("word")
-        config = yaml.safe_load(text)
+        config = yaml.load(text, yaml.CSafeLoader)
         if web := config.get("web", {}).get("config_file"):
             pathlib.Path(web).parent.mkdir()
             pathlib.Path(web).write_text("")

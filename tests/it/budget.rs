@@ -18,6 +18,7 @@ const REFRESHES: usize = 2;
 const TOLERANCE: f64 = 0.05;
 
 #[test]
+#[ignore = "takes a minute: make test-long"]
 #[allow(clippy::print_stdout, reason = "a skipped check must be visible")]
 fn no_stage_of_a_refresh_takes_more_instructions_than_its_budget() {
     let Ok(valgrind) = Command::new("valgrind").arg("--version").output() else {
