@@ -251,10 +251,10 @@ impl Client {
         session: &Session,
     ) -> Result<Option<Arc<AccessToken>>, RequestError> {
         let first_refused = session.refused.get_or_init(|| refused.clone());
-        if Arc::ptr_eq(first_refused, refused) {
-            self.tokens.reject(refused);
-        }
-        let token = self.tokens.token().await?;
+        let token = match Arc::ptr_eq(first_refused, refused) {
+            true => self.tokens.replace(refused).await?,
+            false => self.tokens.token().await?,
+        };
         Ok((!Arc::ptr_eq(&token, refused)).then_some(token))
     }
 

@@ -19,7 +19,7 @@ use crate::{
     clock::unix_now,
     config::{self, Credential, Flags},
     http::Proxies,
-    oauth::store::Store,
+    oauth::store::TokenStore,
     telemetry::Telemetry,
 };
 
@@ -71,7 +71,7 @@ pub(super) async fn run(
     let telemetry = Telemetry::install(config.log.level, config.log.format);
     // As `login` writes it, so that all metrics of the token are there.
     if let Some(Credential::Inline(token)) = &config.oauth.refresh_token {
-        Store::create(&store, token, Some(token), unix_now())?;
+        TokenStore::create(&store, token, Some(token), unix_now())?;
     }
 
     let signals = Signals::listen()?;

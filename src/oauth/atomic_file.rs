@@ -7,16 +7,9 @@ use std::{
     fs::{self, File},
     io::{self, Write as _},
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use tempfile::NamedTempFile;
-
-/// Linux follows as many symbolic links.
-const MAX_LINKS: usize = 40;
-
-/// A process that is killed between writing and renaming leaves a temporary file. Nobody writes one of this age any more.
-const LEFTOVER_AGE: Duration = Duration::from_secs(60);
 
 /// Why a file cannot be read or replaced, and what to do. It does not contain the file's contents.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +33,7 @@ pub(super) fn check_writable(path: &Path) -> Result<(), FileError> {
             "it is a bind-mounted file; mount its directory instead",
         ));
     }
-    temporary_file_for(&target)
+    NamedTempFile::new_in(directory_of(&target))
         .map(drop)
         .map_err(|cause| write_error(path, &cause))
 }
@@ -49,45 +42,30 @@ pub(super) fn check_writable(path: &Path) -> Result<(), FileError> {
 pub(super) fn write(path: &Path, contents: &[u8]) -> Result<(), FileError> {
     let written = || {
         let target = resolve(path)?;
-        let mut file = temporary_file_for(&target)?;
+        // Readable by its owner only from the start.
+        let mut file = NamedTempFile::new_in(directory_of(&target))?;
         file.write_all(contents)?;
         file.as_file().sync_all()?;
-        file.persist(&target).map_err(|failure| failure.error)?;
+        file.persist(&target)?;
         File::open(directory_of(&target))?.sync_all()
     };
     written().map_err(|cause| write_error(path, &cause))
 }
 
-/// Removes temporary files that killed processes left next to the file.
-pub(super) fn remove_leftovers(path: &Path) {
-    let Ok(target) = resolve(path) else { return };
-    let prefix = temporary_prefix(&target);
-    let Ok(entries) = fs::read_dir(directory_of(&target)) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        let modified = entry.metadata().and_then(|metadata| metadata.modified());
-        let is_old = modified.is_ok_and(|time| time.elapsed().is_ok_and(|age| age >= LEFTOVER_AGE));
-        if is_old && entry.file_name().to_string_lossy().starts_with(&prefix) {
-            // It does no harm: the next start tries again.
-            let _ = fs::remove_file(entry.path());
-        }
-    }
-}
-
 /// Returns the absolute path of the file that `path` leads to. The file need not exist; its directory must.
 pub(super) fn resolve(path: &Path) -> io::Result<PathBuf> {
-    let mut path = path.to_owned();
-    for _ in 0..MAX_LINKS {
-        let directory = fs::canonicalize(directory_of(&path))?;
-        path = directory.join(path.file_name().unwrap_or_default());
-        match fs::read_link(&path) {
-            Ok(target) => path = directory.join(target),
-            // It is no link, or does not exist yet.
-            Err(_) => return Ok(path),
+    match fs::canonicalize(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        resolved => return resolved,
+    }
+    match fs::read_link(path) {
+        Ok(target) => resolve(&directory_of(path).join(target)),
+        // There is no file yet.
+        Err(_) => {
+            let directory = fs::canonicalize(directory_of(path))?;
+            Ok(directory.join(path.file_name().unwrap_or_default()))
         }
     }
-    Err(io::Error::other("too many symbolic links"))
 }
 
 fn directory_of(path: &Path) -> &Path {
@@ -96,18 +74,6 @@ fn directory_of(path: &Path) -> &Path {
         Some(_) => Path::new("."),
         None => path,
     }
-}
-
-/// Temporary files are readable by their owner only from the start.
-fn temporary_file_for(target: &Path) -> io::Result<NamedTempFile> {
-    tempfile::Builder::new()
-        .prefix(&temporary_prefix(target))
-        .tempfile_in(directory_of(target))
-}
-
-fn temporary_prefix(target: &Path) -> String {
-    let name = target.file_name().unwrap_or_default().to_string_lossy();
-    format!(".{name}.tmp-")
 }
 
 /// Returns whether something is mounted at this very path, as when a container mounts a single file. Its directory may be
@@ -130,8 +96,6 @@ fn write_error(path: &Path, cause: &io::Error) -> FileError {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::time::SystemTime;
-
     use tempfile::TempDir;
 
     use super::*;
@@ -168,27 +132,5 @@ mod tests {
     fn mount_points_are_recognized() {
         assert!(is_mount_point(Path::new("/proc")));
         assert!(!is_mount_point(Path::new("/proc/self")));
-    }
-
-    #[test]
-    fn old_temporary_files_of_the_same_file_are_removed() {
-        let directory = TempDir::new().unwrap();
-        for (name, age) in [
-            (".store.json.tmp-old", LEFTOVER_AGE),
-            (".store.json.tmp-new", Duration::ZERO),
-            (".other.json.tmp-old", LEFTOVER_AGE),
-        ] {
-            File::create(directory.path().join(name))
-                .unwrap()
-                .set_modified(SystemTime::now() - age)
-                .unwrap();
-        }
-        remove_leftovers(&directory.path().join("store.json"));
-        let mut left: Vec<_> = fs::read_dir(directory.path())
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name())
-            .collect();
-        left.sort();
-        assert_eq!(left, [".other.json.tmp-old", ".store.json.tmp-new"]);
     }
 }

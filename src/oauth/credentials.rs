@@ -1,167 +1,172 @@
 //! The credentials of a token request, read from the configuration, its files and the token store before each request.
 //!
-//! This module decides which refresh token takes precedence and where a rotated one is kept. `source` calls it on a blocking thread,
-//! because it reads and writes files; `login` and `destination` read single credentials with it.
+//! This module decides which refresh token takes precedence and where a rotated one is kept. `source` calls it on a
+//! blocking thread, because it reads and writes files; `login` and `destination` read single credentials with it.
 
-use std::{
-    fs, mem,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::{fs, mem, sync::Mutex};
 
 use super::{
-    TokenError,
-    store::{Record, SeedHash, Store, StoreError},
+    TokenError, lock,
+    store::{StoreError, StoredToken, TokenHash, TokenStore},
 };
 use crate::config::{Credential, Oauth, Secret};
 
-/// What one token request is made with.
+/// Everything that is sent to get an access token.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Credentials {
-    pub(super) client_id: Secret,
-    pub(super) client_secret: Option<Secret>,
-    /// The refresh token and what the store keeps next to it.
-    pub(super) record: Record,
+    pub(super) client: ClientCredentials,
+    /// The refresh token and what the store keeps with it.
+    pub(super) token: StoredToken,
+}
+
+/// The client's id and secret.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct ClientCredentials {
+    pub(super) id: Secret,
+    /// A public client has none.
+    pub(super) secret: Option<Secret>,
 }
 
 /// Reads credentials and keeps rotated refresh tokens.
 pub(super) struct CredentialStore {
     oauth: Oauth,
-    store: Option<Store>,
+    store: Option<TokenStore>,
     memory: Mutex<Memory>,
 }
 
 #[derive(Default)]
 struct Memory {
     /// The newest refresh token that was read from the store or received from the server.
-    record: Option<Record>,
-    /// Present while `record` could not be written.
-    pending: Option<PendingWrite>,
+    newest: Option<StoredToken>,
+    /// The contents of the store when it was last read or written. Anything else was written later by another process,
+    /// and is newer.
+    stored: Option<StoredToken>,
     /// The last attempt to read the store failed.
     store_unreadable: bool,
 }
 
-/// A write that failed.
-struct PendingWrite {
-    /// What the store held instead. Anything else was written later by someone else, and is newer.
-    found: Option<Record>,
+impl Memory {
+    fn is_unsaved(&self) -> bool {
+        self.newest != self.stored
+    }
+}
+
+impl ClientCredentials {
+    /// Reads the client's id and secret.
+    pub(super) fn read(oauth: &Oauth) -> Result<Self, TokenError> {
+        let read = |key, text| read_credential(key, text).map_err(TokenError::ClientMissing);
+        let secret = oauth.client_secret.as_ref();
+        Ok(Self {
+            id: read("oauth.client_id_file", &oauth.client_id)?,
+            secret: secret
+                .map(|secret| read("oauth.client_secret_file", secret))
+                .transpose()?,
+        })
+    }
 }
 
 impl CredentialStore {
     /// Checks that the token store is usable.
     pub(super) fn open(oauth: Oauth) -> Result<Self, StoreError> {
-        let store = oauth.token_store.clone().map(Store::open).transpose()?;
+        let store = oauth.token_store.clone();
         Ok(Self {
+            store: store.map(TokenStore::open).transpose()?,
             oauth,
-            store,
             memory: Mutex::default(),
         })
     }
 
     /// Returns the credentials to try, at least one, in order of preference.
     pub(super) fn read(&self) -> Result<Vec<Credentials>, TokenError> {
-        let oauth = &self.oauth;
-        let client_id = read_credential("oauth.client_id_file", &oauth.client_id)
-            .map_err(TokenError::ClientMissing)?;
-        let client_secret = oauth
-            .client_secret
-            .as_ref()
-            .map(|secret| read_credential("oauth.client_secret_file", secret))
-            .transpose()
-            .map_err(TokenError::ClientMissing)?;
-        let configured = oauth
-            .refresh_token
-            .as_ref()
+        let client = ClientCredentials::read(&self.oauth)?;
+        let configured = self.oauth.refresh_token.as_ref();
+        let configured = configured
             .map(|token| read_credential("oauth.refresh_token_file", token))
             .transpose();
-        let (stored, certain) = self.newest_record();
-        let records = by_precedence(configured.clone().ok().flatten(), stored, certain);
-        if records.is_empty() {
+        let (stored, certain) = self.newest_token();
+        let tokens = by_precedence(configured.clone().ok().flatten(), stored, certain);
+        if tokens.is_empty() {
             return Err(self.missing(configured.err()));
         }
-        let credentials = |record| Credentials {
-            client_id: client_id.clone(),
-            client_secret: client_secret.clone(),
-            record,
+        let credentials = |token| Credentials {
+            client: client.clone(),
+            token,
         };
-        Ok(records.into_iter().map(credentials).collect())
+        Ok(tokens.into_iter().map(credentials).collect())
     }
 
-    /// Keeps the refresh token that the one in `used` was rotated to: in the store, or in memory until it can be stored.
-    pub(super) fn save(&self, rotated: Secret, used: &Record) {
-        let memory = &mut *self.memory();
-        let record = Record {
+    /// Keeps the refresh token that `used` was rotated to: in the store, or in memory until it can be stored.
+    pub(super) fn save(&self, rotated: Secret, used: &StoredToken) {
+        let memory = &mut *lock(&self.memory);
+        let rotated = StoredToken {
             refresh_token: rotated,
             ..used.clone()
         };
         let Some(store) = &self.store else {
-            if memory.record.replace(record).is_none() {
+            if memory.newest.replace(rotated).is_none() {
                 tracing::warn!(
                     "the server rotates refresh tokens and oauth.token_store is not set: the new refresh token is kept in memory and lost at the next restart"
                 );
             }
             return;
         };
-        let found = store.read().ok().flatten();
-        let login_at = |record: Option<&Record>| record.and_then(|record| record.obtained_at);
-        if login_at(found.as_ref()) > login_at(memory.record.as_ref()) {
-            tracing::info!("new login detected; switching to its refresh token");
-            return;
+        let was_unsaved = memory.is_unsaved();
+        if let Ok(Some(found)) = store.read() {
+            let login_at = memory.newest.as_ref().and_then(|token| token.obtained_at);
+            if found.obtained_at > login_at {
+                tracing::info!("new login detected; switching to its refresh token");
+                return;
+            }
+            memory.stored = Some(found);
         }
-        match store.write(&record) {
+        match store.write(&rotated) {
             Ok(()) => {
-                memory.pending = None;
+                memory.stored = Some(rotated.clone());
                 tracing::debug!("rotated refresh token stored");
             }
-            Err(error) => {
-                if memory.pending.replace(PendingWrite { found }).is_none() {
-                    tracing::error!(
-                        %error,
-                        "cannot write the token store; keeping the rotated refresh token in memory and retrying"
-                    );
-                }
-            }
+            Err(error) if !was_unsaved => tracing::error!(
+                %error,
+                "cannot write the token store; keeping the rotated refresh token in memory and retrying"
+            ),
+            Err(_) => {}
         }
-        memory.record = Some(record);
+        memory.newest = Some(rotated);
     }
 
     /// Writes a refresh token that could not be written before.
     pub(super) fn retry_pending_write(&self) {
-        let memory = &mut *self.memory();
-        let (Some(store), Some(record), Some(pending)) =
-            (&self.store, &memory.record, &memory.pending)
+        let memory = &mut *lock(&self.memory);
+        let (Some(store), Some(newest), true) = (&self.store, &memory.newest, memory.is_unsaved())
         else {
             return;
         };
-        if store.read().ok().flatten() != pending.found {
-            memory.pending = None;
-        } else if store.write(record).is_ok() {
-            memory.pending = None;
+        let found = store.read().ok().flatten();
+        if (found.is_none() || found == memory.stored) && store.write(newest).is_ok() {
+            memory.stored = memory.newest.clone();
             tracing::info!("token store writable again; rotated refresh token stored");
         }
     }
 
     /// Whether the newest refresh token is in no file, so that it is lost when the process ends.
     pub(super) fn is_in_memory_only(&self) -> bool {
-        let memory = self.memory();
-        memory.record.is_some() && (self.store.is_none() || memory.pending.is_some())
+        lock(&self.memory).is_unsaved()
     }
 
     /// Returns the newest stored or received refresh token, and whether it certainly replaces the configured token that
     /// it descends from.
-    fn newest_record(&self) -> (Option<Record>, bool) {
-        let memory = &mut *self.memory();
+    fn newest_token(&self) -> (Option<StoredToken>, bool) {
+        let memory = &mut *lock(&self.memory);
         let Some(store) = &self.store else {
-            return (memory.record.clone(), true);
+            return (memory.newest.clone(), true);
         };
         match store.read() {
-            Ok(Some(stored)) => {
+            Ok(Some(found)) => {
                 memory.store_unreadable = false;
-                let pending = memory.pending.as_ref();
-                if pending.is_none_or(|pending| pending.found.as_ref() != Some(&stored)) {
-                    memory.pending = None;
-                    memory.record = Some(stored);
+                if memory.stored.as_ref() != Some(&found) {
+                    memory.newest = Some(found.clone());
+                    memory.stored = Some(found);
                 }
-                return (memory.record.clone(), true);
+                return (memory.newest.clone(), true);
             }
             // Someone may have deleted it to return to the configured token, or its volume may be missing.
             Ok(None) => {}
@@ -171,7 +176,7 @@ impl CredentialStore {
                 }
             }
         }
-        (memory.record.clone(), memory.pending.is_some())
+        (memory.newest.clone(), memory.is_unsaved())
     }
 
     fn missing(&self, unreadable: Option<String>) -> TokenError {
@@ -180,36 +185,30 @@ impl CredentialStore {
         let reasons: Vec<String> = [unreadable, empty].into_iter().flatten().collect();
         TokenError::RefreshTokenMissing(reasons.join(", and "))
     }
-
-    fn memory(&self) -> MutexGuard<'_, Memory> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// The stored token wins unless the configured one has changed since the store was written. Where this cannot be known
 /// (no token was configured at the login, or the store is gone and memory replaces it), the configured one comes second,
 /// to be tried when the stored one is refused.
-fn by_precedence(configured: Option<Secret>, stored: Option<Record>, certain: bool) -> Vec<Record> {
-    let configured = configured.map(|token| Record {
-        seed: Some(SeedHash::of(&token)),
+fn by_precedence(
+    configured: Option<Secret>,
+    stored: Option<StoredToken>,
+    certain: bool,
+) -> Vec<StoredToken> {
+    let configured = configured.map(|token| StoredToken {
+        configured: Some(TokenHash::of(&token)),
         refresh_token: token,
         obtained_at: None,
     });
-    let (Some(configured), Some(stored)) = (&configured, &stored) else {
-        return configured.or(stored).into_iter().collect();
+    let (configured, mut stored) = match (configured, stored) {
+        (Some(configured), Some(stored)) => (configured, stored),
+        (configured, stored) => return configured.or(stored).into_iter().collect(),
     };
-    let seed_known = stored.seed.is_some();
-    if seed_known && stored.seed != configured.seed {
-        return vec![configured.clone()];
-    }
-    let stored = Record {
-        seed: configured.seed.clone(),
-        ..stored.clone()
-    };
-    if seed_known && certain {
-        vec![stored]
-    } else {
-        vec![stored, configured.clone()]
+    let hash_then = mem::replace(&mut stored.configured, configured.configured.clone());
+    match hash_then {
+        Some(_) if hash_then != configured.configured => vec![configured],
+        Some(_) if certain => vec![stored],
+        _ => vec![stored, configured],
     }
 }
 
@@ -233,44 +232,40 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::test_logs::CapturedLogs;
+    use crate::{
+        oauth::test_fixtures::{inline, oauth},
+        test_logs::CapturedLogs,
+    };
 
     fn secret(text: &str) -> Secret {
         Secret::new(text)
     }
 
-    fn record(token: &str, seed: Option<&str>) -> Record {
-        Record {
+    fn token_of(token: &str, configured: Option<&str>) -> StoredToken {
+        StoredToken {
             refresh_token: secret(token),
-            seed: seed.map(|seed| SeedHash::of(&secret(seed))),
+            configured: configured.map(|token| TokenHash::of(&secret(token))),
             obtained_at: Some(7.0),
         }
     }
 
     fn credential_store(path: Option<&Path>) -> CredentialStore {
         CredentialStore::open(Oauth {
-            token_url: "http://127.0.0.1/token".parse().unwrap(),
-            authorize_url: "http://127.0.0.1/authorize".parse().unwrap(),
-            scope: String::new(),
-            client_id: Credential::Inline(secret("id")),
-            client_secret: None,
-            refresh_token: Some(Credential::Inline(secret("configured"))),
-            client_auth: crate::config::ClientAuth::Body,
-            expiry_margin: std::time::Duration::from_secs(60),
+            refresh_token: Some(inline("configured")),
             token_store: path.map(Path::to_owned),
-            allow_insecure: false,
+            ..oauth()
         })
         .unwrap()
     }
 
-    fn preferred(credentials: &CredentialStore) -> Record {
-        credentials.read().unwrap().remove(0).record
+    fn preferred(credentials: &CredentialStore) -> StoredToken {
+        credentials.read().unwrap().remove(0).token
     }
 
     #[test]
     fn the_stored_token_wins_unless_the_configured_one_has_changed() {
-        let stored = Some(record("stored", Some("seed")));
-        let login = Some(record("login", None));
+        let stored = Some(token_of("stored", Some("seed")));
+        let login = Some(token_of("login", None));
         for (configured, stored, certain, expected) in [
             (Some("seed"), &stored, true, vec!["stored"]),
             (None, &stored, true, vec!["stored"]),
@@ -284,8 +279,8 @@ mod tests {
             // The store is gone, and its token is only in memory.
             (Some("seed"), &stored, false, vec!["stored", "seed"]),
         ] {
-            let records = by_precedence(configured.map(secret), stored.clone(), certain);
-            let tokens: Vec<_> = records.iter().map(|it| it.refresh_token.expose()).collect();
+            let tokens = by_precedence(configured.map(secret), stored.clone(), certain);
+            let tokens: Vec<_> = tokens.iter().map(|it| it.refresh_token.expose()).collect();
             assert_eq!(tokens, expected, "{configured:?} {stored:?} {certain}");
         }
     }
@@ -295,12 +290,12 @@ mod tests {
         let best = |configured: Option<&str>, stored| {
             by_precedence(configured.map(secret), stored, true).remove(0)
         };
-        let seed = |text| Some(SeedHash::of(&secret(text)));
-        let from_login = best(Some("configured"), Some(record("login", None)));
+        let hash = |text| Some(TokenHash::of(&secret(text)));
+        let from_login = best(Some("configured"), Some(token_of("login", None)));
         assert_eq!(from_login.obtained_at, Some(7.0));
-        assert_eq!(from_login.seed, seed("configured"));
-        let nothing_configured = best(None, Some(record("login", Some("seed"))));
-        assert_eq!(nothing_configured.seed, seed("seed"));
+        assert_eq!(from_login.configured, hash("configured"));
+        let nothing_configured = best(None, Some(token_of("login", Some("seed"))));
+        assert_eq!(nothing_configured.configured, hash("seed"));
         let only_configured = best(Some("configured"), None);
         assert_eq!(only_configured.obtained_at, None, "its login is unknown");
     }
@@ -309,7 +304,7 @@ mod tests {
     fn a_login_during_a_request_is_not_overwritten_by_the_rotated_token() {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("store.json");
-        let login = |token: &str, at| Store::create(&path, &secret(token), None, at).unwrap();
+        let login = |token: &str, at| TokenStore::create(&path, &secret(token), None, at).unwrap();
         let credentials = credential_store(Some(&path));
         // Both where no store exists before and where one does.
         for at in [7.0, 8.0] {
@@ -359,7 +354,7 @@ mod tests {
         fs::create_dir(&volume).unwrap();
         credentials.retry_pending_write();
         assert!(!credentials.is_in_memory_only());
-        let stored = Store::open(&path).unwrap().read().unwrap().unwrap();
+        let stored = TokenStore::open(&path).unwrap().read().unwrap().unwrap();
         assert_eq!(stored.refresh_token.expose(), "second");
         let lines = log.lines();
         assert_eq!(lines.len(), 2, "{lines:#?}");
@@ -373,7 +368,7 @@ mod tests {
         let _guard = log.start();
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("store.json");
-        Store::create(&path, &secret("stored"), None, 1.0).unwrap();
+        TokenStore::create(&path, &secret("stored"), None, 1.0).unwrap();
         let intact = fs::read(&path).unwrap();
         let credentials = credential_store(Some(&path));
         assert_eq!(preferred(&credentials).refresh_token.expose(), "stored");

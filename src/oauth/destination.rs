@@ -12,7 +12,7 @@ use clap::ValueEnum;
 use super::{
     atomic_file::{self, FileError},
     credentials::read_credential,
-    store::Store,
+    store::TokenStore,
 };
 use crate::config::{Credential, Oauth, Secret};
 
@@ -29,23 +29,19 @@ pub enum TokenFormat {
 /// Where a refresh token goes, and in which format.
 #[derive(Debug)]
 pub struct TokenDestination {
-    file: Option<DestinationFile>,
+    /// The file, and the key or the flag that names it.
+    file: Option<(PathBuf, &'static str)>,
     format: TokenFormat,
     print: bool,
     /// The refresh token in the configuration. The token store must win over it.
     configured: Option<Credential>,
 }
 
-#[derive(Debug)]
-struct DestinationFile {
-    path: PathBuf,
-    /// The key that names the file; `None` for a file of `--out`.
-    key: Option<&'static str>,
-}
-
 const TOKEN_STORE: &str = "oauth.token_store";
 
 const REFRESH_TOKEN_FILE: &str = "oauth.refresh_token_file";
+
+const OUT: &str = "--out";
 
 /// Why a refresh token cannot be kept.
 #[derive(Debug, thiserror::Error)]
@@ -74,22 +70,30 @@ impl TokenDestination {
         format: TokenFormat,
         print: bool,
     ) -> Result<Self, DestinationError> {
+        let token_file = match &oauth.refresh_token {
+            Some(Credential::File(path)) => Some(path),
+            _ => None,
+        };
+        let mut configured = [
+            oauth.token_store.as_ref().map(|path| (path, TOKEN_STORE)),
+            token_file.map(|path| (path, REFRESH_TOKEN_FILE)),
+        ]
+        .into_iter()
+        .flatten()
+        .map(|(path, key)| (path.clone(), key));
         let is_manifest = format == TokenFormat::KubernetesSecret;
-        let mut configured = configured_files(oauth).into_iter();
         let file = match out {
+            // A configured file keeps its format, even if `--out` names it.
             Some(out) => configured
-                .find(|file| is_same_file(&file.path, out))
-                .or_else(|| {
-                    let path = out.to_owned();
-                    Some(DestinationFile { path, key: None })
-                }),
+                .find(|(path, _)| is_same_file(path, out))
+                .or_else(|| Some((out.to_owned(), OUT))),
             // A printed manifest is for another machine, so the configured files stay as they are.
             None if is_manifest && print => None,
             None => configured.next(),
         };
-        match &file {
+        match file {
             None if !print => return Err(DestinationError::Missing),
-            Some(DestinationFile { key: Some(key), .. }) if is_manifest => {
+            Some((_, key)) if is_manifest && key != OUT => {
                 return Err(DestinationError::NotForManifest(key));
             }
             _ => {}
@@ -105,10 +109,8 @@ impl TokenDestination {
     /// Checks that the refresh token can be written.
     pub fn check_writable(&self) -> Result<(), DestinationError> {
         match &self.file {
-            Some(file) if file.is_token_store() => {
-                Store::open(&file.path)?;
-            }
-            Some(file) => atomic_file::check_writable(&file.path)?,
+            Some((path, TOKEN_STORE)) => drop(TokenStore::open(path)?),
+            Some((path, _)) => atomic_file::check_writable(path)?,
             None => {}
         }
         Ok(())
@@ -134,13 +136,13 @@ impl TokenDestination {
             false => Ok(()),
         };
         match &self.file {
-            Some(file) if file.is_token_store() => {
+            Some((path, TOKEN_STORE)) => {
                 let configured = self.configured.as_ref();
                 let configured =
                     configured.and_then(|token| read_credential(REFRESH_TOKEN_FILE, token).ok());
-                Store::create(&file.path, refresh_token, configured.as_ref(), now)?;
+                TokenStore::create(path, refresh_token, configured.as_ref(), now)?;
             }
-            Some(file) => atomic_file::write(&file.path, text)?,
+            Some((path, _)) => atomic_file::write(path, text)?,
             None => {}
         }
         Ok(printed?)
@@ -148,20 +150,20 @@ impl TokenDestination {
 
     /// Says where the refresh token is and what to do next.
     pub fn next_step(&self) -> String {
-        let Some(file) = &self.file else {
+        let Some((path, key)) = &self.file else {
             return "The refresh token is on standard output only: keep it like a password."
                 .to_owned();
         };
-        let next = match (file.key, self.format) {
-            (Some(_), _) => "A running exporter uses it within 10 seconds; otherwise start one now",
-            (None, TokenFormat::Token) => {
+        let next = match (*key, self.format) {
+            (OUT, TokenFormat::Token) => {
                 "Set oauth.refresh_token_file to this path and start the exporter"
             }
-            (None, TokenFormat::KubernetesSecret) => {
+            (OUT, TokenFormat::KubernetesSecret) => {
                 "Apply it with `kubectl apply -f`, then delete the file"
             }
+            _ => "A running exporter uses it within 10 seconds; otherwise start one now",
         };
-        format!("The refresh token is in {}. {next}.", file.path.display())
+        format!("The refresh token is in {}. {next}.", path.display())
     }
 
     fn text(&self, refresh_token: &Secret) -> Secret {
@@ -177,32 +179,6 @@ impl TokenDestination {
     }
 }
 
-impl DestinationFile {
-    fn is_token_store(&self) -> bool {
-        self.key == Some(TOKEN_STORE)
-    }
-}
-
-/// Returns the files of the configuration that hold a refresh token, the preferred one first.
-fn configured_files(oauth: &Oauth) -> Vec<DestinationFile> {
-    let file = match &oauth.refresh_token {
-        Some(Credential::File(path)) => Some(path),
-        _ => None,
-    };
-    [
-        (oauth.token_store.as_ref(), TOKEN_STORE),
-        (file, REFRESH_TOKEN_FILE),
-    ]
-    .into_iter()
-    .filter_map(|(path, key)| {
-        Some(DestinationFile {
-            path: path?.clone(),
-            key: Some(key),
-        })
-    })
-    .collect()
-}
-
 /// Returns whether two paths lead to the same file, which need not exist.
 fn is_same_file(one: &Path, other: &Path) -> bool {
     let resolved = |path| atomic_file::resolve(path).ok();
@@ -212,35 +188,27 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::time::Duration;
-
     use tempfile::TempDir;
 
     use super::*;
-    use crate::config::ClientAuth;
-
-    fn oauth(token_store: Option<PathBuf>, refresh_token_file: Option<PathBuf>) -> Oauth {
-        Oauth {
-            token_url: "http://127.0.0.1/token".parse().unwrap(),
-            authorize_url: "http://127.0.0.1/authorize".parse().unwrap(),
-            scope: String::new(),
-            client_id: Credential::Inline(Secret::new("id")),
-            client_secret: None,
-            refresh_token: refresh_token_file.map(Credential::File),
-            client_auth: ClientAuth::Body,
-            expiry_margin: Duration::from_secs(60),
-            token_store,
-            allow_insecure: false,
-        }
-    }
+    use crate::oauth::test_fixtures;
 
     #[test]
     fn flags_and_configuration_choose_the_destination() {
         let directory = TempDir::new().unwrap();
         let at = |name: &str| directory.path().join(name);
-        let none = oauth(None, None);
-        let file = oauth(None, Some(at("token")));
-        let store = oauth(Some(at("store.json")), Some(at("token")));
+        let none = Oauth {
+            refresh_token: None,
+            ..test_fixtures::oauth()
+        };
+        let file = Oauth {
+            refresh_token: Some(Credential::File(at("token"))),
+            ..none.clone()
+        };
+        let store = Oauth {
+            token_store: Some(at("store.json")),
+            ..file.clone()
+        };
         let (token, secret) = (TokenFormat::Token, TokenFormat::KubernetesSecret);
         for (oauth, out, format, print, expected) in [
             (&store, None, token, false, "store.json. A running exporter"),
@@ -251,28 +219,10 @@ mod tests {
             (&none, None, token, true, "keep it like a password"),
             (&store, None, secret, true, "keep it like a password"),
             (&none, None, token, false, "set oauth.token_store or"),
-            (
-                &store,
-                Some("store.json"),
-                secret,
-                false,
-                "oauth.token_store cannot",
-            ),
+            (&store, Some("store.json"), secret, false, "store cannot"),
             (&store, None, secret, false, "oauth.token_store cannot"),
-            (
-                &file,
-                None,
-                secret,
-                false,
-                "oauth.refresh_token_file cannot",
-            ),
-            (
-                &store,
-                Some("token"),
-                secret,
-                false,
-                "oauth.refresh_token_file cannot",
-            ),
+            (&file, None, secret, false, "token_file cannot"),
+            (&store, Some("token"), secret, false, "token_file cannot"),
         ] {
             let out = out.map(at);
             let text = match TokenDestination::choose(oauth, out.as_deref(), format, print) {

@@ -16,12 +16,7 @@ use ring::{
 };
 use url::{Host, Url, form_urlencoded};
 
-use super::{
-    TokenError,
-    credentials::read_credential,
-    redact::Redactor,
-    request::{GrantType, TokenRequest},
-};
+use super::{TokenError, credentials::ClientCredentials, redact::Redactor, request::request_token};
 use crate::config::{Oauth, Secret};
 
 /// The URI that the authorization server sends the browser back to. It is sent exactly as given, as servers compare it
@@ -35,25 +30,21 @@ pub struct RedirectUri {
 impl RedirectUri {
     /// Checks the text and keeps it unchanged.
     pub fn parse(text: &str) -> Result<Self, LoginError> {
-        let not_http = LoginError::RedirectUri("is not an http:// or https:// URL");
-        let Ok(url) = Url::parse(text) else {
-            return Err(not_http);
-        };
         // `Url` removes such characters, but servers compare the text.
         let is_cleaned = text.contains(|c: char| c.is_whitespace() || c.is_control());
-        if is_cleaned || !matches!(url.scheme(), "http" | "https") {
-            return Err(not_http);
+        match Url::parse(text) {
+            Ok(url)
+                if !is_cleaned
+                    && matches!(url.scheme(), "http" | "https")
+                    && url.username().is_empty()
+                    && url.password().is_none()
+                    && url.fragment().is_none() =>
+            {
+                let text = text.to_owned();
+                Ok(Self { text, url })
+            }
+            _ => Err(LoginError::RedirectUri),
         }
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(LoginError::RedirectUri("contains a user or a password"));
-        }
-        if url.fragment().is_some() {
-            return Err(LoginError::RedirectUri("contains a fragment (#)"));
-        }
-        Ok(Self {
-            text: text.to_owned(),
-            url,
-        })
     }
 
     /// Returns the path that the browser will request.
@@ -90,8 +81,7 @@ impl fmt::Display for RedirectUri {
 /// One login.
 pub struct Login {
     oauth: Oauth,
-    client_id: Secret,
-    client_secret: Option<Secret>,
+    client: ClientCredentials,
     redirect_uri: RedirectUri,
     state: Secret,
     verifier: Secret,
@@ -123,14 +113,10 @@ pub enum CallbackError {
 #[derive(Debug, thiserror::Error)]
 pub enum LoginError {
     /// No server can have registered the redirect URI. It is not shown, because it may contain a password.
-    #[error("--redirect-uri {0}")]
-    RedirectUri(&'static str),
-    /// A file with the client id or secret cannot be read.
-    #[error("no client credentials: {0}")]
-    CredentialsMissing(String),
-    /// The state and the code verifier must be random.
-    #[error("the operating system provides no random numbers")]
-    NoRandomNumbers,
+    #[error(
+        "--redirect-uri must be an http:// or https:// URL without a user, a password and a fragment (#)"
+    )]
+    RedirectUri,
     /// The authorization server answered with an error instead of a code.
     #[error("the authorization server refused the login: {0}")]
     Refused(String),
@@ -139,9 +125,9 @@ pub enum LoginError {
         "the authorization code is not accepted ({0}); a code can be used only once and expires within minutes: run `lightfi-exporter login` again"
     )]
     CodeRejected(String),
-    /// The token request failed for another reason.
+    /// The client's credentials cannot be read, or the token request failed for another reason.
     #[error("{0}: {hint}; then run `lightfi-exporter login` again", hint = .0.remedy())]
-    TokenRequest(TokenError),
+    TokenRequest(#[from] TokenError),
     /// The server answered without a refresh token.
     #[error(
         "the token endpoint sent no refresh token: ask LightFi support to allow refresh tokens for this client"
@@ -152,23 +138,15 @@ pub enum LoginError {
 impl Login {
     /// Reads the client's credentials and generates the state and the code verifier. Sends nothing.
     pub fn new(oauth: &Oauth, redirect_uri: RedirectUri, http: Client) -> Result<Self, LoginError> {
-        let client_id = read_credential("oauth.client_id_file", &oauth.client_id)
-            .map_err(LoginError::CredentialsMissing)?;
-        let client_secret = oauth
-            .client_secret
-            .as_ref()
-            .map(|secret| read_credential("oauth.client_secret_file", secret))
-            .transpose()
-            .map_err(LoginError::CredentialsMissing)?;
-        let (state, verifier) = (random_text()?, random_text()?);
+        let client = ClientCredentials::read(oauth)?;
+        let (state, verifier) = (random_text(), random_text());
         let redactor = Redactor::default();
-        for secret in client_secret.iter().chain([&state, &verifier]) {
+        for secret in client.secret.iter().chain([&state, &verifier]) {
             redactor.register_secret(secret);
         }
         Ok(Self {
             oauth: oauth.clone(),
-            client_id,
-            client_secret,
+            client,
             redirect_uri,
             state,
             verifier,
@@ -188,7 +166,7 @@ impl Login {
         let mut url = self.oauth.authorize_url.clone();
         url.query_pairs_mut()
             .append_pair("response_type", "code")
-            .append_pair("client_id", self.client_id.expose())
+            .append_pair("client_id", self.client.id.expose())
             .append_pair("redirect_uri", &self.redirect_uri.text)
             .append_pair("scope", &self.oauth.scope)
             .append_pair("state", self.state.expose())
@@ -206,18 +184,18 @@ impl Login {
         if parameter(query, "state").as_deref() != Some(self.state.expose()) {
             return Err(CallbackError::WrongState);
         }
-        let Some(error) = error else {
-            let code = Secret::new(code.unwrap_or_default());
-            self.redactor.register_secret(&code);
-            return Ok(Callback::Code(code));
-        };
-        let error = self.redactor.excerpt(&error);
-        Ok(Callback::Refused(
-            match parameter(query, "error_description") {
-                Some(description) => format!("{error} ({})", self.redactor.excerpt(&description)),
-                None => error,
-            },
-        ))
+        Ok(match error {
+            Some(error) => {
+                let description = parameter(query, "error_description");
+                let error = self.redactor.error_text(&error, description.as_deref());
+                Callback::Refused(error)
+            }
+            None => {
+                let code = Secret::new(code.unwrap_or_default());
+                self.redactor.register_secret(&code);
+                Callback::Code(code)
+            }
+        })
     }
 
     /// Exchanges the authorization code for a refresh token.
@@ -226,30 +204,26 @@ impl Login {
             Callback::Code(code) => code,
             Callback::Refused(error) => return Err(LoginError::Refused(error)),
         };
-        let request = TokenRequest {
-            token_url: &self.oauth.token_url,
-            client_auth: self.oauth.client_auth,
-            client_id: &self.client_id,
-            client_secret: self.client_secret.as_ref(),
-            grant_type: GrantType::AuthorizationCode {
-                code: &code,
-                redirect_uri: &self.redirect_uri.text,
-                verifier: &self.verifier,
-            },
-        };
-        match request.send(&self.http, &self.redactor).await {
+        let grant = [
+            ("grant_type", "authorization_code"),
+            ("code", code.expose()),
+            ("redirect_uri", &self.redirect_uri.text),
+            ("code_verifier", self.verifier.expose()),
+        ];
+        let (http, redactor) = (&self.http, &self.redactor);
+        match request_token(http, &self.oauth, &self.client, &grant, redactor).await {
             Ok(reply) => reply.refresh_token.ok_or(LoginError::NoRefreshToken),
             Err(TokenError::InvalidGrant(what)) => Err(LoginError::CodeRejected(what)),
-            Err(error) => Err(LoginError::TokenRequest(error)),
+            Err(error) => Err(error.into()),
         }
     }
 }
 
 /// Returns 256 random bits as 43 characters that need no encoding, as RFC 7636 recommends for the code verifier.
-fn random_text() -> Result<Secret, LoginError> {
-    let bytes: rand::Random<[u8; 32]> =
-        rand::generate(&SystemRandom::new()).map_err(|_| LoginError::NoRandomNumbers)?;
-    Ok(Secret::new(BASE64_URL_SAFE_NO_PAD.encode(bytes.expose())))
+fn random_text() -> Secret {
+    let bytes = rand::generate::<[u8; 32]>(&SystemRandom::new());
+    let bytes = bytes.expect("the operating system provides random numbers");
+    Secret::new(BASE64_URL_SAFE_NO_PAD.encode(bytes.expose()))
 }
 
 /// Returns the first parameter of this name that is not empty.
@@ -265,32 +239,17 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{
-        config::{ClientAuth, Credential},
-        http::client_builder,
-    };
+    use serde_json::json;
+
+    use crate::oauth::test_fixtures::{CLIENT_SECRET, Reply, Server, client, oauth};
 
     fn login(authorize_url: &str) -> Login {
         let oauth = Oauth {
-            token_url: "http://127.0.0.1:1/token".parse().unwrap(),
             authorize_url: authorize_url.parse().unwrap(),
-            scope: "a b".to_owned(),
-            client_id: Credential::Inline(Secret::new("id")),
-            client_secret: Some(Credential::Inline(Secret::new("s3cret"))),
-            refresh_token: None,
-            client_auth: ClientAuth::Body,
-            expiry_margin: Duration::from_secs(60),
-            token_store: None,
-            allow_insecure: false,
+            ..oauth()
         };
         let redirect_uri = RedirectUri::parse("http://localhost:3000").unwrap();
-        let http = client_builder(rustls::RootCertStore::empty())
-            .unwrap()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .unwrap();
-        Login::new(&oauth, redirect_uri, http).unwrap()
+        Login::new(&oauth, redirect_uri, client(Duration::from_secs(1))).unwrap()
     }
 
     #[test]
@@ -328,18 +287,18 @@ mod tests {
 
     #[test]
     fn a_text_that_no_server_can_have_registered_is_not_a_redirect_uri() {
-        for (text, expected) in [
-            ("", "not an http"),
-            ("localhost:3000", "not an http"),
-            ("http://", "not an http"),
-            ("ftp://localhost", "not an http"),
-            (" http://localhost", "not an http"),
-            ("http://local\nhost", "not an http"),
-            ("http://localhost/#", "fragment"),
-            ("http://user@localhost/", "user"),
+        for text in [
+            "",
+            "localhost:3000",
+            "http://",
+            "ftp://localhost",
+            " http://localhost",
+            "http://local\nhost",
+            "http://localhost/#",
+            "http://user@localhost/",
+            "http://:password@localhost/",
         ] {
-            let error = RedirectUri::parse(text).unwrap_err().to_string();
-            assert!(error.contains(expected), "{text:?}: {error}");
+            assert!(RedirectUri::parse(text).is_err(), "{text:?}");
         }
     }
 
@@ -353,7 +312,7 @@ mod tests {
         let hash = digest(&SHA256, login.verifier.expose().as_bytes());
         let challenge = BASE64_URL_SAFE_NO_PAD.encode(hash);
         assert!(query.contains(&("code_challenge".into(), challenge.into())));
-        for secret in ["s3cret", login.verifier.expose()] {
+        for secret in [CLIENT_SECRET, login.verifier.expose()] {
             assert!(!url.as_str().contains(secret));
         }
     }
@@ -377,5 +336,27 @@ mod tests {
             matches!(callback, Ok(Callback::Refused(error)) if error == "x"),
             "a code next to an error is ignored"
         );
+    }
+
+    #[tokio::test]
+    async fn a_refused_code_is_reported_without_the_secrets_that_the_server_repeats() {
+        let mut login = login("https://login.example/authorize");
+        let (state, verifier) = (login.state.expose(), login.verifier.expose());
+        let callback = login.parse_callback(&format!("code=c0de&state={state}"));
+        let reply = json!({
+            "error": "invalid_grant",
+            "error_description": format!("c0de {state} {verifier} {CLIENT_SECRET}"),
+        });
+        let server = Server::start([Reply::json(400, &reply)]).await;
+        login.oauth.token_url = server.oauth().token_url;
+        let error = login.exchange_code(callback.unwrap()).await.unwrap_err();
+        let error = error.to_string();
+        for expected in [
+            "invalid_grant (<secret> <secret> <secret> <secret>)",
+            "only once",
+            "run `lightfi-exporter login` again",
+        ] {
+            assert!(error.contains(expected), "{error}");
+        }
     }
 }

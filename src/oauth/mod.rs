@@ -25,9 +25,15 @@ mod request;
 mod schedule;
 mod source;
 pub mod store;
+#[cfg(test)]
+mod test_fixtures;
 mod token;
 
-use std::{mem::discriminant, time::Duration};
+use std::{
+    mem::discriminant,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 pub use redact::Redactor;
 pub use request::{TokenResponse, parse_token_response};
@@ -102,10 +108,23 @@ impl TokenError {
         format!("{}; {automatic}", self.remedy())
     }
 
+    fn unavailable(reason: Reason, what: String) -> Self {
+        Self::Unavailable {
+            reason,
+            what,
+            retry_after: None,
+        }
+    }
+
     /// Whether both are the same kind of failure, whatever their text.
     fn is_like(&self, other: &Self) -> bool {
         discriminant(self) == discriminant(other) && self.reason() == other.reason()
     }
+}
+
+/// Locks a mutex whose data is whole even after a panic.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

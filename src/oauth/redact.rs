@@ -2,7 +2,7 @@
 //!
 //! `source` and `login` register every secret they use; whoever shows a server's text passes it through here.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use base64::{
     Engine as _,
@@ -10,6 +10,7 @@ use base64::{
 };
 use url::form_urlencoded;
 
+use super::lock;
 use crate::config::Secret;
 
 /// Enough for all secrets of one account and the last rotations of its tokens.
@@ -30,14 +31,11 @@ const REPLACEMENT: &str = "<secret>";
 #[derive(Default)]
 pub struct Redactor {
     /// The most recently registered last.
-    secrets: Mutex<Vec<KnownSecret>>,
+    secrets: Mutex<Vec<Forms>>,
 }
 
-struct KnownSecret {
-    secret: Secret,
-    /// The texts that reveal it: the secret itself, form-encoded, and in base64.
-    forms: Vec<Secret>,
-}
+/// The texts that reveal a secret: the secret itself, form-encoded, and in base64.
+type Forms = Vec<Secret>;
 
 impl Redactor {
     /// Hides `secret` from here on, also where it is form-encoded or in base64.
@@ -45,16 +43,10 @@ impl Redactor {
         if secret.expose().is_empty() {
             return;
         }
-        let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = secrets.iter().position(|known| known.secret == *secret);
-        let known = match known {
-            Some(index) => secrets.remove(index),
-            None => KnownSecret {
-                secret: secret.clone(),
-                forms: forms(secret.expose()),
-            },
-        };
-        secrets.push(known);
+        let mut secrets = lock(&self.secrets);
+        let known = secrets.iter().position(|forms| forms[0] == *secret);
+        let forms = known.map_or_else(|| forms(secret), |index| secrets.remove(index));
+        secrets.push(forms);
         let surplus = secrets.len().saturating_sub(MAX_SECRETS);
         secrets.drain(..surplus);
     }
@@ -72,15 +64,27 @@ impl Redactor {
         self.redact(text).chars().take(EXCERPT_CHARS).collect()
     }
 
+    /// Returns `error` and `error_description` of an OAuth error (RFC 6749, 5.2), redacted and shortened.
+    pub(super) fn error_text(&self, error: &str, description: Option<&str>) -> String {
+        let error = self.excerpt(error);
+        match description {
+            Some(description) if !description.is_empty() => {
+                format!("{error} ({})", self.excerpt(description))
+            }
+            _ => error,
+        }
+    }
+
     /// Returns a name or an id from a server unchanged but for the secrets in it.
     pub fn redact_name(&self, name: String) -> String {
         self.replace_secrets(name, MIN_IN_NAMES)
     }
 
     fn replace_secrets(&self, mut text: String, min_length: usize) -> String {
-        let secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
-        let forms = secrets.iter().flat_map(|known| &known.forms);
-        let mut candidates: Vec<&str> = forms
+        let secrets = lock(&self.secrets);
+        let mut candidates: Vec<&str> = secrets
+            .iter()
+            .flatten()
             .map(Secret::expose)
             .filter(|form| (min_length..=text.len()).contains(&form.len()))
             .collect();
@@ -95,21 +99,15 @@ impl Redactor {
     }
 }
 
-fn forms(secret: &str) -> Vec<Secret> {
-    let form_encoded: String = form_urlencoded::byte_serialize(secret.as_bytes()).collect();
-    let mut forms = base64_forms(secret.as_bytes());
-    forms.push(Secret::new(form_encoded));
-    forms.push(Secret::new(secret));
-    forms
-}
-
-/// Returns what the base64 of any text contains where that text contains `secret`, as `Basic` credentials contain the
-/// client secret. Three bytes make four characters, so there are three positions to start at. Characters that also
-/// depend on a byte outside the secret are left out.
-fn base64_forms(secret: &[u8]) -> Vec<Secret> {
-    let mut forms = Vec::new();
+fn forms(secret: &Secret) -> Forms {
+    let bytes = secret.expose().as_bytes();
+    let form_encoded: String = form_urlencoded::byte_serialize(bytes).collect();
+    let mut forms = vec![secret.clone(), Secret::new(form_encoded)];
+    // The base64 of a longer text that contains the secret, such as `Basic` credentials. Three bytes make four
+    // characters, so there are three positions to start at. Characters that also depend on a byte outside the secret are
+    // left out.
     for (bytes_before, shared_chars) in [(0, 0), (1, 2), (2, 3)] {
-        let text = [&[0; 2][..bytes_before], secret].concat();
+        let text = [&[0; 2][..bytes_before], bytes].concat();
         let whole_chars = text.len() * 8 / 6;
         for alphabet in [BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD] {
             let encoded = alphabet.encode(&text);

@@ -5,46 +5,25 @@
 
 use std::time::{Duration, SystemTime};
 
-use reqwest::{
-    Client, Response,
-    header::{ACCEPT, AUTHORIZATION, HeaderValue},
-};
-use serde_json::{Map, Value};
-use url::{Url, form_urlencoded};
+use reqwest::{Client, header::ACCEPT};
+use serde::Deserialize;
+use serde_json::Value;
+use url::form_urlencoded;
 
 use super::{
     TokenError,
+    credentials::ClientCredentials,
     redact::Redactor,
     token::{AccessToken, lenient_number, lifetime},
 };
 use crate::{
-    config::{ClientAuth, Secret},
+    config::{ClientAuth, Oauth, Secret},
     http::{describe, read_limited, reason_of, retry_after},
     stats::Reason,
 };
 
 /// A reply has a few KiB. The redactor remembers tokens, so that longer ones would add up.
 const MAX_REPLY_BYTES: usize = 64 * 1024;
-
-/// Everything that a token request is made from.
-pub(super) struct TokenRequest<'a> {
-    pub(super) token_url: &'a Url,
-    pub(super) client_auth: ClientAuth,
-    pub(super) client_id: &'a Secret,
-    pub(super) client_secret: Option<&'a Secret>,
-    pub(super) grant_type: GrantType<'a>,
-}
-
-/// What is exchanged for an access token (RFC 6749, 1.3).
-pub(super) enum GrantType<'a> {
-    RefreshToken(&'a Secret),
-    AuthorizationCode {
-        code: &'a Secret,
-        /// Exactly the one that the login was started with.
-        redirect_uri: &'a str,
-        verifier: &'a Secret,
-    },
-}
 
 /// A successful reply.
 pub struct TokenResponse {
@@ -56,83 +35,65 @@ pub struct TokenResponse {
     pub(super) refresh_token: Option<Secret>,
 }
 
-impl TokenRequest<'_> {
-    /// Sends the request and reads the reply. `http` follows no redirect and has a timeout.
-    pub(super) async fn send(
-        &self,
-        http: &Client,
-        redactor: &Redactor,
-    ) -> Result<TokenResponse, TokenError> {
-        let mut form = self.grant_type.form();
-        let mut request = http
-            .post(self.token_url.clone())
-            .header(ACCEPT, HeaderValue::from_static("application/json"));
-        match self.client_auth {
-            ClientAuth::Body => {
-                form.push(("client_id", self.client_id.expose()));
-                let secret = self.client_secret.map(Secret::expose);
-                form.extend(secret.map(|secret| ("client_secret", secret)));
-            }
-            // RFC 6749, 2.3.1: both parts are form-encoded before they are joined.
-            ClientAuth::Basic => {
-                let secret = self.client_secret.map(form_encoded).unwrap_or_default();
-                request = request.basic_auth(form_encoded(self.client_id), Some(secret));
-            }
-        }
-        let request = request.form(&form).build().map_err(request_failed)?;
-        let authorization = request.headers().get(AUTHORIZATION);
-        if let Some((_, basic)) = authorization
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.split_once(' '))
-        {
-            redactor.register_secret(&Secret::new(basic));
-        }
-        let response = http.execute(request).await.map_err(request_failed)?;
-        read_response(response, redactor).await
-    }
+/// The fields of a reply, successful or not, that are read.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Reply {
+    access_token: Option<String>,
+    expires_in: Value,
+    refresh_token: Option<String>,
+    error: Option<String>,
+    error_description: Option<String>,
 }
 
-impl<'a> GrantType<'a> {
-    fn form(&self) -> Vec<(&'static str, &'a str)> {
-        match self {
-            Self::RefreshToken(token) => vec![
-                ("grant_type", "refresh_token"),
-                ("refresh_token", token.expose()),
-            ],
-            Self::AuthorizationCode {
-                code,
-                redirect_uri,
-                verifier,
-            } => vec![
-                ("grant_type", "authorization_code"),
-                ("code", code.expose()),
-                ("redirect_uri", redirect_uri),
-                ("code_verifier", verifier.expose()),
-            ],
+/// Sends a token request and reads the reply. `grant` contains the grant type and its parameters (RFC 6749, 1.3); `http`
+/// follows no redirect and has a timeout.
+pub(super) async fn request_token(
+    http: &Client,
+    oauth: &Oauth,
+    client: &ClientCredentials,
+    grant: &[(&str, &str)],
+    redactor: &Redactor,
+) -> Result<TokenResponse, TokenError> {
+    let mut form = grant.to_vec();
+    let mut request = http
+        .post(oauth.token_url.clone())
+        .header(ACCEPT, "application/json");
+    match oauth.client_auth {
+        ClientAuth::Body => {
+            form.push(("client_id", client.id.expose()));
+            if let Some(secret) = &client.secret {
+                form.push(("client_secret", secret.expose()));
+            }
+        }
+        // RFC 6749, 2.3.1: both parts are form-encoded before they are joined.
+        ClientAuth::Basic => {
+            let secret = client.secret.as_ref().map(form_encoded);
+            request =
+                request.basic_auth(form_encoded(&client.id), Some(secret.unwrap_or_default()));
         }
     }
+    let response = request.form(&form).send().await.map_err(|error| {
+        let reason = reason_of(&error);
+        let what = format!("no reply from the token endpoint: {}", describe(error));
+        TokenError::unavailable(reason, what)
+    })?;
+    let status = response.status();
+    let retry_after = retry_after(response.headers(), SystemTime::now());
+    let body = read_limited(response, MAX_REPLY_BYTES).await;
+    if let Err(error) = &body
+        && status.is_success()
+    {
+        let what = format!("cannot read the reply of the token endpoint: {error}");
+        return Err(TokenError::unavailable(error.reason(), what));
+    }
+    // Without a body, the status alone says that the request failed.
+    let body = body.unwrap_or_default();
+    parse_token_response(status.as_u16(), retry_after, &body, redactor)
 }
 
 fn form_encoded(secret: &Secret) -> String {
     form_urlencoded::byte_serialize(secret.expose().as_bytes()).collect()
-}
-
-async fn read_response(
-    response: Response,
-    redactor: &Redactor,
-) -> Result<TokenResponse, TokenError> {
-    let status = response.status().as_u16();
-    let retry_after = retry_after(response.headers(), SystemTime::now());
-    let body = match read_limited(response, MAX_REPLY_BYTES).await {
-        Ok(body) => body,
-        Err(error) if (200..300).contains(&status) => {
-            let what = format!("cannot read the reply of the token endpoint: {error}");
-            return Err(unavailable(error.reason(), what));
-        }
-        // The status alone says that the request failed.
-        Err(_) => bytes::Bytes::new(),
-    };
-    parse_token_response(status, retry_after, &body, redactor)
 }
 
 /// Returns what a reply means. Pure; accepts any bytes.
@@ -142,90 +103,65 @@ pub fn parse_token_response(
     body: &[u8],
     redactor: &Redactor,
 ) -> Result<TokenResponse, TokenError> {
-    // A body that is no JSON object is read as an empty one.
-    let object: Map<String, Value> = serde_json::from_slice(body).unwrap_or_default();
-    let code = text(&object, "error").unwrap_or_default();
+    // A body of another form is read as one without fields.
+    let reply: Reply = serde_json::from_slice(body).unwrap_or_default();
     let is_refusal = matches!(
-        code,
-        "invalid_grant" | "invalid_client" | "unauthorized_client"
+        reply.error.as_deref(),
+        Some("invalid_grant" | "invalid_client" | "unauthorized_client")
     );
     let reason = match Reason::of_status(status) {
         Some(reason) => reason,
         // Some servers refuse with status 200.
         None if is_refusal => Reason::ClientError,
-        None => return parse_success(&object, redactor),
+        None => return parse_success(reply, redactor),
     };
-    let what = with_error_text(
-        format!("the token endpoint answered {status}"),
-        &object,
-        redactor,
-    );
+    let what = format!("the token endpoint answered {status}");
+    let what = with_error(what, &reply, redactor);
     // A server that fails or limits requests does not judge the credentials.
     let judges = !matches!(
         reason,
         Reason::ServerError | Reason::RateLimited | Reason::Redirect
     );
-    Err(match code {
-        "invalid_grant" if judges => TokenError::InvalidGrant(what),
-        _ if judges && is_refusal => TokenError::InvalidClient(what),
-        _ => TokenError::Unavailable {
+    Err(if !is_refusal || !judges {
+        TokenError::Unavailable {
             reason,
             what,
             retry_after,
-        },
+        }
+    } else if reply.error.as_deref() == Some("invalid_grant") {
+        TokenError::InvalidGrant(what)
+    } else {
+        TokenError::InvalidClient(what)
     })
 }
 
-fn parse_success(
-    object: &Map<String, Value>,
-    redactor: &Redactor,
-) -> Result<TokenResponse, TokenError> {
-    let Some(token) = text(object, "access_token") else {
+fn parse_success(reply: Reply, redactor: &Redactor) -> Result<TokenResponse, TokenError> {
+    let malformed = |what| TokenError::unavailable(Reason::Malformed, what);
+    let Some(token) = &reply.access_token else {
         let what = "the reply of the token endpoint is no JSON object with an access_token";
-        let what = with_error_text(what.to_owned(), object, redactor);
-        return Err(unavailable(Reason::Malformed, what));
+        return Err(malformed(with_error(what.to_owned(), &reply, redactor)));
     };
     redactor.register_secret(&Secret::new(token));
     let Some(access_token) = AccessToken::new(token) else {
         let what = "the access_token of the token endpoint cannot be sent in a header";
-        return Err(unavailable(Reason::Malformed, what.to_owned()));
+        return Err(malformed(what.to_owned()));
     };
-    let expires_in = object.get("expires_in").and_then(lenient_number);
+    let refresh_token = reply.refresh_token.filter(|token| !token.is_empty());
     Ok(TokenResponse {
         access_token,
-        lifetime: lifetime(token, expires_in),
-        refresh_token: text(object, "refresh_token").map(Secret::new),
+        lifetime: lifetime(token, lenient_number(&reply.expires_in)),
+        refresh_token: refresh_token.map(Secret::new),
     })
 }
 
-/// Appends `error` and `error_description`, safe to show.
-fn with_error_text(what: String, object: &Map<String, Value>, redactor: &Redactor) -> String {
-    let [error, description] =
-        ["error", "error_description"].map(|key| text(object, key).map(|it| redactor.excerpt(it)));
-    match (error, description) {
-        (None, _) => what,
-        (Some(error), None) => format!("{what}: {error}"),
-        (Some(error), Some(description)) => format!("{what}: {error} ({description})"),
-    }
-}
-
-/// Returns a field that holds a text that is not empty.
-fn text<'a>(object: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
-    let text = object.get(key)?.as_str()?;
-    (!text.is_empty()).then_some(text)
-}
-
-fn request_failed(error: reqwest::Error) -> TokenError {
-    let reason = reason_of(&error);
-    let what = format!("no reply from the token endpoint: {}", describe(error));
-    unavailable(reason, what)
-}
-
-fn unavailable(reason: Reason, what: String) -> TokenError {
-    TokenError::Unavailable {
-        reason,
-        what,
-        retry_after: None,
+/// Appends the error of the reply, safe to show.
+fn with_error(what: String, reply: &Reply, redactor: &Redactor) -> String {
+    match &reply.error {
+        Some(error) if !error.is_empty() => {
+            let error = redactor.error_text(error, reply.error_description.as_deref());
+            format!("{what}: {error}")
+        }
+        _ => what,
     }
 }
 
@@ -276,19 +212,39 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_counts_with_any_status_unless_the_server_itself_fails() {
-        for status in [200, 400, 401, 403] {
-            for (code, reason) in [
-                ("invalid_grant", Reason::InvalidGrant),
-                ("invalid_client", Reason::InvalidClient),
-                ("unauthorized_client", Reason::InvalidClient),
-            ] {
-                let error = error(status, &json!({"error": code}));
-                assert_eq!(error.reason(), reason, "{status} {code}");
-            }
+    fn each_failed_reply_has_its_reason() {
+        let no_error = json!({});
+        let [grant, client, unauthorized, other] = [
+            "invalid_grant",
+            "invalid_client",
+            "unauthorized_client",
+            "invalid_request",
+        ]
+        .map(|code| json!({"error": code}));
+        for (status, body, reason) in [
+            (200, &grant, Reason::InvalidGrant),
+            (400, &grant, Reason::InvalidGrant),
+            (401, &client, Reason::InvalidClient),
+            (403, &unauthorized, Reason::InvalidClient),
+            // A server that fails does not judge the credentials.
+            (503, &grant, Reason::ServerError),
+            (429, &client, Reason::RateLimited),
+            (400, &other, Reason::ClientError),
+            (401, &no_error, Reason::Unauthorized),
+            (403, &no_error, Reason::Forbidden),
+            (404, &no_error, Reason::NotFound),
+            (200, &no_error, Reason::Malformed),
+            (200, &json!([]), Reason::Malformed),
+            (200, &json!({"access_token": 5}), Reason::Malformed),
+            (200, &json!({"access_token": ""}), Reason::Malformed),
+            (
+                200,
+                &json!({"access_token": "two\nlines"}),
+                Reason::Malformed,
+            ),
+        ] {
+            assert_eq!(error(status, body).reason(), reason, "{status} {body}");
         }
-        let failing = error(503, &json!({"error": "invalid_grant"}));
-        assert_eq!(failing.reason(), Reason::ServerError);
     }
 
     proptest! {

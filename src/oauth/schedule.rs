@@ -18,14 +18,10 @@ const MAX_BACKOFF: Duration = Duration::from_secs(60);
 /// Refused credentials are tried again after this. Usually only a person can help, but servers make mistakes too.
 const REFUSED_RETRY: Duration = Duration::from_secs(5 * 60);
 
-/// More than a person tries one after the other.
-const MAX_REFUSED: usize = 32;
-
 /// The state of one token source.
 pub(super) struct RefreshSchedule {
     /// A token is renewed this long before its end.
     margin: Duration,
-    in_flight: bool,
     current: Option<CurrentToken>,
     /// The last failure since the last success.
     failure: Option<Failure>,
@@ -35,6 +31,7 @@ pub(super) struct RefreshSchedule {
 
 struct CurrentToken {
     token: Arc<AccessToken>,
+    /// Zero after the API has rejected the token.
     renew_at: Duration,
     /// From here on a newer one is preferred, and this one is used only if there is none.
     stale_at: Duration,
@@ -54,24 +51,10 @@ struct Failure {
 pub(super) enum OnDemand {
     /// Use this token.
     Use(Arc<AccessToken>),
-    /// A request is in flight: ask again when it has ended.
-    Wait,
-    /// Send a request, which counts as in flight from now on, and ask again when it has ended.
-    Start,
+    /// Ask again after a refresh.
+    Refresh,
     /// No token can be had now, for this reason.
     Refuse(TokenError),
-}
-
-/// What kind of success a new token is.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Success {
-    First,
-    Renewed,
-    /// The requests before had failed.
-    Recovered {
-        /// There was no valid token in the meantime.
-        had_no_token: bool,
-    },
 }
 
 impl RefreshSchedule {
@@ -79,71 +62,36 @@ impl RefreshSchedule {
     pub(super) fn new(margin: Duration) -> Self {
         Self {
             margin,
-            in_flight: false,
             current: None,
             failure: None,
             refused: Vec::new(),
         }
     }
 
-    /// Returns what a caller that needs a token does now.
-    pub(super) fn on_demand(&mut self, now: Duration) -> OnDemand {
-        if let Some(current) = &self.current
-            && now < current.stale_at
-        {
-            return OnDemand::Use(current.token.clone());
+    /// Returns what a caller does now that needs a token, if possible another one than `rejected`.
+    pub(super) fn on_demand(&self, now: Duration, rejected: Option<&Arc<AccessToken>>) -> OnDemand {
+        let is_rejected = |token| rejected.is_some_and(|rejected| Arc::ptr_eq(rejected, token));
+        match (&self.current, &self.failure) {
+            (Some(current), _) if now < current.stale_at && !is_rejected(&current.token) => {
+                OnDemand::Use(current.token.clone())
+            }
+            _ if now >= self.next_refresh_at() => OnDemand::Refresh,
+            (Some(current), _) if now < current.expires_at => OnDemand::Use(current.token.clone()),
+            (_, Some(failure)) => OnDemand::Refuse(failure.error.clone()),
+            // A token is due for renewal before it expires, so this does not occur.
+            (_, None) => OnDemand::Refresh,
         }
-        if self.in_flight {
-            return OnDemand::Wait;
-        }
-        if let Some(failure) = &self.failure
-            && now < failure.retry_at
-        {
-            return match &self.current {
-                Some(current) if now < current.expires_at => OnDemand::Use(current.token.clone()),
-                _ => OnDemand::Refuse(failure.error.clone()),
-            };
-        }
-        self.in_flight = true;
-        OnDemand::Start
     }
 
-    /// Returns when the background task sends the next request, if nothing changes before.
+    /// Returns when the next request is due, if nothing changes before. It stays due until its result is known.
     pub(super) fn next_refresh_at(&self) -> Duration {
-        if self.in_flight {
-            return Duration::MAX;
-        }
         let renew_at = self.current.as_ref().map(|current| current.renew_at);
         let retry_at = self.failure.as_ref().map(|failure| failure.retry_at);
         renew_at.max(retry_at).unwrap_or_default()
     }
 
-    /// Returns whether the background task must send a request, which counts as in flight from now on.
-    pub(super) fn start_if_due(&mut self, now: Duration) -> bool {
-        let due = now >= self.next_refresh_at();
-        self.in_flight |= due;
-        due
-    }
-
-    /// The request in flight has ended, whatever its result.
-    pub(super) fn ended(&mut self) {
-        self.in_flight = false;
-    }
-
     /// A token was received `now`.
-    pub(super) fn succeeded(
-        &mut self,
-        now: Duration,
-        token: AccessToken,
-        lifetime: Duration,
-    ) -> Success {
-        let success = match (&self.failure, &self.current) {
-            (Some(_), current) => Success::Recovered {
-                had_no_token: current.as_ref().is_none_or(|token| now >= token.stale_at),
-            },
-            (None, Some(_)) => Success::Renewed,
-            (None, None) => Success::First,
-        };
+    pub(super) fn succeeded(&mut self, now: Duration, token: AccessToken, lifetime: Duration) {
         let expires_at = now + lifetime;
         self.current = Some(CurrentToken {
             token: Arc::new(token),
@@ -153,7 +101,6 @@ impl RefreshSchedule {
         });
         self.failure = None;
         self.refused.clear();
-        success
     }
 
     /// No token was received. Returns whether the failure differs from the one before. `random` is in 0..1.
@@ -167,7 +114,7 @@ impl RefreshSchedule {
             TokenError::Unavailable { retry_after, .. } => {
                 attempts = before.map_or(0, |before| before.attempts) + 1;
                 let backoff = backoff(attempts).mul_f64(0.5 + 0.5 * random);
-                now + backoff.max(retry_after.unwrap_or_default())
+                now.saturating_add(backoff.max(retry_after.unwrap_or_default()))
             }
             TokenError::InvalidGrant(_) | TokenError::InvalidClient(_) => now + REFUSED_RETRY,
             TokenError::RefreshTokenMissing(_) | TokenError::ClientMissing(_) => Duration::MAX,
@@ -180,21 +127,20 @@ impl RefreshSchedule {
         is_new
     }
 
-    /// The API does not accept this token: it is renewed at once, and used only until then. A newer one is kept.
+    /// The API does not accept this token: it is renewed at once. A newer one is kept.
     pub(super) fn rejected(&mut self, rejected: &Arc<AccessToken>) {
         if let Some(current) = &mut self.current
             && Arc::ptr_eq(&current.token, rejected)
         {
             current.renew_at = Duration::ZERO;
-            current.stale_at = Duration::ZERO;
         }
     }
 
     /// Remembers credentials that the server has refused.
-    pub(super) fn refuse(&mut self, refused: &[Credentials]) {
-        self.refused.extend_from_slice(refused);
-        let surplus = self.refused.len().saturating_sub(MAX_REFUSED);
-        self.refused.drain(..surplus);
+    pub(super) fn refuse(&mut self, refused: &Credentials) {
+        if !self.refused.contains(refused) {
+            self.refused.push(refused.clone());
+        }
     }
 
     /// Returns the first credentials that were not refused.
@@ -220,16 +166,11 @@ impl RefreshSchedule {
         }
     }
 
-    /// Whether the current token has not ended.
+    /// Whether there is a token that has not expired and was not rejected.
     pub(super) fn has_valid_token(&self, now: Duration) -> bool {
         self.current
             .as_ref()
-            .is_some_and(|current| now < current.expires_at)
-    }
-
-    /// Whether a request is in flight.
-    pub(super) fn is_in_flight(&self) -> bool {
-        self.in_flight
+            .is_some_and(|current| now < current.expires_at && current.renew_at > Duration::ZERO)
     }
 
     /// Returns the last failure since the last success.

@@ -1,32 +1,26 @@
 //! The only place that refreshes the access token: the I/O around `schedule`. `api` and `collector` take tokens from
 //! here; however many callers wait, there is one request at a time.
-//!
-//! Each request runs in a task of its own, so that a caller who gives up does not cancel it for the others.
 
 use std::{
-    panic::resume_unwind,
-    slice,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::{Duration, Instant},
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
 
 use reqwest::Client;
 use tokio::{
     sync::{Mutex as AsyncMutex, watch},
     task::spawn_blocking,
-    time::{MissedTickBehavior, interval, sleep, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     AccessToken, TokenError,
     credentials::{CredentialStore, Credentials},
+    lock,
     redact::Redactor,
-    request::{GrantType, TokenRequest, TokenResponse},
-    schedule::{OnDemand, RefreshSchedule, Success},
+    request::{TokenResponse, request_token},
+    schedule::{OnDemand, RefreshSchedule},
     store::StoreError,
 };
 use crate::{
@@ -54,13 +48,10 @@ pub struct TokenSource {
     redactor: Redactor,
     created: Instant,
     schedule: Mutex<RefreshSchedule>,
-    /// Notified when a request has ended or a token was rejected.
-    state_changed: watch::Sender<()>,
     recovered: watch::Sender<()>,
-    /// Held during a request; contains the time at which the last one ended. A reload hands it on to the new source, so
-    /// that requests stay one at a time and one a second.
-    refresh_lock: Arc<AsyncMutex<Option<Instant>>>,
-    shut_down: AtomicBool,
+    /// Held during a request, so that callers wait for its end; contains the earliest time of the next one. A reload hands
+    /// it on to the new source, so that requests stay one at a time and one a second.
+    refresh_lock: Arc<AsyncMutex<Instant>>,
 }
 
 /// The state of a token source, for the status page.
@@ -92,13 +83,14 @@ pub enum StartError {
 }
 
 impl TokenSource {
-    /// Checks the token store and reads the credentials. Sends no request.
+    /// Checks the token store. Sends no request.
     pub async fn new(
         oauth: &Oauth,
         http: Client,
         stats: Arc<Stats>,
     ) -> Result<Arc<Self>, StartError> {
-        Self::open(oauth, http, stats, Arc::default()).await
+        let lock = Arc::new(AsyncMutex::new(Instant::now()));
+        Self::open(oauth, http, stats, lock).await
     }
 
     /// Returns the source to use after a reload: this one, unless section `oauth` has changed. Requests use `http`.
@@ -111,7 +103,7 @@ impl TokenSource {
             let lock = self.refresh_lock.clone();
             return Self::open(oauth, http, self.stats.clone(), lock).await;
         }
-        *self.http.lock().unwrap_or_else(PoisonError::into_inner) = http;
+        *lock(&self.http) = http;
         Ok(self.clone())
     }
 
@@ -119,14 +111,14 @@ impl TokenSource {
         oauth: &Oauth,
         http: Client,
         stats: Arc<Stats>,
-        refresh_lock: Arc<AsyncMutex<Option<Instant>>>,
+        refresh_lock: Arc<AsyncMutex<Instant>>,
     ) -> Result<Arc<Self>, StartError> {
         if oauth.refresh_token.is_none() && oauth.token_store.is_none() {
             return Err(StartError::NoRefreshToken);
         }
         let section = oauth.clone();
         let credentials = blocking(move || CredentialStore::open(section)).await;
-        let source = Arc::new(Self {
+        Ok(Arc::new(Self {
             oauth: oauth.clone(),
             credentials: Arc::new(credentials.map_err(StartError::Store)?),
             http: Mutex::new(http),
@@ -134,64 +126,61 @@ impl TokenSource {
             redactor: Redactor::default(),
             created: Instant::now(),
             schedule: Mutex::new(RefreshSchedule::new(oauth.expiry_margin)),
-            state_changed: watch::Sender::new(()),
             recovered: watch::Sender::new(()),
             refresh_lock,
-            shut_down: AtomicBool::new(false),
-        });
-        match source.read_credentials().await {
-            Ok(found) => source.show_login(&found[0]),
-            Err(TokenError::RefreshTokenMissing(_)) => source.stats.refresh_token_valid.set(0.0),
-            Err(_) => {}
-        }
-        Ok(source)
+        }))
     }
 
     /// Returns the access token, without waiting while there is a valid one. Otherwise waits for the request in flight,
     /// or starts one. While requests fail, returns the last error at once.
     pub async fn token(self: &Arc<Self>) -> Result<Arc<AccessToken>, TokenError> {
-        let mut state_changed = self.state_changed.subscribe();
+        self.token_after(None).await
+    }
+
+    /// Renews a token that the API does not accept, unless it is not the current one any more, and returns the next one.
+    /// Meanwhile other callers get the rejected one, which some routes of the API may accept. If it cannot be renewed now,
+    /// returns it again.
+    pub async fn replace(
+        self: &Arc<Self>,
+        rejected: &Arc<AccessToken>,
+    ) -> Result<Arc<AccessToken>, TokenError> {
+        self.schedule().rejected(rejected);
+        self.token_after(Some(rejected)).await
+    }
+
+    async fn token_after(
+        self: &Arc<Self>,
+        rejected: Option<&Arc<AccessToken>>,
+    ) -> Result<Arc<AccessToken>, TokenError> {
         loop {
-            let on_demand = self.schedule().on_demand(self.now());
+            let on_demand = self.schedule().on_demand(self.now(), rejected);
             match on_demand {
                 OnDemand::Use(token) => return Ok(token),
                 OnDemand::Refuse(error) => return Err(error),
-                OnDemand::Start => self.spawn_refresh(),
-                OnDemand::Wait => {}
+                OnDemand::Refresh => self.refresh_if_due().await,
             }
-            // `self` holds the sender, so this cannot fail.
-            let _ = state_changed.changed().await;
         }
-    }
-
-    /// Renews a token that the API does not accept. If it is not the current one any more, does nothing.
-    pub fn reject(&self, rejected: &Arc<AccessToken>) {
-        self.schedule().rejected(rejected);
-        self.state_changed.send_replace(());
     }
 
     /// Renews the token ahead of its end and notices new credentials, until `shutdown`.
     pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
-        let mut state_changed = self.state_changed.subscribe();
-        let mut file_check = interval(FILE_CHECK_INTERVAL);
-        file_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            let due = self.schedule().start_if_due(self.now());
-            if due {
-                self.spawn_refresh();
+        let work = async {
+            loop {
+                let due_in = self.schedule().next_refresh_at().saturating_sub(self.now());
+                sleep(due_in.min(FILE_CHECK_INTERVAL)).await;
+                self.check_files().await;
+                self.refresh_if_due().await;
             }
-            let refresh_at = self.schedule().next_refresh_at();
-            tokio::select! {
-                () = shutdown.cancelled() => break,
-                _ = state_changed.changed() => {}
-                _ = file_check.tick() => self.check_files().await,
-                () = sleep(refresh_at.saturating_sub(self.now())) => {}
-            }
-        }
-        self.shut_down.store(true, Ordering::Relaxed);
-        let request_ended = async {
-            while self.schedule().is_in_flight() && state_changed.changed().await.is_ok() {}
         };
+        let _: Option<()> = shutdown.run_until_cancelled(work).await;
+        // From here on no request is due.
+        let error = TokenError::Unavailable {
+            reason: Reason::Other,
+            what: "the token source is shut down".to_owned(),
+            retry_after: Some(Duration::MAX),
+        };
+        self.schedule().failed(self.now(), error, 0.0);
+        let request_ended = self.refresh_lock.lock();
         if timeout(SHUTDOWN_TIMEOUT, request_ended).await.is_err() {
             tracing::debug!("shut down with a token request in flight");
         }
@@ -233,57 +222,48 @@ impl TokenSource {
         self.redactor.redact_name(name)
     }
 
-    fn spawn_refresh(self: &Arc<Self>) {
-        tokio::spawn(Arc::clone(self).refresh());
+    /// Waits for the request in flight, and makes one if one is still due. Runs in a task of its own, so that a caller
+    /// that gives up does not cancel it for the others, and a panic ends only this request.
+    async fn refresh_if_due(self: &Arc<Self>) {
+        let source = Arc::clone(self);
+        let _ = tokio::spawn(async move { source.refresh().await }).await;
     }
 
-    /// Makes one request, which the schedule already counts as in flight.
-    async fn refresh(self: Arc<Self>) {
-        let _guard = RefreshGuard(&self);
-        let mut last_ended = self.refresh_lock.lock().await;
-        if let Some(ended) = *last_ended {
-            sleep_until((ended + MIN_REQUEST_INTERVAL).into()).await;
+    async fn refresh(&self) {
+        let mut next_request_at = self.refresh_lock.lock().await;
+        let is_due = || self.now() >= self.schedule().next_refresh_at();
+        if is_due() {
+            sleep_until(*next_request_at).await;
         }
-        if self.shut_down.load(Ordering::Relaxed) {
-            let error = TokenError::Unavailable {
-                reason: Reason::Other,
-                what: "the token source is shut down".to_owned(),
-                retry_after: None,
-            };
-            self.schedule().failed(self.now(), error, 1.0);
+        // It may have been shut down while it slept.
+        if !is_due() {
             return;
         }
+        *next_request_at = Instant::now() + MIN_REQUEST_INTERVAL;
         match self.read_credentials().await {
-            Ok(found) => {
-                self.request_token(&found).await;
-                *last_ended = Some(Instant::now());
-            }
+            Ok(found) => self.request_token(&found).await,
             Err(error) => self.record_failure(error),
         }
+        *next_request_at = Instant::now() + MIN_REQUEST_INTERVAL;
     }
 
     async fn request_token(&self, found: &[Credentials]) {
         let used = self.schedule().first_untried(found).unwrap_or(&found[0]);
-        let http = self
-            .http
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        let response = TokenRequest {
-            token_url: &self.oauth.token_url,
-            client_auth: self.oauth.client_auth,
-            client_id: &used.client_id,
-            client_secret: used.client_secret.as_ref(),
-            grant_type: GrantType::RefreshToken(&used.record.refresh_token),
-        }
-        .send(&http, &self.redactor)
-        .await;
+        let obtained_at = used.token.obtained_at.unwrap_or(f64::NAN);
+        self.stats.refresh_token_obtained.set(obtained_at);
+        let http = lock(&self.http).clone();
+        let grant = [
+            ("grant_type", "refresh_token"),
+            ("refresh_token", used.token.refresh_token.expose()),
+        ];
+        let response =
+            request_token(&http, &self.oauth, &used.client, &grant, &self.redactor).await;
         let received = (self.now(), unix_now());
         let reason = response.as_ref().err().map(TokenError::reason);
         self.stats.token_refresh(reason);
         match response {
             Ok(response) => self.record_success(received, response, used).await,
-            Err(error) if self.finds_others(&error, found, used).await => {
+            Err(error) if self.finds_others(&error, used).await => {
                 tracing::info!(%error, "credentials refused; trying others");
             }
             Err(error) => self.record_failure(error),
@@ -291,18 +271,14 @@ impl TokenSource {
     }
 
     /// After a refusal, reads files and store again. Returns whether they contain credentials that were not refused.
-    async fn finds_others(
-        &self,
-        error: &TokenError,
-        found: &[Credentials],
-        used: &Credentials,
-    ) -> bool {
-        self.schedule().refuse(match error {
-            TokenError::InvalidGrant(_) => slice::from_ref(used),
-            // With this client, none of them would be accepted.
-            TokenError::InvalidClient(_) => found,
-            _ => return false,
-        });
+    async fn finds_others(&self, error: &TokenError, used: &Credentials) -> bool {
+        if !matches!(
+            error,
+            TokenError::InvalidGrant(_) | TokenError::InvalidClient(_)
+        ) {
+            return false;
+        }
+        self.schedule().refuse(used);
         let found = self.read_credentials().await.unwrap_or_default();
         self.schedule().first_untried(&found).is_some()
     }
@@ -315,31 +291,29 @@ impl TokenSource {
     ) {
         // Before the access token is used, so that a crash after this loses nothing.
         if let Some(rotated) = response.refresh_token
-            && rotated != used.record.refresh_token
+            && rotated != used.token.refresh_token
         {
             self.redactor.register_secret(&rotated);
-            let (credentials, record) = (self.credentials.clone(), used.record.clone());
-            blocking(move || credentials.save(rotated, &record)).await;
+            let (credentials, used) = (self.credentials.clone(), used.token.clone());
+            blocking(move || credentials.save(rotated, &used)).await;
         }
-        self.show_login(used);
         self.stats.refresh_token_valid.set(1.0);
         let lifetime = response.lifetime;
         self.stats
             .access_token_expiry
             .set(unix_received + lifetime.as_secs_f64());
-        let success = self
-            .schedule()
-            .succeeded(received, response.access_token, lifetime);
         let lifetime_seconds = lifetime.as_secs();
-        match success {
-            Success::First => tracing::info!(lifetime_seconds, "access token received"),
-            Success::Renewed => tracing::debug!(lifetime_seconds, "access token renewed"),
-            Success::Recovered { had_no_token } => {
-                tracing::info!(lifetime_seconds, "token refresh recovered");
-                if had_no_token {
-                    self.recovered.send_replace(());
-                }
-            }
+        let mut schedule = self.schedule();
+        let had_failed = schedule.last_error().is_some();
+        let had_no_token = !schedule.has_valid_token(received);
+        schedule.succeeded(received, response.access_token, lifetime);
+        if !had_failed {
+            tracing::debug!(lifetime_seconds, "access token received");
+            return;
+        }
+        tracing::info!(lifetime_seconds, "token refresh recovered");
+        if had_no_token {
+            self.recovered.send_replace(());
         }
     }
 
@@ -377,19 +351,15 @@ impl TokenSource {
         let credentials = self.credentials.clone();
         let found = blocking(move || credentials.read()).await?;
         for credentials in &found {
-            self.redactor.register_secret(&credentials.client_id);
-            if let Some(secret) = &credentials.client_secret {
+            let Credentials { client, token } = credentials;
+            for secret in [&client.id, &token.refresh_token]
+                .into_iter()
+                .chain(&client.secret)
+            {
                 self.redactor.register_secret(secret);
             }
-            self.redactor
-                .register_secret(&credentials.record.refresh_token);
         }
         Ok(found)
-    }
-
-    fn show_login(&self, credentials: &Credentials) {
-        let obtained_at = credentials.record.obtained_at.unwrap_or(f64::NAN);
-        self.stats.refresh_token_obtained.set(obtained_at);
     }
 
     fn now(&self) -> Duration {
@@ -397,28 +367,15 @@ impl TokenSource {
     }
 
     fn schedule(&self) -> MutexGuard<'_, RefreshSchedule> {
-        self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Ends the request in flight when its task ends, even by a panic, so that the next one can start.
-struct RefreshGuard<'a>(&'a TokenSource);
-
-impl Drop for RefreshGuard<'_> {
-    fn drop(&mut self) {
-        self.0.schedule().ended();
-        self.0.state_changed.send_replace(());
+        lock(&self.schedule)
     }
 }
 
 /// Runs file I/O on a blocking thread. `blocking::run` is not used, because a file that hangs would hold one of its few
 /// threads for good.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match spawn_blocking(work).await {
-        Ok(result) => result,
-        // Only a shutdown of the runtime cancels it, and then nobody waits here.
-        Err(error) => resume_unwind(error.into_panic()),
-    }
+    let result = spawn_blocking(work).await;
+    result.expect("reading and writing files does not panic")
 }
 
 #[cfg(test)]

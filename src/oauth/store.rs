@@ -4,18 +4,17 @@
 //! `credentials`, `destination` and `demo` call this.
 
 use std::{
-    fs::{self, File},
-    io::{self, Read},
+    fs, io,
     path::{Path, PathBuf},
-    time::SystemTime,
 };
 
 use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::atomic_file;
 pub use super::atomic_file::FileError as StoreError;
-use crate::config::Secret;
+use crate::{clock::unix_now, config::Secret};
 
 /// The version of the file's format.
 const VERSION: u64 = 1;
@@ -25,33 +24,32 @@ const MAX_BYTES: u64 = 256 * 1024;
 
 /// The token store at a path.
 #[derive(Debug, Clone)]
-pub struct Store {
+pub struct TokenStore {
     path: PathBuf,
 }
 
 /// The contents of the token store.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Record {
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct StoredToken {
     /// The newest refresh token.
     pub refresh_token: Secret,
     /// The hash of the refresh token that was configured when this was written; `None` if none was.
-    pub seed: Option<SeedHash>,
+    #[serde(rename = "seed_sha256")]
+    pub configured: Option<TokenHash>,
     /// Unix time of the login, which rotation keeps; `None` if the token is not from `login`.
     pub obtained_at: Option<f64>,
 }
 
 /// The SHA-256 hash of a configured refresh token, in hexadecimal. It shows whether that token has changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct SeedHash(String);
+pub struct TokenHash(String);
 
-impl Store {
+impl TokenStore {
     /// Checks that the file, which need not exist, can be read and replaced.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let store = Self { path: path.into() };
         store.read()?;
         atomic_file::check_writable(&store.path)?;
-        atomic_file::remove_leftovers(&store.path);
         Ok(store)
     }
 
@@ -64,9 +62,9 @@ impl Store {
         obtained_at: f64,
     ) -> Result<Self, StoreError> {
         let store = Self::open(path)?;
-        store.write(&Record {
+        store.write(&StoredToken {
             refresh_token: refresh_token.clone(),
-            seed: configured.map(SeedHash::of),
+            configured: configured.map(TokenHash::of),
             obtained_at: Some(obtained_at),
         })?;
         Ok(store)
@@ -78,71 +76,57 @@ impl Store {
     }
 
     /// Reads the file; `None` if it does not exist.
-    pub fn read(&self) -> Result<Option<Record>, StoreError> {
+    pub fn read(&self) -> Result<Option<StoredToken>, StoreError> {
         let unreadable =
             |error| StoreError(format!("cannot read {}: {error}", self.path.display()));
         match fs::metadata(&self.path) {
-            Ok(metadata) if metadata.is_file() => {}
             // Opening a pipe would wait for a process that writes to it.
-            Ok(_) => return Err(self.invalid("not a regular file")),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(unreadable(error)),
+            Ok(metadata) if !metadata.is_file() => Err(self.invalid("not a regular file")),
+            Ok(metadata) if metadata.len() > MAX_BYTES => Err(self.invalid("too long")),
+            Ok(_) => {
+                let contents = fs::read(&self.path).map_err(unreadable)?;
+                self.parse(&contents).map(Some)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(unreadable(error)),
         }
-        let mut contents = Vec::new();
-        File::open(&self.path)
-            .and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut contents))
-            .map_err(unreadable)?;
-        self.parse(&contents).map(Some)
     }
 
     /// Replaces the file. It is on the disk when this returns.
-    pub fn write(&self, record: &Record) -> Result<(), StoreError> {
+    pub fn write(&self, token: &StoredToken) -> Result<(), StoreError> {
         // Neither the file of a newer version nor a damaged one, which a person may still repair, is overwritten.
         self.read()?;
-        let written_at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let file = StoreFile {
-            refresh_token: record.refresh_token.expose().to_owned(),
-            seed_sha256: record.seed.clone(),
-            obtained_at: record.obtained_at,
-            version: VERSION,
-            written_at: written_at.map_or(0, |since| since.as_secs()),
-        };
-        let mut text = serde_json::to_string_pretty(&file)
-            .expect("text, numbers and null always have a JSON form");
-        text.push('\n');
-        atomic_file::write(&self.path, text.as_bytes())
+        let contents = json!({
+            "version": VERSION,
+            "refresh_token": token.refresh_token.expose(),
+            "seed_sha256": token.configured,
+            "obtained_at": token.obtained_at,
+            // For people who look into the file.
+            "written_at": unix_now(),
+        });
+        atomic_file::write(&self.path, format!("{contents:#}\n").as_bytes())
     }
 
-    fn parse(&self, contents: &[u8]) -> Result<Record, StoreError> {
-        if contents.len() as u64 > MAX_BYTES {
-            return Err(self.invalid("too long"));
-        }
+    fn parse(&self, contents: &[u8]) -> Result<StoredToken, StoreError> {
         // serde's message would quote the contents, so only the position is reported.
         let at_position = |error: serde_json::Error| {
             let (line, column) = (error.line(), error.column().max(1));
             self.invalid(&format!("line {line} column {column}"))
         };
         let FileVersion { version } = serde_json::from_slice(contents).map_err(at_position)?;
-        if version > VERSION {
+        if version != VERSION {
             return Err(StoreError(format!(
-                "{} has format {version}, written by a newer version of the exporter, while this one knows format \
-                 {VERSION}: upgrade, or name another file",
+                "{} has format {version}, while this version of the exporter knows format {VERSION}: upgrade, or name \
+                 another file",
                 self.path.display()
             )));
         }
-        if version < VERSION {
-            return Err(self.invalid("its version is 0"));
-        }
-        let file: StoreFile = serde_json::from_slice(contents).map_err(at_position)?;
-        let refresh_token = file.refresh_token.trim();
-        if refresh_token.is_empty() {
+        let mut token: StoredToken = serde_json::from_slice(contents).map_err(at_position)?;
+        token.refresh_token = Secret::new(token.refresh_token.expose().trim());
+        if token.refresh_token.expose().is_empty() {
             return Err(self.invalid("its refresh_token is empty"));
         }
-        Ok(Record {
-            refresh_token: Secret::new(refresh_token),
-            seed: file.seed_sha256,
-            obtained_at: file.obtained_at,
-        })
+        Ok(token)
     }
 
     fn invalid(&self, reason: &str) -> StoreError {
@@ -153,16 +137,12 @@ impl Store {
     }
 }
 
-impl SeedHash {
+impl TokenHash {
     /// Returns the hash of a configured refresh token.
     pub fn of(refresh_token: &Secret) -> Self {
         let hash = digest(&SHA256, refresh_token.expose().as_bytes());
-        Self(
-            hash.as_ref()
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect(),
-        )
+        let digits = hash.as_ref().iter().map(|byte| format!("{byte:02x}"));
+        Self(digits.collect())
     }
 }
 
@@ -170,18 +150,6 @@ impl SeedHash {
 #[derive(Deserialize)]
 struct FileVersion {
     version: u64,
-}
-
-/// Version 1 of the format.
-#[derive(Serialize, Deserialize)]
-struct StoreFile {
-    version: u64,
-    refresh_token: String,
-    seed_sha256: Option<SeedHash>,
-    obtained_at: Option<f64>,
-    /// Unix time, for people who look into the file.
-    #[serde(skip_deserializing)]
-    written_at: u64,
 }
 
 #[cfg(test)]
@@ -196,17 +164,17 @@ mod tests {
     /// Rounding while reading or writing JSON would change the last digit.
     const LOGIN_TIME: f64 = 1_700_000_000.123_458_1;
 
-    fn record(token: &str) -> Record {
-        Record {
+    fn new(token: &str) -> StoredToken {
+        StoredToken {
             refresh_token: Secret::new(token),
-            seed: Some(SeedHash::of(&Secret::new("configured"))),
+            configured: Some(TokenHash::of(&Secret::new("configured"))),
             obtained_at: Some(LOGIN_TIME),
         }
     }
 
     fn stored_token(path: &Path) -> String {
-        let record = Store::open(path).unwrap().read().unwrap().unwrap();
-        record.refresh_token.expose().to_owned()
+        let token = TokenStore::open(path).unwrap().read().unwrap().unwrap();
+        token.refresh_token.expose().to_owned()
     }
 
     fn file_names(directory: &Path) -> Vec<String> {
@@ -220,14 +188,17 @@ mod tests {
     fn the_token_is_written_for_its_owner_only_and_read_back() {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("store.json");
-        let store = Store::open(&path).unwrap();
+        let store = TokenStore::open(&path).unwrap();
         assert!(store.read().unwrap().is_none());
         assert!(file_names(directory.path()).is_empty());
         for token in ["first", "second"] {
-            store.write(&record(token)).unwrap();
+            store.write(&new(token)).unwrap();
             let read = store.read().unwrap().unwrap();
             assert_eq!(read.refresh_token.expose(), token);
-            assert_eq!(read.seed, Some(SeedHash::of(&Secret::new("configured"))));
+            assert_eq!(
+                read.configured,
+                Some(TokenHash::of(&Secret::new("configured")))
+            );
             assert_eq!(read.obtained_at, Some(LOGIN_TIME));
             let mode = fs::metadata(&path).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600);
@@ -235,7 +206,7 @@ mod tests {
             // The next write makes it private again.
             fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         }
-        assert!(!format!("{:?}", record("s3cret")).contains("s3cret"));
+        assert!(!format!("{:?}", new("s3cret")).contains("s3cret"));
     }
 
     #[test]
@@ -248,9 +219,9 @@ mod tests {
         let longest = format!("{least}{}", " ".repeat(MAX_BYTES as usize - least.len()));
         for text in [all, least, &longest] {
             fs::write(&path, text).unwrap();
-            let read = Store::open(&path).unwrap().read().unwrap().unwrap();
+            let read = TokenStore::open(&path).unwrap().read().unwrap().unwrap();
             assert_eq!(read.refresh_token.expose(), "kept");
-            assert_eq!((read.seed, read.obtained_at), (None, None));
+            assert_eq!((read.configured, read.obtained_at), (None, None));
         }
     }
 
@@ -276,19 +247,19 @@ mod tests {
             ),
             (
                 r#"{"version": 0, "refresh_token": "s3cret"}"#,
-                "its version is 0",
+                "has format 0",
             ),
             (&too_long, "too long"),
             (
                 r#"{"version": 2, "tokens": ["s3cret"]}"#,
-                "has format 2, written by a newer version",
+                "has format 2, while this version",
             ),
         ] {
             fs::write(&path, contents).unwrap();
-            let store = Store { path: path.clone() };
+            let store = TokenStore { path: path.clone() };
             let errors = [
-                Store::open(&path).unwrap_err(),
-                store.write(&record("rotated")).unwrap_err(),
+                TokenStore::open(&path).unwrap_err(),
+                store.write(&new("rotated")).unwrap_err(),
             ];
             for error in errors {
                 let text = error.to_string();
@@ -312,7 +283,7 @@ mod tests {
             "circle",
             "/dev/null",
         ] {
-            let error = Store::open(directory.path().join(path)).unwrap_err();
+            let error = TokenStore::open(directory.path().join(path)).unwrap_err();
             assert!(error.to_string().contains(path), "{error}");
         }
     }
@@ -327,7 +298,7 @@ mod tests {
         symlink("store.link", &link).unwrap();
         symlink("volume/real.json", directory.path().join("store.link")).unwrap();
         for token in ["first", "second"] {
-            Store::open(&link).unwrap().write(&record(token)).unwrap();
+            TokenStore::open(&link).unwrap().write(&new(token)).unwrap();
             assert_eq!(stored_token(&volume.join("real.json")), token);
         }
         assert!(link.is_symlink());
@@ -337,15 +308,15 @@ mod tests {
     #[test]
     fn readers_never_see_a_half_written_store() {
         let directory = TempDir::new().unwrap();
-        let store = Store::open(directory.path().join("store.json")).unwrap();
-        store.write(&record("0")).unwrap();
+        let store = TokenStore::open(directory.path().join("store.json")).unwrap();
+        store.write(&new("0")).unwrap();
         std::thread::scope(|scope| {
             for writer in 0..2 {
                 let store = store.clone();
                 scope.spawn(move || {
                     for number in 0..50 {
                         let token = format!("{writer}-{number}-{}", "x".repeat(4000));
-                        store.write(&record(&token)).unwrap();
+                        store.write(&new(&token)).unwrap();
                     }
                 });
             }

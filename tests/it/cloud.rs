@@ -71,6 +71,16 @@ impl Cloud {
         format!("{}{more}", self.simulator.config_yaml(&self.url))
     }
 
+    /// Returns a quoted value of the configuration. The refresh token is the one issued last.
+    pub fn value(&self, key: &str) -> String {
+        let config = self.config("");
+        let (_, rest) = config
+            .split_once(&format!("{key}: \""))
+            .expect("it is configured");
+        let (value, _) = rest.split_once('"').expect("it is quoted");
+        value.to_owned()
+    }
+
     /// Switches a fault on or off.
     pub fn fault(&self, name: &str, on: bool) {
         let fault: Fault = name.parse().expect("a known fault");
