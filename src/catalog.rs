@@ -4,7 +4,11 @@
 //! written (`exposition`). Pure. `config` and `collector` ask the table itself; [`Catalog`] is made at each load of the
 //! configuration and used by `exposition`, `web` and `cli`. The rows state facts of the vendor's "Sensor Data" page.
 
-use std::{collections::BTreeMap, collections::HashMap, time::Duration};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -150,6 +154,14 @@ impl Status {
 pub fn canonical(var_name: &str) -> &str {
     let alias = ALIASES.iter().find(|(old, _)| *old == var_name);
     alias.map_or(var_name, |(_, new)| new)
+}
+
+/// Returns the [`canonical`] name. The names in the table are shared, so that thousands of sensors take little memory.
+pub fn shared_name(var_name: String) -> Cow<'static, str> {
+    match row(canonical(&var_name)) {
+        Some(row) => Cow::Borrowed(row.var_name),
+        None => Cow::Owned(var_name),
+    }
 }
 
 /// Returns the row of a variable, by its [`canonical`] name.

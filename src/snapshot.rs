@@ -4,7 +4,7 @@
 //! went. Readings are not converted, so that a renamed sensor or an overridden variable needs no request. Does not belong
 //! here: I/O, clocks, and decisions on what is shown. `collector` makes snapshots; `exposition`, `web` and `cli` read them.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::Duration};
 
 /// Unix seconds with fraction, as the API sends them.
 pub type UnixTime = f64;
@@ -57,8 +57,8 @@ pub struct Summary {
 /// One reading as the API sent it; `time` and `value` are finite.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reading {
-    /// The `catalog::canonical` name of the variable, shared between sensors.
-    pub var_name: Arc<str>,
+    /// The `catalog::canonical` name of the variable.
+    pub var_name: Cow<'static, str>,
     /// When it was measured.
     pub time: UnixTime,
     /// The value in the vendor's unit.

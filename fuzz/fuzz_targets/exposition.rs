@@ -103,7 +103,7 @@ fn snapshot(fuzzed: &Fuzzed) -> Arc<Snapshot> {
         readings: (sensor.readings.iter())
             .filter(|(_, (_, value))| value.is_finite())
             .map(|(var_name, (age, value))| Reading {
-                var_name: (*var_name).into(),
+                var_name: (*var_name).to_owned().into(),
                 time: NOW - f64::from(*age),
                 value: *value,
             })

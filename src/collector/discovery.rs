@@ -1,5 +1,5 @@
 //! Finds sensors by walking the configured locations: which locations to request, and where each sensor was found. Pure: sends
-//! nothing, never waits. Called by `run` and, for the result, by `state`.
+//! nothing, never waits. Called by `run`, and for the result by `state`.
 //!
 //! Each location is requested once, however many paths lead to it. Where a sensor is found is decided at the end, from all
 //! replies together, so that it never depends on the order of the replies.
@@ -11,11 +11,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{
-    path::LocationPath,
-    readings::{ParsedReadings, VarNames},
-    targets::BASE_LOCATION,
-};
+use super::{path, readings::ParsedReadings, targets::BASE_LOCATION};
 use crate::{
     api::{LocationEntry, LocationReply},
     config,
@@ -30,8 +26,8 @@ const MAX_ENTRIES_PER_SERIES: usize = 2;
 /// The number of levels of locations at most; a deeper tree has a loop.
 const MAX_DEPTH: usize = 32;
 
-/// What the last good replies said of the locations, for the time when they fail: the replies without their sensors, and with
-/// all names that earlier replies had.
+/// The last good reply of each location, for use while the location fails: without the sensors, and with all names that
+/// earlier replies had.
 pub(super) type LocationCache = HashMap<Arc<str>, Arc<LocationReply>>;
 
 /// The request for one location in this collection.
@@ -53,22 +49,26 @@ enum LocationOutcome {
     Answered,
 }
 
-/// A sensor that was found in at least one location, by its best placement: the deepest path, then the order in `locations:`,
-/// then the smaller id.
+/// What a collection found out about one sensor, from its own request and from the locations that hold it.
 #[derive(Debug, Default)]
-pub(super) struct DiscoveredSensor {
+pub(super) struct SensorUpdate {
     pub(super) name: Option<Arc<str>>,
-    pub(super) path: LocationPath,
+    /// The best placement: the deepest path, then the order in `locations:`, then the smaller id. Empty if the sensor is in no
+    /// location.
+    pub(super) path: Arc<str>,
     pub(super) location_id: Option<Arc<str>>,
-    /// The requests whose replies hold it.
+    /// The location requests whose replies hold it.
     pub(super) sources: Vec<Arc<str>>,
     /// `None` if no reply holds readings of the known shape.
     pub(super) readings: Option<ParsedReadings>,
 }
 
+/// What a collection found out about its sensors, by id.
+pub(super) type SensorUpdates = BTreeMap<Arc<str>, SensorUpdate>;
+
 /// The longest path to a location, and the configured location at which it starts.
 struct PathFromRoot<'a> {
-    path: LocationPath,
+    path: Arc<str>,
     /// The index in `locations:`.
     root: usize,
     /// The locations above it.
@@ -126,7 +126,6 @@ impl LocationWalk {
         reply: LocationReply,
         max_series: usize,
         now: UnixTime,
-        names: &mut VarNames,
     ) -> Result<(), String> {
         let entries = |sensor: &LocationEntry| 1 + sensor.items.as_ref().map_or(0, Vec::len);
         let entry_count = self.entry_count + reply.sensors.iter().map(entries).sum::<usize>();
@@ -144,7 +143,7 @@ impl LocationWalk {
         }
         (self.entry_count, self.child_count) = (entry_count, child_count);
         if let Some(request) = self.requests.get_mut(id) {
-            request.apply_reply(reply, now, names);
+            request.apply_reply(reply, now);
         }
         self.enqueue_children(id);
         Ok(())
@@ -206,6 +205,12 @@ impl LocationWalk {
         }
     }
 
+    /// Returns whether a location has neither answered nor failed yet.
+    pub(super) fn is_pending(&self) -> bool {
+        let mut requests = self.requests.values();
+        requests.any(|request| request.outcome == LocationOutcome::Pending)
+    }
+
     /// Returns the sensors in the good replies so far.
     pub(super) fn sensors_in_replies(&self) -> HashSet<&str> {
         let requests = self.requests.values();
@@ -237,8 +242,9 @@ impl LocationWalk {
         }
     }
 
-    /// Returns every sensor that was found, and the cache for the next collection.
-    pub(super) fn finish(&self) -> (BTreeMap<Arc<str>, DiscoveredSensor>, LocationCache) {
+    /// Adds every sensor that was found to `updates`, which hold the sensors' own replies. Returns the cache for the next
+    /// collection.
+    pub(super) fn finish(&self, updates: &mut SensorUpdates) -> LocationCache {
         let paths = self.paths();
         let mut placements = Vec::new();
         for (source, request) in &self.requests {
@@ -252,11 +258,11 @@ impl LocationWalk {
         }
         placements.sort_by_key(|(id, from_root, ..)| {
             let number = id.parse().unwrap_or(u64::MAX);
-            (Reverse(from_root.path.depth), from_root.root, number, *id)
+            let depth = path::depth(&from_root.path);
+            (Reverse(depth), from_root.root, number, *id)
         });
-        let mut discovered = BTreeMap::<Arc<str>, DiscoveredSensor>::new();
         for (id, from_root, source, sensor, readings) in placements {
-            let found = discovered.entry(sensor.id.as_str().into()).or_default();
+            let found = updates.entry(sensor.id.as_str().into()).or_default();
             // The best placement comes first.
             if found.sources.is_empty() {
                 found.path = from_root.path.clone();
@@ -272,8 +278,9 @@ impl LocationWalk {
             }
         }
         let requests = self.requests.iter();
-        let cache = requests.map(|(id, request)| (id.clone(), request.location.clone()));
-        (discovered, cache.collect())
+        requests
+            .map(|(id, request)| (id.clone(), request.location.clone()))
+            .collect()
     }
 
     /// Returns the longest path to each location; of equally long ones the one whose root is listed first.
@@ -290,7 +297,7 @@ impl LocationWalk {
         for root in 0..self.roots.len() {
             for (id, found) in self.paths_from(root, &children) {
                 let known = longest.get(id);
-                if known.is_none_or(|known| known.path.depth < found.path.depth) {
+                if known.is_none_or(|known| path::depth(&known.path) < path::depth(&found.path)) {
                     longest.insert(id, found);
                 }
             }
@@ -305,9 +312,10 @@ impl LocationWalk {
     ) -> HashMap<&'a str, PathFromRoot<'a>> {
         let configured = &self.roots[root];
         let id = self.location_id(&configured.id);
-        let own_name = self.name(id).or_else(|| self.name(&configured.id));
+        let own_name = || self.name(id).or_else(|| self.name(&configured.id));
+        let name = configured.name.as_deref().or_else(own_name);
         let start = PathFromRoot {
-            path: configured.name.as_deref().or(own_name).into(),
+            path: name.unwrap_or_default().into(),
             root,
             ancestors: Vec::new(),
         };
@@ -330,7 +338,7 @@ impl LocationWalk {
                 // The child's own reply may hold a name that its parent's reply does not.
                 let name = non_empty(child.name.as_deref()).or_else(|| self.name(&child.id));
                 let below = PathFromRoot {
-                    path: above.path.join(&name.into()),
+                    path: path::join(&above.path, name.unwrap_or_default()).into(),
                     root,
                     ancestors: above.ancestors.iter().copied().chain([id]).collect(),
                 };
@@ -349,7 +357,7 @@ impl LocationWalk {
 
 impl LocationRequest {
     /// Takes in a good reply. Names that it does not hold are kept.
-    fn apply_reply(&mut self, mut reply: LocationReply, now: UnixTime, names: &mut VarNames) {
+    fn apply_reply(&mut self, mut reply: LocationReply, now: UnixTime) {
         let cached = self.location.clone();
         let children = cached.children.iter();
         let cached_names: HashMap<&str, &Option<String>> =
@@ -365,8 +373,7 @@ impl LocationRequest {
         reply.id = reply.id.take().or_else(|| cached.id.clone());
         let sensors = take(&mut reply.sensors).into_iter().map(|mut sensor| {
             let items = sensor.items.take();
-            let readings = items.map(|items| ParsedReadings::parse(items, now, names));
-            (sensor, readings)
+            (sensor, items.map(|items| ParsedReadings::parse(items, now)))
         });
         self.sensors = sensors.collect();
         self.location = Arc::new(reply);

@@ -1,13 +1,14 @@
 //! The order and the pace of one collection's requests, and which of them are repeated. Does not send anything; pure: takes
 //! `now`, never waits. Called by `run`.
 //!
-//! There is one order: what was not sent for the longest time goes first. A request that hung in the last collection keeps
-//! its place in it, but such requests never take more than half of the slots from the others.
+//! There is one order: the request that was not sent for the longest time goes first. Requests that hung in the last
+//! collection keep their place in it, but take at most half of the slots, so that they never hold up the others.
 
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, HashMap},
     fmt,
+    mem::take,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -18,8 +19,8 @@ use super::targets::BASE_LOCATION;
 const MAX_ATTEMPTS: u32 = 3;
 /// The backoff before the second attempt. It doubles before the third, and is jittered by half either way.
 const FIRST_BACKOFF: Duration = Duration::from_millis(500);
-/// A request that is unanswered at the end hangs if it was sent at least this share of the collection's time before. Of a
-/// later one nobody can tell.
+/// A request that is unanswered at the end hangs if it was sent at least this share of the collection's time before. One that
+/// was sent later may only have had too little time.
 const HUNG_SHARE: f64 = 0.1;
 
 /// One thing to request from the API, by its id.
@@ -52,7 +53,7 @@ pub enum Step {
     Done,
 }
 
-/// What is known of a job from the collections before.
+/// How requests for a job went in the collections before.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct CarriedOver {
     /// The higher, the sooner it is sent: 0 if it was answered, 1 if it was sent without an answer, and one more for each
@@ -91,6 +92,8 @@ pub(super) struct RequestQueue {
     carried_over: BTreeMap<Job, CarriedOver>,
     /// By the time before which it is not sent, then by the order of arrival.
     waiting: BTreeMap<(Instant, usize), Request>,
+    /// The same for requests that hung when they were last sent.
+    waiting_hung: BTreeMap<(Instant, usize), Request>,
     /// With the time at which it was sent.
     in_flight: HashMap<Job, (Request, Instant)>,
     arrivals: usize,
@@ -112,6 +115,7 @@ impl RequestQueue {
             rng,
             carried_over,
             waiting: BTreeMap::new(),
+            waiting_hung: BTreeMap::new(),
             in_flight: HashMap::new(),
             arrivals: 0,
         }
@@ -146,40 +150,40 @@ impl RequestQueue {
 
     fn enqueue(&mut self, not_before: Instant, request: Request) {
         self.arrivals += 1;
-        self.waiting.insert((not_before, self.arrivals), request);
+        let waiting = match request.state.hung {
+            true => &mut self.waiting_hung,
+            false => &mut self.waiting,
+        };
+        waiting.insert((not_before, self.arrivals), request);
     }
 
     /// Returns what to do at `now`, and counts a request that is to be sent as sent.
     pub(super) fn next(&mut self, now: Instant) -> Step {
-        match self.next_key() {
-            _ if self.in_flight.len() >= self.slots => Step::Wait(self.deadline),
+        if self.in_flight.len() >= self.slots {
+            return Step::Wait(self.deadline);
+        }
+        let may_send_hung = self.may_send_hung();
+        let hung = self.waiting_hung.first_entry().filter(|_| may_send_hung);
+        let first = self.waiting.first_entry().into_iter().chain(hung);
+        match first.min_by_key(|entry| *entry.key()) {
+            Some(entry) if entry.key().0 <= now => {
+                let mut request = entry.remove();
+                request.attempts += 1;
+                let job = request.job.clone();
+                self.in_flight.insert(job.clone(), (request, now));
+                Step::Send(job)
+            }
+            Some(entry) => Step::Wait(entry.key().0.min(self.deadline)),
             None if self.in_flight.is_empty() => Step::Done,
             None => Step::Wait(self.deadline),
-            Some(key) if key.0 > now => Step::Wait(key.0.min(self.deadline)),
-            Some(key) => match self.waiting.remove(&key) {
-                None => Step::Wait(self.deadline),
-                Some(mut request) => {
-                    request.attempts += 1;
-                    let job = request.job.clone();
-                    self.in_flight.insert(job.clone(), (request, now));
-                    Step::Send(job)
-                }
-            },
         }
     }
 
-    /// Returns the request to send next: the first one, or, if too many that hung are in flight, the first that did not.
-    fn next_key(&self) -> Option<(Instant, usize)> {
-        let (first, request) = self.waiting.first_key_value()?;
-        let hung_in_flight = || {
-            let in_flight = self.in_flight.values();
-            in_flight.filter(|(it, _)| it.state.hung).count()
-        };
-        if !request.state.hung || hung_in_flight() < self.slots / 2 {
-            return Some(*first);
-        }
-        let other = self.waiting.iter().find(|(_, it)| !it.state.hung);
-        Some(other.map_or(*first, |(key, _)| *key))
+    /// Returns whether a request that hung may take one more slot. A single slot is free for it once nothing else waits.
+    fn may_send_hung(&self) -> bool {
+        let in_flight = self.in_flight.values();
+        let hung_in_flight = in_flight.filter(|(it, _)| it.state.hung).count();
+        hung_in_flight < self.slots / 2 || (self.in_flight.is_empty() && self.waiting.is_empty())
     }
 
     /// Removes a request that was answered, or has failed for good.
@@ -204,18 +208,6 @@ impl RequestQueue {
         is_retried
     }
 
-    /// Returns whether every known location was answered or has failed once: no new sensors are to be expected soon.
-    pub(super) fn has_tried_locations(&self) -> bool {
-        let is_location = |request: &Request| !matches!(request.job, Job::Sensor(_));
-        let untried =
-            |request: &Request, tried: u32| is_location(request) && request.attempts <= tried;
-        !self.waiting.values().any(|request| untried(request, 0))
-            && !self
-                .in_flight
-                .values()
-                .any(|(request, _)| untried(request, 1))
-    }
-
     /// Ends the collection: returns the jobs without an answer, those that were `never_added` included.
     pub(super) fn end(
         &mut self,
@@ -226,7 +218,8 @@ impl RequestQueue {
         let mut unanswered: BTreeMap<Job, CarriedOver> = never_added
             .map(|job| (job.clone(), self.state(&job).not_sent()))
             .collect();
-        for request in std::mem::take(&mut self.waiting).into_values() {
+        let waiting = [&mut self.waiting, &mut self.waiting_hung];
+        for request in waiting.into_iter().flat_map(|it| take(it).into_values()) {
             let state = match request.attempts {
                 0 => request.state.not_sent(),
                 _ => CarriedOver {
@@ -236,7 +229,7 @@ impl RequestQueue {
             };
             unanswered.insert(request.job, state);
         }
-        for (job, (_, sent_at)) in std::mem::take(&mut self.in_flight) {
+        for (job, (_, sent_at)) in take(&mut self.in_flight) {
             let hung = now.saturating_duration_since(sent_at) >= self.hung_after;
             unanswered.insert(job, CarriedOver { priority: 1, hung });
         }
@@ -312,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_skipped_longest_goes_first_and_what_hung_takes_half_of_the_slots() {
+    fn requests_unsent_for_longest_go_first_and_those_that_hung_take_half_of_the_slots() {
         let now = Instant::now();
         let mut carried: Unanswered = (10..14)
             .map(|id| (sensor(id), carried_over(1, true)))
@@ -341,11 +334,13 @@ mod tests {
         for id in [0, 3] {
             queue.finish(&sensor(id));
         }
-        assert_eq!(send_all(&mut queue, now), [1, 13].map(sensor));
+        assert_eq!(send_all(&mut queue, now), [sensor(1)]);
+        queue.finish(&sensor(1));
+        assert_eq!(send_all(&mut queue, now), [], "others may be added later");
     }
 
     #[test]
-    fn what_times_out_takes_half_of_the_slots_from_then_on() {
+    fn requests_that_time_out_take_half_of_the_slots_when_repeated() {
         let start = Instant::now();
         let mut queue = queue(4, start, Unanswered::new());
         queue.add((0..4).map(sensor), start, Duration::ZERO);
@@ -356,25 +351,6 @@ mod tests {
         let sent = send_all(&mut queue, start + SECOND);
         let repeated = sent.iter().filter(|job| index(job) < 4).count();
         assert_eq!((repeated, sent.len()), (2, 4));
-    }
-
-    #[test]
-    fn locations_are_tried_once_each_was_answered_or_has_failed_once() {
-        let now = Instant::now();
-        let mut queue = queue(3, now, Unanswered::new());
-        let [base, location] = ["base", "1"].map(|id| Job::Location(id.into()));
-        let jobs = [base.clone(), location.clone(), sensor(0)];
-        queue.add(jobs, now, Duration::ZERO);
-        assert_eq!(send_all(&mut queue, now).len(), 3);
-        queue.finish(&sensor(0));
-        queue.finish(&base);
-        assert!(!queue.has_tried_locations(), "location 1 is in flight");
-        assert!(queue.retry(&location, true, now));
-        assert!(queue.has_tried_locations());
-        assert_eq!(queue.next(now + SECOND), Step::Send(location.clone()));
-        queue.finish(&location);
-        assert!(queue.has_tried_locations());
-        assert_eq!(queue.next(now + SECOND), Step::Done);
     }
 
     #[test]
@@ -397,11 +373,11 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_sent_and_what_hangs_are_told_apart() {
+    fn requests_not_sent_and_requests_that_hang_are_carried_over_differently() {
         let start = Instant::now();
         let end = start + 60 * SECOND;
-        let skipped_before = Unanswered::from([(sensor(2), carried_over(2, true))]);
-        let mut queue = queue(2, start, skipped_before);
+        let not_sent_before = Unanswered::from([(sensor(2), carried_over(2, true))]);
+        let mut queue = queue(2, start, not_sent_before);
         queue.add([sensor(0), sensor(1)], start, Duration::ZERO);
         send_all(&mut queue, start);
         queue.finish(&sensor(1));
@@ -447,7 +423,7 @@ mod tests {
     proptest! {
         /// After a few collections all others are sent in each, and each job that hangs has its turn.
         #[test]
-        fn what_hangs_does_not_hold_up_the_others_and_is_requested_again(
+        fn requests_that_hang_do_not_hold_up_the_others_and_are_sent_again(
             slots in 1_usize..9,
             hangs in proptest::collection::vec(any::<bool>(), 1..40),
             spread in 0_u32..50,

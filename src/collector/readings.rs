@@ -1,7 +1,7 @@
 //! Turns the items of the API's replies into readings: skips what is none, keeps the newest of each variable, and bounds
 //! their number. Pure. Called by `discovery` and `state`.
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use crate::{
     api::Item,
@@ -14,27 +14,6 @@ const MAX_AHEAD: f64 = 3600.0;
 /// The number of variables of one sensor at most; the vendor documents fifteen.
 const MAX_VARIABLES: usize = 200;
 
-/// The names of all variables, each stored once and shared by the readings.
-#[derive(Debug, Default)]
-pub(super) struct VarNames(HashSet<Arc<str>>);
-
-impl VarNames {
-    fn share(&mut self, var_name: &str) -> Arc<str> {
-        if let Some(shared) = self.0.get(var_name) {
-            return shared.clone();
-        }
-        let shared: Arc<str> = var_name.into();
-        self.0.insert(shared.clone());
-        shared
-    }
-
-    /// Removes the names that no reading uses any more.
-    pub(super) fn remove_unused(&mut self) {
-        self.0.retain(|name| Arc::strong_count(name) > 1);
-        self.0.shrink_to_fit();
-    }
-}
-
 /// The readings in one or several replies about one sensor: at most one per variable, ordered by name.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct ParsedReadings {
@@ -46,7 +25,7 @@ pub(super) struct ParsedReadings {
 
 impl ParsedReadings {
     /// Reads the items of one reply. Of several readings of one variable the newest is kept.
-    pub(super) fn parse(items: Vec<Item>, now: UnixTime, names: &mut VarNames) -> Self {
+    pub(super) fn parse(items: Vec<Item>, now: UnixTime) -> Self {
         let mut readings = Vec::with_capacity(items.len());
         let mut skipped = SkippedReadings::default();
         for item in items {
@@ -58,23 +37,20 @@ impl ParsedReadings {
                     time,
                     value,
                 } => {
-                    let var_name = catalog::canonical(&var_name);
-                    match reason_to_skip(var_name, time, value, now) {
+                    let var_name = catalog::shared_name(var_name);
+                    let reading = Reading {
+                        var_name,
+                        time,
+                        value,
+                    };
+                    match reason_to_skip(&reading, now) {
                         Some(reason) => skipped.count(reason),
-                        None => readings.push(Reading {
-                            var_name: var_name.into(),
-                            time,
-                            value,
-                        }),
+                        None => readings.push(reading),
                     }
                 }
             }
         }
         let dropped = keep_newest(&mut readings);
-        // Only now: a reply may have many more names than are kept.
-        for reading in &mut readings {
-            reading.var_name = names.share(&reading.var_name);
-        }
         Self {
             readings: readings.into(),
             skipped,
@@ -134,12 +110,12 @@ fn keep_newest(readings: &mut Vec<Reading>) -> usize {
     excess
 }
 
-fn reason_to_skip(var_name: &str, time: f64, value: f64, now: UnixTime) -> Option<SkipReason> {
-    if !time.is_finite() || !value.is_finite() {
+fn reason_to_skip(reading: &Reading, now: UnixTime) -> Option<SkipReason> {
+    if !reading.time.is_finite() || !reading.value.is_finite() {
         Some(SkipReason::NonFinite)
-    } else if time > now + MAX_AHEAD {
+    } else if reading.time > now + MAX_AHEAD {
         Some(SkipReason::Future)
-    } else if value < 0.0 && catalog::is_counter(var_name) {
+    } else if reading.value < 0.0 && catalog::is_counter(&reading.var_name) {
         // No meter counts below zero, and Prometheus would take the value for a reset.
         Some(SkipReason::Malformed)
     } else {
@@ -159,7 +135,7 @@ mod tests {
             time: *time,
             value: *value,
         });
-        ParsedReadings::parse(items.collect(), NOW, &mut VarNames::default())
+        ParsedReadings::parse(items.collect(), NOW)
     }
 
     fn values(parsed: &ParsedReadings) -> Vec<(&str, f64, f64)> {
@@ -252,15 +228,5 @@ mod tests {
             (kept[0], kept[198], kept[199]),
             ("Extra0000", "Extra0198", "temperatureC")
         );
-    }
-
-    #[test]
-    fn names_are_shared_and_removed_when_unused() {
-        let mut names = VarNames::default();
-        let kept = names.share("a");
-        assert!(Arc::ptr_eq(&kept, &names.share("a")));
-        drop(names.share("b"));
-        names.remove_unused();
-        assert_eq!(names.0.iter().collect::<Vec<_>>(), [&kept]);
     }
 }

@@ -12,10 +12,11 @@ use std::{
 use tracing::debug;
 
 use super::{
-    discovery::LocationWalk,
+    discovery::{LocationWalk, SensorUpdate, SensorUpdates, non_empty},
     queue::{Job, RequestQueue, Step},
+    readings::ParsedReadings,
     schedule::CollectionWindow,
-    state::{SensorRegistry, SensorReplies},
+    state::SensorRegistry,
     targets::Targets,
 };
 use crate::{
@@ -60,7 +61,8 @@ pub struct CollectionRun {
     direct_fallback_at: Instant,
     queue: RequestQueue,
     walk: LocationWalk,
-    sensor_replies: SensorReplies,
+    /// From the sensors' own requests.
+    updates: SensorUpdates,
     /// Whether configured sensors that a location may hold are not queued yet.
     sensors_wait: bool,
     failures: Vec<RequestFailure>,
@@ -97,7 +99,7 @@ impl CollectionRun {
             direct_fallback_at: start + (deadline - start).mul_f64(DIRECT_FALLBACK_SHARE),
             queue,
             walk,
-            sensor_replies: SensorReplies::new(),
+            updates: SensorUpdates::new(),
             sensors_wait,
             failures: Vec::new(),
         }
@@ -108,8 +110,7 @@ impl CollectionRun {
         if now >= self.deadline {
             return Step::Done;
         }
-        if self.sensors_wait && (now >= self.direct_fallback_at || self.queue.has_tried_locations())
-        {
+        if self.sensors_wait && (now >= self.direct_fallback_at || !self.walk.is_pending()) {
             self.sensors_wait = false;
             let jobs = self.uncovered_sensors();
             self.queue.add(jobs, now, Duration::ZERO);
@@ -154,8 +155,12 @@ impl CollectionRun {
         let reply = match reply {
             Reply::Location(reply) => reply,
             Reply::Sensor(reply) => {
-                let parsed = self.registry.parse(reply, unix_now);
-                self.sensor_replies.insert(id.clone(), Some(parsed));
+                let update = SensorUpdate {
+                    name: non_empty(reply.name.as_deref()).map(Arc::from),
+                    readings: Some(ParsedReadings::parse(reply.items, unix_now)),
+                    ..SensorUpdate::default()
+                };
+                self.updates.insert(id.clone(), update);
                 return Ok(());
             }
         };
@@ -167,10 +172,8 @@ impl CollectionRun {
                 no_token: false,
             });
         }
-        let max_series = self.targets.max_series;
-        let names = &mut self.registry.var_names;
         self.walk
-            .apply_reply(id, reply, max_series, unix_now, names)
+            .apply_reply(id, reply, self.targets.max_series, unix_now)
             .map_err(RequestError::over_limit)
     }
 
@@ -179,7 +182,7 @@ impl CollectionRun {
         debug!(%job, %error, "request failed");
         match job {
             Job::Location(id) => self.walk.apply_failure(id),
-            Job::Sensor(id) => drop(self.sensor_replies.insert(id.clone(), None)),
+            Job::Sensor(id) => drop(self.updates.insert(id.clone(), SensorUpdate::default())),
         }
         self.failures.push(RequestFailure {
             target: job.to_string(),
@@ -198,7 +201,7 @@ impl CollectionRun {
         self.fail_unanswered(now);
         let (targets, mut registry) = (&*self.targets, self.registry);
         let (locations_failed, locations_answered) = self.walk.counts();
-        let sensor_answered = self.sensor_replies.values().any(Option::is_some);
+        let sensor_answered = self.updates.values().any(|it| it.readings.is_some());
         let needs_nothing = targets.sensors.is_empty() && targets.locations.is_empty();
         let up = locations_answered > 0 || sensor_answered || needs_nothing;
         let summary = Summary {
@@ -209,7 +212,7 @@ impl CollectionRun {
             interval: targets.interval,
             ..Summary::default()
         };
-        registry.apply(targets, self.sensor_replies, &self.walk, summary, unix_now);
+        registry.apply(targets, self.updates, &self.walk, summary, unix_now);
         (registry, self.failures)
     }
 
@@ -239,7 +242,7 @@ impl CollectionRun {
             !registry.was_requested_directly(id)
                 && !in_locations.contains(&***id)
                 && !registry.is_covered_by_failed(id, walk)
-                && !self.sensor_replies.contains_key(*id)
+                && !self.updates.contains_key(*id)
         });
         uncovered.cloned().map(Job::Sensor).collect()
     }

@@ -1,8 +1,8 @@
 //! When a collection starts. Pure: takes `now`, never waits. Called by the collector.
 //!
-//! Interval mode keeps to a grid of one interval, so that starts do not drift. Each start after the first is jittered
-//! within the first tenth of its cell, so that many exporters do not send requests at once. Scrape mode starts when a
-//! scrape comes, at most once per interval.
+//! In interval mode the time is divided into cells of one interval, so that starts do not drift. Each start after the first
+//! is jittered within the first tenth of its cell, so that many exporters do not send requests at once. In scrape mode a
+//! collection starts when a scrape comes, at most once per interval.
 
 use std::time::{Duration, Instant};
 
@@ -25,11 +25,9 @@ pub struct CollectionWindow {
 pub struct Schedule {
     mode: Mode,
     interval: Duration,
-    /// The origin of the grid: the first start, or the last one outside the grid.
-    origin: Option<Instant>,
     last_start: Option<Instant>,
-    /// The jittered start in the next cell.
-    next: Option<Instant>,
+    /// The start of the next cell, and the jittered start of the collection in it.
+    next: Option<(Instant, Instant)>,
 }
 
 impl Schedule {
@@ -38,17 +36,16 @@ impl Schedule {
         Self {
             mode,
             interval,
-            origin: None,
             last_start: None,
             next: None,
         }
     }
 
-    /// Returns when the next collection starts by itself, while none is running; `None` if only a scrape starts one.
+    /// Returns when the next collection starts automatically, while none is running; `None` if only a scrape starts one.
     pub fn next_start(&self, now: Instant) -> Option<Instant> {
         match self.mode {
             Mode::Scrape => None,
-            Mode::Interval => Some(self.next.unwrap_or(now)),
+            Mode::Interval => Some(self.next.map_or(now, |(_, start)| start)),
         }
     }
 
@@ -69,24 +66,16 @@ impl Schedule {
     /// Starts a collection. `jitter` is between 0 and 1, for the start after it.
     pub fn started(&mut self, now: Instant, jitter: f64) -> CollectionWindow {
         let jitter_range = self.interval / JITTER_SHARE;
-        let is_planned = self.next.is_some_and(|next| now >= next);
-        // After an early start, or on a machine that was suspended, the rest of the cell may be too short: a new grid begins.
-        let keeps_grid = self
-            .next
-            .is_some_and(|next| is_planned && now - next <= jitter_range);
-        let origin = self.origin.filter(|_| keeps_grid).unwrap_or(now);
-        let cells =
-            now.saturating_duration_since(origin).as_nanos() / self.interval.as_nanos().max(1);
-        let cells = u32::try_from(cells).unwrap_or(u32::MAX).saturating_add(1);
-        let next_cell = origin + self.interval.saturating_mul(cells);
-        self.next = Some(next_cell + jitter_range.mul_f64(jitter));
-        self.origin = Some(origin);
+        let planned = self.next.filter(|(_, start)| now >= *start);
+        // After an early start, or on a machine that was suspended, the rest of the cell may be too short: a new cell begins.
+        let in_time = planned.filter(|(_, start)| now - *start <= jitter_range);
+        let next_cell = in_time.map_or(now, |(cell, _)| cell) + self.interval;
+        self.next = Some((next_cell, next_cell + jitter_range.mul_f64(jitter)));
         self.last_start = Some(now);
-        // Where a scrape or a person waits, nothing is spread.
-        let spread = if self.mode == Mode::Interval && is_planned {
-            self.interval / 2
-        } else {
-            Duration::ZERO
+        // If a scrape or a person waits, nothing is spread.
+        let spread = match (self.mode, planned) {
+            (Mode::Interval, Some(_)) => self.interval / 2,
+            _ => Duration::ZERO,
         };
         let deadline = (now + self.interval - jitter_range).min(next_cell);
         CollectionWindow { deadline, spread }
@@ -102,7 +91,7 @@ mod tests {
     const MINUTE: Duration = Duration::from_secs(60);
 
     #[test]
-    fn interval_mode_starts_at_once_and_then_on_a_grid_of_one_interval() {
+    fn interval_mode_starts_at_once_and_then_once_in_each_interval() {
         let start = Instant::now();
         let mut schedule = Schedule::new(Mode::Interval, MINUTE);
         assert_eq!(schedule.next_start(start), Some(start));
@@ -150,7 +139,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_collection_starts_after_the_deadline_of_the_one_before_and_the_grid_does_not_drift(
+        fn a_collection_starts_after_the_deadline_of_the_one_before_and_starts_do_not_drift(
             interval_ms in 100_u64..120_000,
             steps in proptest::collection::vec((0.0_f64..1.0, 0.0_f64..0.05), 1..200),
         ) {
@@ -165,7 +154,7 @@ mod tests {
                 now = next + interval.mul_f64(late * 0.1);
                 ended = Some(schedule.started(now, jitter).deadline);
                 let ideal = origin + interval * u32::try_from(count).expect("few steps");
-                prop_assert!(now >= ideal && now <= ideal + interval.mul_f64(0.11), "the grid has drifted");
+                prop_assert!(now >= ideal && now <= ideal + interval.mul_f64(0.11), "starts have drifted");
             }
         }
 

@@ -4,21 +4,15 @@
 //! A sensor that fails keeps its readings; one that a good reply no longer holds leaves; names and paths stay until others
 //! come.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::{
-    discovery::{DiscoveredSensor, LocationCache, LocationWalk, non_empty},
-    path::LocationPath,
+    discovery::{LocationCache, LocationWalk, SensorUpdate, SensorUpdates},
+    path,
     queue::{CarriedOver, Job},
-    readings::{ParsedReadings, VarNames},
     targets::Targets,
 };
 use crate::{
-    api::SensorReply,
     catalog, config,
     snapshot::{Identity, Sensor, SkippedReadings, Snapshot, Summary, UnixTime},
 };
@@ -29,7 +23,6 @@ const SERIES_WITHOUT_READINGS: usize = 4;
 /// Everything that is kept between collections.
 #[derive(Debug, Default)]
 pub struct SensorRegistry {
-    pub(super) var_names: VarNames,
     pub(super) locations: Arc<LocationCache>,
     /// The jobs that the last collection had no answer to.
     pub(super) carried_over: BTreeMap<Job, CarriedOver>,
@@ -44,8 +37,8 @@ struct SensorState {
     sensor: Sensor,
     /// The API's name, as last seen.
     name: Option<Arc<str>>,
-    /// Where it was found last.
-    path: LocationPath,
+    /// The path at which it was found last; may be empty.
+    path: Arc<str>,
     location_id: Option<Arc<str>>,
     /// The location requests whose replies held it last, each once.
     sources: Vec<Arc<str>>,
@@ -53,26 +46,12 @@ struct SensorState {
     dropped: usize,
 }
 
-/// The replies to requests for single sensors, with name and readings; `None` if the request failed.
-pub(super) type SensorReplies = HashMap<Arc<str>, Option<(Option<Arc<str>>, ParsedReadings)>>;
-
 impl SensorRegistry {
     /// Returns the registry of an exporter that has not collected yet.
     pub fn new(interval: Duration) -> Self {
         let mut registry = Self::default();
         registry.summary.interval = interval;
         registry
-    }
-
-    /// Reads the reply to a sensor's own request.
-    pub(super) fn parse(
-        &mut self,
-        reply: SensorReply,
-        now: UnixTime,
-    ) -> (Option<Arc<str>>, ParsedReadings) {
-        let readings = ParsedReadings::parse(reply.items, now, &mut self.var_names);
-        let name = non_empty(reply.name.as_deref());
-        (name.map(Arc::from), readings)
     }
 
     /// Returns whether the last collection requested the sensor itself and found it in no location: then it can be requested
@@ -88,18 +67,18 @@ impl SensorRegistry {
         state.is_some_and(|state| state.sources.iter().any(|source| walk.has_failed(source)))
     }
 
-    /// Takes in all replies of a collection that ended at `now`. `summary` says how it went; what is counted here is added.
+    /// Takes in the result of a collection that ended at `now`: the replies to the sensors' own requests in `updates`, and the
+    /// locations in `walk`. The counts of sensors are added to `summary`.
     pub(super) fn apply(
         &mut self,
         targets: &Targets,
-        mut replies: SensorReplies,
+        mut updates: SensorUpdates,
         walk: &LocationWalk,
         summary: Summary,
         now: UnixTime,
     ) {
-        let (mut discovered, cache) = walk.finish();
-        self.locations = Arc::new(cache);
-        for id in discovered.keys().chain(targets.sensors.keys()) {
+        self.locations = Arc::new(walk.finish(&mut updates));
+        for id in updates.keys().chain(targets.sensors.keys()) {
             if !self.sensors.contains_key(id) {
                 self.sensors.insert(id.clone(), SensorState::new(id));
             }
@@ -107,10 +86,10 @@ impl SensorRegistry {
         self.sensors.retain(|id, state| {
             // A location that failed does not say that the sensor has left it.
             state.sources.retain(|source| walk.has_failed(source));
-            let (found, configured) = (discovered.remove(id), targets.sensors.get(id));
-            let stays = found.is_some() || configured.is_some() || !state.sources.is_empty();
+            let (update, configured) = (updates.remove(id), targets.sensors.get(id));
+            let stays = update.is_some() || configured.is_some() || !state.sources.is_empty();
             if stays {
-                state.apply_reply(found, replies.remove(id), now);
+                state.apply(update, now);
                 state.update_identity(configured);
             }
             stays
@@ -143,7 +122,6 @@ impl SensorRegistry {
                 }
             }
         }
-        self.var_names.remove_unused();
     }
 
     /// Adapts to other targets: sensors that they neither list nor can find leave, the others get the names they configure.
@@ -181,7 +159,7 @@ impl SensorState {
                 last_success: None,
             },
             name: None,
-            path: LocationPath::default(),
+            path: Arc::default(),
             location_id: None,
             sources: Vec::new(),
             dropped: 0,
@@ -196,37 +174,25 @@ impl SensorState {
         SERIES_WITHOUT_READINGS + of_readings.sum::<usize>()
     }
 
-    /// Takes in what a collection found of the sensor. `sources` are the locations that held it before and have failed.
-    fn apply_reply(
-        &mut self,
-        found: Option<DiscoveredSensor>,
-        reply: Option<Option<(Option<Arc<str>>, ParsedReadings)>>,
-        now: UnixTime,
-    ) {
-        let was_requested = found.is_some() || reply.is_some() || !self.sources.is_empty();
-        let mut readings = None;
-        if let Some(found) = found {
-            // The deepest placement wins, also while its location fails: labels do not change because of a failure.
-            if self.sources.is_empty() || self.path.depth <= found.path.depth {
-                if found.path.depth > 0 {
-                    self.path = found.path;
-                }
-                self.location_id = found.location_id.or(self.location_id.take());
+    /// Takes in what a collection found out. `sources` are the locations that held the sensor before and have failed.
+    fn apply(&mut self, update: Option<SensorUpdate>, now: UnixTime) {
+        let was_requested = update.is_some() || !self.sources.is_empty();
+        let update = update.unwrap_or_default();
+        // The deepest placement wins, also while its location fails: labels do not change because of a failure.
+        if self.sources.is_empty() || path::depth(&self.path) <= path::depth(&update.path) {
+            if !update.path.is_empty() {
+                self.path = update.path;
             }
-            self.name = found.name.or(self.name.take());
-            self.sources
-                .retain(|source| !found.sources.contains(source));
-            self.sources.extend(found.sources);
-            readings = found.readings;
+            self.location_id = update.location_id.or(self.location_id.take());
         }
-        if let Some((name, own_readings)) = reply.flatten() {
-            self.name = name.or(self.name.take());
-            readings = Some(own_readings.merge(readings));
-        }
+        self.name = update.name.or(self.name.take());
+        self.sources
+            .retain(|source| !update.sources.contains(source));
+        self.sources.extend(update.sources);
         if was_requested {
-            self.sensor.read = Some(readings.is_some());
+            self.sensor.read = Some(update.readings.is_some());
         }
-        if let Some(mut parsed) = readings {
+        if let Some(mut parsed) = update.readings {
             parsed.keep_newer_counters(&self.sensor.readings);
             self.sensor.readings = parsed.readings;
             self.sensor.skipped = parsed.skipped;
@@ -243,7 +209,7 @@ impl SensorState {
         let identity = Identity::new(
             self.sensor.identity.id.clone(),
             configured.name.or_else(|| self.name.clone()),
-            configured.location.or_else(|| Some(self.path.text.clone())),
+            configured.location.or_else(|| Some(self.path.clone())),
             self.location_id.clone(),
             configured.labels,
         );

@@ -428,7 +428,7 @@ mod tests {
     fn snapshot(readings: &[(&str, f64, f64)], last_read: Option<f64>) -> Arc<Snapshot> {
         let identity = Identity::new("AQ2-1".into(), None, None, None, BTreeMap::new());
         let reading = |(var_name, age, value): &(&str, f64, f64)| Reading {
-            var_name: (*var_name).into(),
+            var_name: (*var_name).to_owned().into(),
             time: NOW - age,
             value: *value,
         };

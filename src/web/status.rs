@@ -422,7 +422,7 @@ mod tests {
     fn view(readings: &[(&str, f64, f64)], last_read: f64) -> View {
         let identity = Identity::new("AQ2-1".into(), None, None, None, BTreeMap::new());
         let reading = |(var_name, age, value): &(&str, f64, f64)| Reading {
-            var_name: (*var_name).into(),
+            var_name: (*var_name).to_owned().into(),
             time: NOW - age,
             value: *value,
         };

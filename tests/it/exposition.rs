@@ -56,7 +56,7 @@ fn identity(id: &str, name: &str, location: &str, labels: &[(&str, &str)]) -> Ar
 /// A sensor read a few seconds ago, with readings of (variable, age in seconds, value).
 fn sensor(identity: Arc<Identity>, readings: &[(&str, f64, f64)]) -> Sensor {
     let reading = |(var_name, age, value): &(&str, f64, f64)| Reading {
-        var_name: (*var_name).into(),
+        var_name: (*var_name).to_owned().into(),
         time: NOW - age,
         value: *value,
     };
