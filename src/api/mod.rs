@@ -5,7 +5,6 @@
 //! `collector` decides.
 
 mod client;
-mod json;
 mod model;
 mod rate_limit;
 

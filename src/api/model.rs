@@ -4,14 +4,12 @@
 //! (`client`), and what becomes of the readings (`collector`). Called by `client`.
 //!
 //! Only the body of the sensor route is documented, and only by an example; the bodies of the location routes are inferred.
-//! So one tolerant decoder walks the JSON and recognises sensors and child locations by their shape, wherever they are. It
-//! reads values in place (`json`) and builds no tree, so that a hostile body takes little more memory than its own length.
+//! So one tolerant decoder walks the JSON and recognises sensors and child locations by their shape, wherever they are.
 
-use std::{num::ParseFloatError, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
+use serde::Deserialize;
 use serde_json::value::RawValue;
-
-use super::json::{Object, array, is_object, string};
 
 /// JSON nested deeper than this is ignored.
 const MAX_DEPTH: usize = 32;
@@ -94,32 +92,49 @@ pub struct Malformed(String);
 
 /// Decodes the body of `GET /sensors/{id}`: an object whose `data` is an array, null or missing.
 pub fn decode_sensor(body: &[u8], redact: Redact<'_>) -> Result<SensorReply, Malformed> {
-    let object = Object::from_json(parse(body)?)
+    let object = object(parse(body)?)
         .ok_or_else(|| Malformed("the reply is not a JSON object".to_owned()))?;
-    match object.data(redact).0 {
+    let texts = Texts(redact);
+    match texts.data(&object).0 {
         Some(items) => Ok(SensorReply {
-            name: object.name(redact),
+            name: texts.name(&object),
             items,
         }),
         None => Err(Malformed(format!(
             "`data` is not an array; top-level keys: {}",
-            object.shown_keys()
+            shown_keys(&object)
         ))),
     }
 }
 
-/// Decodes the body of a location route. Fails unless it contains a sensor, a child location, or a key that would hold some.
+/// Decodes the body of `GET /locations/{id}/`. Fails unless it contains a sensor, a child location, or a key that would hold
+/// some.
 pub(super) fn decode_location(body: &[u8], redact: Redact<'_>) -> Result<LocationReply, Malformed> {
+    decode_location_or_id(body, redact, false)
+}
+
+/// Decodes the body of `GET /locations`: the properties of the base location, of which the id is enough.
+pub fn decode_base_location(body: &[u8], redact: Redact<'_>) -> Result<LocationReply, Malformed> {
+    decode_location_or_id(body, redact, true)
+}
+
+fn decode_location_or_id(
+    body: &[u8],
+    redact: Redact<'_>,
+    id_is_enough: bool,
+) -> Result<LocationReply, Malformed> {
     let root = parse(body)?;
+    let texts = Texts(redact);
+    let own = own_object(root, texts).unwrap_or_default();
     let mut walk = Walk {
-        redact,
-        reply: LocationReply::default(),
+        texts,
+        reply: LocationReply {
+            id: texts.location_id(&own),
+            name: texts.name(&own),
+            ..LocationReply::default()
+        },
         recognised: false,
     };
-    if let Some(object) = own_object(root) {
-        walk.reply.id = object.location_id(redact);
-        walk.reply.name = object.name(redact);
-    }
     walk.visit(root, Position::default());
     let reply = walk.reply;
     let entries = || reply.sensors.iter().chain(&reply.children);
@@ -135,40 +150,25 @@ pub(super) fn decode_location(body: &[u8], redact: Redact<'_>) -> Result<Locatio
             id.len()
         )));
     }
-    if walk.recognised || entries().next().is_some() {
+    let has_id = id_is_enough && reply.id.is_some();
+    if walk.recognised || has_id || entries().next().is_some() {
         return Ok(reply);
     }
-    let object = Object::from_json(root).unwrap_or_default();
     Err(Malformed(format!(
         "no sensor and no child location recognised; top-level keys: {}",
-        object.shown_keys()
+        shown_keys(&object(root).unwrap_or_default())
     )))
-}
-
-/// Decodes the body of `GET /locations`: the properties of the base location, of which the id is enough.
-pub fn decode_base_location(body: &[u8], redact: Redact<'_>) -> Result<LocationReply, Malformed> {
-    decode_location(body, redact).or_else(|malformed| {
-        let own = parse(body).ok().and_then(own_object);
-        let id = own.as_ref().and_then(|object| object.location_id(redact));
-        match (own, id) {
-            (Some(object), Some(id)) if id.len() <= MAX_ID_BYTES => Ok(LocationReply {
-                id: Some(id),
-                name: object.name(redact),
-                ..LocationReply::default()
-            }),
-            _ => Err(malformed),
-        }
-    })
 }
 
 /// Returns the routes that `GET /openapi.json` lists for GET, without the names of their parameters: `/sensors/{}`.
 pub fn decode_openapi(body: &[u8]) -> Result<Vec<String>, Malformed> {
-    let document = Object::from_json(parse(body)?);
+    let document = object(parse(body)?).unwrap_or_default();
     let paths = document
-        .and_then(|document| Object::from_json(document.get("paths")?))
+        .get("paths")
+        .and_then(|paths| object(paths))
         .ok_or_else(|| Malformed("the document has no `paths`".to_owned()))?;
-    let has_get = |path| Object::from_json(path).is_some_and(|path| path.get("get").is_some());
-    let readable = paths.0.iter().filter(|(_, path)| has_get(path));
+    let has_get = |path| object(path).is_some_and(|methods| methods.contains_key("get"));
+    let readable = paths.iter().filter(|(_, path)| has_get(path));
     Ok(readable
         .map(|(path, _)| without_parameter_names(path))
         .collect())
@@ -184,6 +184,10 @@ fn without_parameter_names(path: &str) -> String {
     segments.collect::<Vec<_>>().join("/")
 }
 
+/// The fields of an object. The texts of their values are read only when asked for: no tree of values is built, so that a
+/// hostile body takes little more memory than its own length.
+type Object<'a> = BTreeMap<String, &'a RawValue>;
+
 fn parse(body: &[u8]) -> Result<&RawValue, Malformed> {
     let values = body.iter().filter(|byte| **byte == b',').count();
     if values > MAX_SHORT_VALUES + body.len() / MIN_VALUE_BYTES {
@@ -196,14 +200,29 @@ fn parse(body: &[u8]) -> Result<&RawValue, Malformed> {
     serde_json::from_slice(body).map_err(|error| Malformed(format!("invalid JSON: {error}")))
 }
 
+/// Returns `None` if the value is not an object.
+fn object(value: &RawValue) -> Option<Object<'_>> {
+    serde_json::from_str(value.get()).ok()
+}
+
+/// Returns `None` if the value is not an array.
+fn array(value: &RawValue) -> Option<Vec<&RawValue>> {
+    serde_json::from_str(value.get()).ok()
+}
+
+/// Returns `None` if the value is not a text.
+fn text(value: &RawValue) -> Option<String> {
+    serde_json::from_str(value.get()).ok()
+}
+
 /// Returns the object that describes the requested location itself: the body or its only element, unless that is a sensor.
-fn own_object(root: &RawValue) -> Option<Object<'_>> {
-    let object = Object::from_json(root).or_else(|| match array(root)?.as_slice() {
-        [only] => Object::from_json(only),
+fn own_object<'a>(root: &'a RawValue, texts: Texts<'_>) -> Option<Object<'a>> {
+    let object = object(root).or_else(|| match array(root)?.as_slice() {
+        [only] => object(only),
         _ => None,
     })?;
-    let mut lists = object.0.iter().map(|(key, _)| List::named(key));
-    let is_sensor = object.data(&|text| text).1 && lists.all(|list| list == List::Unknown);
+    let mut lists = object.keys().map(|key| List::named(key));
+    let is_sensor = texts.data(&object).1 && lists.all(|list| list == List::Unknown);
     (!is_sensor).then_some(object)
 }
 
@@ -226,7 +245,7 @@ impl List {
     }
 }
 
-/// Where in the body a value is.
+/// The position of a value in the body.
 #[derive(Clone, Copy, Default)]
 struct Position<'a> {
     list: List,
@@ -239,7 +258,7 @@ struct Position<'a> {
 
 /// Collects the sensors and child locations of a body.
 struct Walk<'r> {
-    redact: Redact<'r>,
+    texts: Texts<'r>,
     reply: LocationReply,
     /// Whether a key was found that holds sensors or child locations.
     recognised: bool,
@@ -259,36 +278,38 @@ impl Walk<'_> {
             for element in elements {
                 self.visit(element, below);
             }
-        } else if let Some(object) = Object::from_json(value) {
+        } else if let Some(object) = object(value) {
             self.visit_object(&object, below);
         }
     }
 
     fn visit_object(&mut self, object: &Object<'_>, position: Position<'_>) {
-        let (items, has_readings) = object.data(self.redact);
-        let key = position.key.map(|key| (self.redact)(key.to_owned()));
-        let sensor_id = object.sensor_id(self.redact).or_else(|| key.clone());
+        let texts = self.texts;
+        let (items, has_readings) = texts.data(object);
+        let key = position.key.map(|key| (texts.0)(key.to_owned()));
+        let sensor_id = texts.sensor_id(object).or_else(|| key.clone());
         let is_sensor = has_readings || (position.list == List::Sensors && sensor_id.is_some());
         let mut child: Option<Arc<str>> = None;
         let entry = |id, items| LocationEntry {
             id,
-            name: object.name(self.redact),
+            name: texts.name(object),
             parent: position.parent.cloned(),
             items,
         };
         if is_sensor {
             let sensor = sensor_id.map(|id| entry(id, items));
             self.reply.sensors.extend(sensor);
-        } else if position.list == List::Locations && object.has_name() {
+        } else if position.list == List::Locations && has_name(object) {
             let key = key.filter(|key| is_path_segment(key));
-            let id = object.location_id(self.redact).or(key);
+            let id = texts.location_id(object).or(key);
             child = id.as_deref().map(Arc::from);
             self.reply.children.extend(id.map(|id| entry(id, None)));
         }
         // Lists may also be objects that hold their entries by id.
         let is_list = !is_sensor && child.is_none() && position.key.is_none();
-        let holds_only_objects = !is_sensor && object.0.iter().all(|(_, value)| is_object(value));
-        for (key, value) in &object.0 {
+        let is_object = |value: &&RawValue| value.get().starts_with('{');
+        let holds_only_objects = !is_sensor && object.values().all(is_object);
+        for (key, value) in object {
             if is_sensor && key == "data" {
                 continue;
             }
@@ -312,93 +333,101 @@ impl Walk<'_> {
     }
 }
 
-impl Object<'_> {
+/// One element of `data`, before its values are read.
+#[derive(Default, Deserialize)]
+struct RawItem<'a> {
+    #[serde(borrow)]
+    var_name: Option<&'a RawValue>,
+    #[serde(borrow)]
+    time: Option<&'a RawValue>,
+    #[serde(borrow)]
+    value: Option<&'a RawValue>,
+}
+
+/// Reads the texts of a body, and takes secrets out of each.
+#[derive(Clone, Copy)]
+struct Texts<'r>(Redact<'r>);
+
+impl Texts<'_> {
     /// Returns the elements of `data` (none if it is null or missing, `None` if it is not an array), and whether one of them
     /// has a `var_name`, which is the one sure sign of a sensor.
-    fn data(&self, redact: Redact<'_>) -> (Option<Vec<Item>>, bool) {
-        let Some(data) = self.get("data").filter(|data| data.get() != "null") else {
+    fn data(self, object: &Object<'_>) -> (Option<Vec<Item>>, bool) {
+        let Some(data) = object.get("data").filter(|data| data.get() != "null") else {
             return (Some(Vec::new()), false);
         };
         let mut has_readings = false;
         let items = array(data).map(|elements| {
             let items = elements.into_iter().map(|element| {
-                let object = Object::from_json(element).unwrap_or_default();
-                has_readings |= object.get("var_name").is_some();
-                object.item(redact)
+                // serde would read an array as well.
+                let is_object = element.get().starts_with('{');
+                let item = is_object.then(|| serde_json::from_str::<RawItem<'_>>(element.get()));
+                let item = item.and_then(Result::ok).unwrap_or_default();
+                has_readings |= item.var_name.is_some();
+                self.item(&item)
             });
             items.collect()
         });
         (items, has_readings)
     }
 
-    fn item(&self, redact: Redact<'_>) -> Item {
-        let var_name = self.get("var_name").and_then(string);
+    fn item(self, item: &RawItem<'_>) -> Item {
+        let var_name = item.var_name.and_then(text);
         let var_name = var_name.filter(|name| (1..=MAX_ID_BYTES).contains(&name.len()));
-        let (Some(var_name), Ok(time), Ok(value)) =
-            (var_name, self.number("time"), self.number("value"))
-        else {
-            return Item::Malformed;
-        };
-        match (time, value) {
-            (Some(time), Some(value)) => Item::Reading {
-                var_name: redact(var_name),
+        // A number too large for a double is infinite.
+        let number = |value: Option<&RawValue>| value.map(|it| it.get().parse()).transpose();
+        let numbers = (number(item.time), number(item.value));
+        match (var_name, numbers) {
+            (Some(var_name), (Ok(Some(time)), Ok(Some(value)))) => Item::Reading {
+                var_name: (self.0)(var_name),
                 time,
                 value,
             },
-            _ => Item::Null,
+            (Some(_), (Ok(_), Ok(_))) => Item::Null,
+            _ => Item::Malformed,
         }
     }
 
-    /// Returns `None` for null and a missing key. A number too large for a double is infinite.
-    fn number(&self, key: &str) -> Result<Option<f64>, ParseFloatError> {
-        match self.get(key).map(RawValue::get) {
-            None | Some("null") => Ok(None),
-            Some(text) => text.parse().map(Some),
-        }
-    }
-
-    fn name(&self, redact: Redact<'_>) -> Option<String> {
-        self.get("name").and_then(string).map(redact).map(cut)
-    }
-
-    /// Whether there is a name, even if it is null.
-    fn has_name(&self) -> bool {
-        let name = self.get("name").map(RawValue::get);
-        name.is_some_and(|json| json == "null" || json.starts_with('"'))
+    fn name(self, object: &Object<'_>) -> Option<String> {
+        let name = object.get("name").and_then(|name| text(name));
+        name.map(self.0).map(cut)
     }
 
     /// Returns a text, or a number as text. An empty text counts as none.
-    fn id(&self, key: &str, redact: Redact<'_>) -> Option<String> {
-        let value = self.get(key)?;
+    fn id(self, object: &Object<'_>, key: &str) -> Option<String> {
+        let value = object.get(key)?;
         let id = match value.get().as_bytes().first()? {
             b'-' | b'0'..=b'9' => Some(value.get().to_owned()),
-            _ => string(value),
+            _ => text(value),
         };
-        id.filter(|id| !id.is_empty()).map(redact)
+        id.filter(|id| !id.is_empty()).map(self.0)
     }
 
-    fn location_id(&self, redact: Redact<'_>) -> Option<String> {
-        let id = self
-            .id("id", redact)
-            .or_else(|| self.id("location_id", redact));
+    fn location_id(self, object: &Object<'_>) -> Option<String> {
+        let id = self.id(object, "id");
+        let id = id.or_else(|| self.id(object, "location_id"));
         id.filter(|id| is_path_segment(id))
     }
 
     /// Where there are two ids, the text is the sensor's; a number is a key of the vendor's database.
-    fn sensor_id(&self, redact: Redact<'_>) -> Option<String> {
-        let is_text = |key: &&str| self.get(key).is_some_and(|id| id.get().starts_with('"'));
+    fn sensor_id(self, object: &Object<'_>) -> Option<String> {
+        let is_text = |key: &&str| object.get(*key).is_some_and(|id| id.get().starts_with('"'));
         let keys = ["sensor_id", "id"];
         let texts = keys.into_iter().filter(is_text);
-        texts.chain(keys).find_map(|key| self.id(key, redact))
+        texts.chain(keys).find_map(|key| self.id(object, key))
     }
+}
 
-    fn shown_keys(&self) -> String {
-        let keys = self.0.iter().map(|(key, _)| key);
-        let short = keys.filter(|key| key.len() <= MAX_SHOWN_KEY_BYTES);
-        let shown = short.take(MAX_SHOWN_KEYS);
-        let shown: Vec<_> = shown.map(|key| key.escape_debug().to_string()).collect();
-        shown.join(", ")
-    }
+/// Whether there is a name, even if it is null.
+fn has_name(object: &Object<'_>) -> bool {
+    let name = object.get("name").map(|name| name.get());
+    name.is_some_and(|json| json == "null" || json.starts_with('"'))
+}
+
+fn shown_keys(object: &Object<'_>) -> String {
+    let short = object.keys().filter(|key| key.len() <= MAX_SHOWN_KEY_BYTES);
+    let shown = short.take(MAX_SHOWN_KEYS);
+    let shown: Vec<_> = shown.map(|key| key.escape_debug().to_string()).collect();
+    shown.join(", ")
 }
 
 /// Whether a value may hold sensors or locations: an array, an object or null.
