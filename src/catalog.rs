@@ -395,13 +395,6 @@ mod tests {
         }
     }
 
-    fn dropped() -> Override {
-        Override {
-            drop: true,
-            ..Override::default()
-        }
-    }
-
     fn family<'a>(catalog: &'a Catalog, var_name: &str) -> &'a Family {
         &catalog.families()[catalog.mapping(var_name).unwrap().family]
     }
@@ -456,16 +449,6 @@ mod tests {
     }
 
     #[test]
-    fn each_variable_belongs_to_the_family_of_its_row() {
-        let catalog = catalog(&[]);
-        for row in ROWS {
-            let family = family(&catalog, row.var_name);
-            assert_eq!((family.name.as_str(), family.kind), (row.metric, row.kind));
-            assert_eq!(family.var_name.as_deref(), Some(row.var_name));
-        }
-    }
-
-    #[test]
     fn units_are_converted_without_rounding_errors() {
         let catalog = catalog(&[]);
         for (var_name, value, converted) in [
@@ -495,23 +478,6 @@ mod tests {
             assert_eq!(mapping.stale_after, Some(Duration::from_secs(limit)));
             assert_eq!(family(&catalog, var_name).name, UNMAPPED.0);
         }
-    }
-
-    #[test]
-    fn a_variable_with_a_custom_name_is_a_gauge() {
-        let catalog = catalog(&[("energyInkWh", named("meter_joules"))]);
-        let mapping = catalog.mapping("energyInkWh").unwrap();
-        assert_eq!(family(&catalog, "energyInkWh").kind, Kind::Gauge);
-        assert_eq!(mapping.scale, Scale::Times(3_600_000.0));
-    }
-
-    #[test]
-    fn a_dropped_variable_has_no_family() {
-        let catalog = catalog(&[("motionEvent", dropped()), ("PM10", dropped())]);
-        assert_eq!(catalog.mapping("motionEvent"), None);
-        assert_eq!(catalog.mapping("PM10"), None);
-        let mut families = catalog.families().iter();
-        assert!(!families.any(|family| family.name.starts_with("lightfi_motion")));
     }
 
     #[test]

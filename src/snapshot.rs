@@ -302,25 +302,4 @@ mod tests {
             assert_eq!(identity(id, "", "", "").model(), model, "{id}");
         }
     }
-
-    #[test]
-    fn skipped_readings_add_up_by_reason() {
-        let mut one = SkippedReadings::default();
-        one.count(SkipReason::Null);
-        one.count(SkipReason::Older);
-        let mut sum = one;
-        sum.count(SkipReason::Older);
-        sum.add(&one);
-        let counts = SkipReason::ALL.map(|reason| (reason.as_str(), sum.of(reason)));
-        assert_eq!(
-            counts,
-            [
-                ("null", 2),
-                ("malformed", 0),
-                ("non_finite", 0),
-                ("future", 0),
-                ("older", 3)
-            ]
-        );
-    }
 }

@@ -280,16 +280,6 @@ mod tests {
     }
 
     #[test]
-    fn slots_limit_the_requests_in_flight() {
-        let now = Instant::now();
-        let mut queue = queue(3, now, Unanswered::new());
-        queue.add((0..10).map(sensor), now, Duration::ZERO);
-        assert_eq!(send_all(&mut queue, now), [0, 1, 2].map(sensor));
-        queue.finish(&sensor(1));
-        assert_eq!(send_all(&mut queue, now), [sensor(3)]);
-    }
-
-    #[test]
     fn requests_are_spread_evenly() {
         let start = Instant::now();
         let mut queue = queue(8, start, Unanswered::new());

@@ -157,23 +157,5 @@ mod tests {
                 prop_assert!(now >= ideal && now <= ideal + interval.mul_f64(0.11), "starts have drifted");
             }
         }
-
-        #[test]
-        fn any_sequence_of_scrapes_starts_at_most_one_collection_per_interval(
-            gaps in proptest::collection::vec(0_u64..40_000, 1..300),
-        ) {
-            let mut schedule = Schedule::new(Mode::Scrape, MINUTE);
-            let mut now = Instant::now();
-            let mut last: Option<Instant> = None;
-            for gap in gaps {
-                now += Duration::from_millis(gap);
-                let due = schedule.is_due(now);
-                prop_assert_eq!(due, last.is_none_or(|last| now - last >= MINUTE));
-                if due {
-                    schedule.started(now, 0.0);
-                    last = Some(now);
-                }
-            }
-        }
     }
 }

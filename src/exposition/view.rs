@@ -405,208 +405,62 @@ fn reading_help(family: &Family) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, sync::Arc};
+    use std::collections::BTreeMap;
 
     use super::*;
-    use crate::{
-        catalog::Override,
-        snapshot::{Identity, Summary},
-    };
+    use crate::snapshot::{Identity, Summary};
 
     const NOW: UnixTime = 1_716_300_000.0;
-    const HOUR: Duration = Duration::from_secs(3600);
 
-    fn catalog() -> Arc<Catalog> {
-        catalog_of(BTreeMap::new(), HOUR)
-    }
-
-    fn catalog_of(overrides: BTreeMap<String, Override>, stale_after: Duration) -> Arc<Catalog> {
-        Arc::new(Catalog::new(&overrides, stale_after, true))
-    }
-
-    /// A snapshot of one sensor with readings of (variable, age in seconds, value), last read `last_read` seconds ago.
-    fn snapshot(readings: &[(&str, f64, f64)], last_read: Option<f64>) -> Arc<Snapshot> {
-        let identity = Identity::new("AQ2-1".into(), None, None, None, BTreeMap::new());
-        let reading = |(var_name, age, value): &(&str, f64, f64)| Reading {
-            var_name: (*var_name).to_owned().into(),
+    /// A view, one hour being the limit, of one sensor with readings of (variable, age in seconds).
+    fn view(readings: &[(&'static str, f64)], now: UnixTime) -> View {
+        let reading = |(var_name, age): &(&'static str, f64)| Reading {
+            var_name: (*var_name).into(),
             time: NOW - age,
-            value: *value,
+            value: 21.0,
         };
+        let identity = Identity::new("AQ2-1".into(), None, None, None, BTreeMap::new());
         let sensor = Sensor {
-            identity: Arc::new(identity),
+            identity: identity.into(),
             readings: readings.iter().map(reading).collect(),
             skipped: SkippedReadings::default(),
             read: Some(true),
-            last_success: last_read.map(|age| NOW - age),
+            last_success: Some(NOW),
         };
-        Arc::new(Snapshot {
+        let snapshot = Snapshot {
             sensors: vec![sensor],
             summary: Summary::default(),
-        })
-    }
-
-    fn shown(view: &View) -> Vec<(String, f64)> {
-        let families = view.readings();
-        families
-            .flat_map(|(family, shown)| shown.map(|s| (family.name.to_string(), s.value)))
-            .collect()
-    }
-
-    fn names(view: &View) -> Vec<String> {
-        shown(view).into_iter().map(|(name, _)| name).collect()
+        };
+        let catalog = Catalog::new(&BTreeMap::new(), Duration::from_secs(3600), false);
+        View::new(snapshot.into(), catalog.into(), now)
     }
 
     #[test]
     fn a_reading_is_stale_when_older_than_its_limit_and_not_before() {
-        let catalog = catalog();
-        let snapshot = snapshot(&[("temperatureC", 0.0, 21.0)], Some(0.0));
-        for (age, fresh) in [(0.0, true), (3600.0, true), (3600.001, false)] {
-            let view = View::new(snapshot.clone(), catalog.clone(), NOW + age);
-            assert_eq!(!shown(&view).is_empty(), fresh, "{age}");
-            assert_eq!(view.stale_readings(0), u32::from(!fresh), "{age}");
+        for (age, stale) in [(0.0, 0), (3600.0, 0), (3600.001, 1)] {
+            let view = view(&[("temperatureC", age)], NOW);
+            assert_eq!(view.stale_readings(0), stale, "{age}");
+            assert_eq!(view.readings().count(), 1 - stale as usize, "{age}");
         }
     }
 
     #[test]
     fn a_view_is_valid_until_its_next_reading_becomes_stale() {
-        let catalog = catalog();
         let readings = [
-            ("temperatureC", 100.25, 21.0),
-            ("relativeHumidity", 200.0, 50.0),
-            ("batteryLevelPct", 7200.0, 50.0),
-            ("CO2ppm", 4000.0, 612.0),
+            ("temperatureC", 100.25),
+            ("relativeHumidity", 200.0),
+            ("batteryLevelPct", 7200.0),
+            ("CO2ppm", 4000.0),
         ];
-        let snapshot = snapshot(&readings, Some(0.0));
         let mut now = NOW;
         let mut stale = Vec::new();
         while now.is_finite() {
-            let view = View::new(snapshot.clone(), catalog.clone(), now);
-            stale.push(view.stale_readings(0));
-            // Nothing becomes stale while the view is valid.
-            assert_eq!(
-                shown(&View::new(
-                    snapshot.clone(),
-                    catalog.clone(),
-                    view.valid_until.min(1e12)
-                ))
-                .len(),
-                shown(&view).len()
-            );
-            now = view.valid_until.next_up();
+            let current = view(&readings, now);
+            stale.push(current.stale_readings(0));
+            let last = view(&readings, current.valid_until.min(1e12));
+            assert_eq!(last.stale_readings(0), current.stale_readings(0));
+            now = current.valid_until.next_up();
         }
         assert_eq!(stale, [1, 2, 3, 4]);
-    }
-
-    #[test]
-    fn with_a_limit_of_zero_nothing_becomes_stale() {
-        let catalog = catalog_of(BTreeMap::new(), Duration::ZERO);
-        let readings = [("temperatureC", 1e9, 21.0), ("onlineStatus", 1e9, 1.0)];
-        let snapshot = snapshot(&readings, None);
-        let view = View::new(snapshot.clone(), catalog.clone(), NOW);
-        assert_eq!(
-            names(&view),
-            ["lightfi_temperature_celsius", "lightfi_sensor_status"]
-        );
-        assert_eq!(view.valid_until, UnixTime::INFINITY);
-    }
-
-    #[test]
-    fn limits_of_the_catalog_and_of_overrides_apply_when_the_general_limit_is_off() {
-        let own = Override {
-            stale_after: Some(Duration::from_secs(10)),
-            ..Override::default()
-        };
-        let catalog = catalog_of(BTreeMap::from([("CO2ppm".to_owned(), own)]), Duration::ZERO);
-        let readings = [("CO2ppm", 11.0, 612.0), ("energyInkWh", 86_401.0, 1.0)];
-        let snapshot = snapshot(&readings, Some(0.0));
-        assert_eq!(
-            View::new(snapshot.clone(), catalog.clone(), NOW).stale_readings(0),
-            2
-        );
-    }
-
-    #[test]
-    fn status_and_motion_time_are_dropped_when_the_sensor_was_not_read_recently() {
-        let catalog = catalog();
-        let readings = [("motionEvent", 1e6, 3.0), ("onlineStatus", 1e6, -2.0)];
-        let both = [
-            "lightfi_motion_last_event_timestamp_seconds",
-            "lightfi_sensor_status",
-        ];
-        for (last_read, expected, stale) in [
-            (Some(3600.0), &both[..], 1),
-            (Some(3600.5), &[], 2),
-            (None, &[], 2),
-        ] {
-            let snapshot = snapshot(&readings, last_read);
-            let view = View::new(snapshot.clone(), catalog.clone(), NOW);
-            assert_eq!(names(&view), expected, "{last_read:?}");
-            assert_eq!(view.stale_readings(0), stale, "{last_read:?}");
-        }
-    }
-
-    #[test]
-    fn a_motion_reading_makes_samples_in_two_families() {
-        let catalog = catalog();
-        let snapshot = snapshot(&[("motionEvent", 30.0, 3.0)], Some(0.0));
-        let view = View::new(snapshot.clone(), catalog.clone(), NOW);
-        let expected = [
-            ("lightfi_motion_activity".to_owned(), 3.0),
-            (
-                "lightfi_motion_last_event_timestamp_seconds".to_owned(),
-                NOW - 30.0,
-            ),
-        ];
-        assert_eq!(shown(&view), expected);
-    }
-
-    #[test]
-    fn a_dropped_variable_is_not_shown_not_stale_and_not_the_last_reading() {
-        let drop = Override {
-            drop: true,
-            ..Override::default()
-        };
-        let catalog = catalog_of(BTreeMap::from([("motionEvent".to_owned(), drop)]), HOUR);
-        let snapshot = snapshot(&[("motionEvent", 7200.0, 3.0)], Some(0.0));
-        let view = View::new(snapshot.clone(), catalog.clone(), NOW);
-        assert_eq!(names(&view), [""; 0]);
-        assert_eq!(view.stale_readings(0), 0);
-        assert_eq!(view.sensors[0].last_reading, None);
-    }
-
-    #[test]
-    fn the_last_reading_counts_only_measured_variables_stale_or_not() {
-        let catalog = catalog();
-        let readings = [
-            ("onlineStatus", 1.0, 1.0),
-            ("BACnetReads", 2.0, 1.0),
-            ("temperatureC", 9000.0, 21.0),
-            ("PM10", 8000.0, 21.0),
-        ];
-        let snapshot = snapshot(&readings, Some(0.0));
-        let view = View::new(snapshot.clone(), catalog.clone(), NOW);
-        assert_eq!(view.sensors[0].last_reading, Some(NOW - 8000.0));
-    }
-
-    #[test]
-    fn a_value_that_conversion_makes_infinite_is_skipped_and_not_stale() {
-        let catalog = catalog();
-        let snapshot = snapshot(&[("energyInkWh", 1e6, 1e303)], Some(0.0));
-        let view = View::new(snapshot.clone(), catalog.clone(), NOW);
-        assert_eq!(names(&view), [""; 0]);
-        assert_eq!(view.skipped.of(SkipReason::NonFinite), 1);
-        assert_eq!(view.stale_readings(0), 0);
-    }
-
-    #[test]
-    fn an_unmapped_variable_counts_once_however_many_sensors_have_it() {
-        let readings = [("PM1", 1.0, 1.0), ("PM10", 1.0, 1.0), ("NOX", 9999.0, 1.0)];
-        let sensor = snapshot(&readings, Some(0.0)).sensors[0].clone();
-        let two = Snapshot {
-            sensors: vec![sensor.clone(), sensor],
-            summary: Summary::default(),
-        };
-        let view = View::new(two.into(), catalog(), NOW);
-        assert_eq!(view.unmapped_variables, 2);
     }
 }

@@ -201,23 +201,6 @@ mod tests {
     }
 
     #[test]
-    fn in_the_text_format_a_family_has_the_name_of_its_samples() {
-        assert_eq!(
-            family(
-                Format::Text,
-                "a_joules_total",
-                Type::Counter,
-                "say \"a\\b\"\nc"
-            ),
-            "# HELP a_joules_total say \"a\\\\b\"\\nc\n# TYPE a_joules_total counter\n"
-        );
-        assert_eq!(
-            family(Format::Text, "a_info", Type::Info, "A"),
-            "# HELP a_info A\n# TYPE a_info gauge\n"
-        );
-    }
-
-    #[test]
     fn openmetrics_removes_total_and_info_from_family_names_and_adds_the_unit() {
         assert_eq!(
             family(
@@ -235,20 +218,6 @@ mod tests {
         assert_eq!(
             family(Format::OpenMetrics, "seconds", Type::Gauge, "A"),
             "# HELP seconds A\n# TYPE seconds gauge\n"
-        );
-    }
-
-    #[test]
-    fn a_sample_has_braces_only_around_labels() {
-        let text = written(Format::Text, |writer| {
-            writer.sample("a", "", "", 1.0);
-            writer.sample("a", "b=\"c\"", "", 1.0);
-            writer.sample("a", "", "d=\"e\"", 1.0);
-            writer.sample("a", "b=\"c\"", "d=\"e\"", 1.5);
-        });
-        assert_eq!(
-            text,
-            "a 1\na{b=\"c\"} 1\na{d=\"e\"} 1\na{b=\"c\",d=\"e\"} 1.5\n"
         );
     }
 }

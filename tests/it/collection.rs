@@ -89,61 +89,6 @@ async fn every_value_is_the_one_that_the_cloud_served() {
 }
 
 #[tokio::test]
-async fn a_failing_sensor_does_not_affect_the_others_and_recovers() {
-    let cloud = cloud(10).await;
-    let sensor = cloud.simulator.sensors()[3].clone();
-    for (fault, reason) in [
-        ("error-500", "server_error"),
-        ("malformed", "malformed"),
-        ("truncated", "connect"),
-        ("unauthorized", "unauthorized"),
-    ] {
-        let fault = format!("{fault}={sensor}");
-        cloud.fault(&fault, true);
-        let exporter = Exporter::serve(&cloud.config("collect: {interval: 3s}\n"));
-        let scrape = exporter.scrape().await;
-        assert_eq!(read_success(&scrape, &sensor), Some(0.0), "{fault}");
-        assert_eq!(sensors_read(&scrape), 9.0, "{fault}");
-        let failed = scrape.value("lightfi_collect_sensors_failed");
-        assert_eq!(failed, Some(1.0), "{fault}");
-        assert_eq!(scrape.value("lightfi_up"), Some(1.0), "{fault}");
-        assert!(failures(&scrape, reason) > 0.0, "{fault}");
-        cloud.fault(&fault, false);
-        let recovered = |scrape: &Scrape| sensors_read(scrape) == 10.0;
-        exporter.scrape_until("recovery", recovered).await;
-    }
-}
-
-#[tokio::test]
-async fn failures_are_logged_once_when_they_start_and_once_when_they_end() {
-    let cloud = cloud(10).await;
-    let fault = format!("malformed={}", cloud.simulator.sensors()[3]);
-    let exporter = Exporter::serve(&cloud.config("collect: {interval: 500ms}\n"));
-    let failed = |count| {
-        let enough = move |scrape: &Scrape| failures(scrape, "malformed") >= count;
-        exporter.scrape_until("more failures", enough)
-    };
-    let (start, end) = ("API requests failed", "collection recovered");
-    let logged = || {
-        let log = exporter.output();
-        [start, end].map(|line| log.matches(line).count())
-    };
-    exporter.scrape().await;
-    assert_eq!(logged(), [0, 0]);
-    cloud.fault(&fault, true);
-    failed(3.0).await;
-    exporter.says(start).await;
-    assert_eq!(logged(), [1, 0]);
-    cloud.fault(&fault, false);
-    exporter.says(end).await;
-    assert_eq!(logged(), [1, 1]);
-    cloud.fault(&fault, true);
-    failed(8.0).await;
-    exporter.says_times(start, 2).await;
-    assert_eq!(logged(), [2, 1], "a second outage is logged again");
-}
-
-#[tokio::test]
 async fn a_server_error_is_tried_three_times_and_a_malformed_reply_once() {
     let cloud = cloud(10).await;
     let sensor = cloud.simulator.sensors()[0].clone();
@@ -271,9 +216,10 @@ async fn the_filter_takes_names_of_the_text_format_in_both_formats() {
     let openmetrics = ("application/openmetrics-text", "# EOF\n");
     for (accept, end) in [text_format, openmetrics] {
         let get = |query| text(metrics_request(&demo, query).header("Accept", accept));
-        let body = get("?name[]=lightfi_up&name%5B%5D=lightfi_energy_joules_total").await;
-        let names: Vec<_> = Scrape::parse(body).samples.into_keys().collect();
+        let both = "?name[]=lightfi_up&name%5B%5D=lightfi_exporter_token_refreshes_total";
+        let names: Vec<_> = Scrape::parse(get(both).await).samples.into_keys().collect();
         assert_eq!(names.len(), 2, "{names:?}");
+        assert_eq!(get("?name[]=lightfi_exporter_token_refreshes").await, end);
         let scrape = Scrape::parse(get("?name[]=lightfi_sensor_info").await);
         assert_eq!(scrape.series_of("lightfi_sensor_info").len(), 10);
         assert_eq!(get("?name[]=nothing").await, end);

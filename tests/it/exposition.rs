@@ -8,24 +8,17 @@ pub(crate) mod parser;
 use std::{
     collections::{BTreeMap, BTreeSet},
     env, fs,
-    io::Read as _,
     path::PathBuf,
     sync::Arc,
     time::Duration,
 };
 
-use flate2::bufread::GzDecoder;
 use lightfi_exporter::{
     catalog::{Catalog, Override},
-    exposition::{
-        Filter, Format, View,
-        gzip::{self, Compressor, Part},
-        render_self_metrics,
-    },
+    exposition::{Filter, Format, View, render_self_metrics},
     snapshot::{
         Identity, Reading, Sensor, SkipReason, SkippedReadings, Snapshot, Summary, UnixTime,
     },
-    stats::Stats,
 };
 use parser::{Family, parse};
 use prometheus::{Gauge, Histogram, HistogramOpts, IntCounterVec, Opts, Registry};
@@ -83,20 +76,10 @@ fn snapshot(sensors: Vec<Sensor>) -> Snapshot {
 /// A whole response without metrics of the exporter itself.
 fn body(snapshot: &Snapshot, catalog: &Arc<Catalog>, format: Format) -> String {
     let all = Filter::default();
-    readings(snapshot, catalog, format, &all) + &render_self_metrics(&[], format, &all)
-}
-
-/// The part of a response before the metrics of the exporter itself.
-fn readings(
-    snapshot: &Snapshot,
-    catalog: &Arc<Catalog>,
-    format: Format,
-    filter: &Filter,
-) -> String {
     let view = View::new(snapshot.clone().into(), catalog.clone(), NOW);
     let mut text = String::new();
-    view.render(format, filter, &mut |chunk| text.push_str(chunk));
-    text
+    view.render(format, &all, &mut |chunk| text.push_str(chunk));
+    text + &render_self_metrics(&[], format, &all)
 }
 
 /// Checks that both responses are well-formed, hold the same series, and equal their golden files.
@@ -303,7 +286,7 @@ fn stale_readings() {
         last_success: Some(NOW - 3601.0),
         read: Some(false),
         ..sensor(
-            identity("AMP-000000000002", "Not heard of", "HQ", &[]),
+            identity("AMP-000000000002", "Not read recently", "HQ", &[]),
             &[("motionEvent", 30.0, 3.0), ("onlineStatus", 30.0, 1.0)],
         )
     };
@@ -435,121 +418,6 @@ fn the_exporters_own_metrics() {
     let all = Filter::default();
     let bodies = Format::ALL.map(|format| render_self_metrics(&families, format, &all));
     assert_golden("own", &bodies);
-}
-
-#[test]
-fn a_whole_response_has_the_same_series_in_both_formats_plain_and_compressed() {
-    let given = [("temperatureC", 30.0, 21.0), ("energyInkWh", 30.0, 10.0)];
-    let snapshot = snapshot(vec![sensor(identity("LF5-1", "One", "HQ", &[]), &given)]);
-    let families = Stats::new(NOW).gather();
-    let all = Filter::default();
-    let series = Format::ALL.map(|format| {
-        let readings = readings(&snapshot, &catalog(), format, &all);
-        let own = render_self_metrics(&families, format, &all);
-        let mut compressor = Compressor::default();
-        compressor.push(&readings);
-        let member = gzip::join(&compressor.finish(), &Part::last(&own)).concat();
-        let mut body = String::new();
-        GzDecoder::new(&member[..])
-            .read_to_string(&mut body)
-            .unwrap();
-        assert_eq!(body, readings + &own);
-        all_series(&parse(&body, format).unwrap())
-    });
-    assert_eq!(series[0], series[1]);
-    for name in [
-        "lightfi_exporter_build_info",
-        "lightfi_energy_joules_total",
-        "process_cpu_seconds_total",
-    ] {
-        assert!(
-            series[0]
-                .iter()
-                .any(|sample| sample.contains(&format!("{name:?}"))),
-            "{name}"
-        );
-    }
-}
-
-/// What a scrape shows when it asks for these names.
-fn filtered(names: &[&str], format: Format) -> Vec<Family> {
-    let readings = [
-        ("temperatureC", 30.0, 21.0),
-        ("CO2ppm", 30.0, 612.0),
-        ("energyInkWh", 30.0, 10.0),
-        ("onlineStatus", 30.0, 1.0),
-    ];
-    let snapshot = snapshot(vec![sensor(
-        identity("AQ2-000000000001", "One", "HQ", &[]),
-        &readings,
-    )]);
-    let registry = Registry::new();
-    let requests =
-        IntCounterVec::new(Opts::new("a_requests_total", "Requests"), &["route"]).unwrap();
-    requests.with_label_values(&["sensor"]);
-    registry.register(Box::new(requests)).unwrap();
-    let filter: Filter = names.iter().map(|name| (*name).to_owned()).collect();
-    let own = render_self_metrics(&registry.gather(), format, &filter);
-    parse(
-        &(self::readings(&snapshot, &catalog(), format, &filter) + &own),
-        format,
-    )
-    .unwrap()
-}
-
-#[test]
-fn a_filter_names_families_as_the_text_format_does_in_both_formats() {
-    let names = [
-        "lightfi_energy_joules_total",
-        "lightfi_sensor_info",
-        "lightfi_up",
-        "lightfi_collect_readings_skipped",
-        "a_requests_total",
-        "no_such_name",
-        "lightfi_temperature",
-    ];
-    let [text, openmetrics] = Format::ALL.map(|format| filtered(&names, format));
-    let samples = |families: &[Family]| -> Vec<String> {
-        families
-            .iter()
-            .map(|family| family.samples[0].name.clone())
-            .collect()
-    };
-    assert_eq!(
-        samples(&text),
-        [
-            "lightfi_energy_joules_total",
-            "lightfi_sensor_info",
-            "lightfi_up",
-            "lightfi_collect_readings_skipped",
-            "a_requests_total"
-        ]
-    );
-    assert_eq!(samples(&text), samples(&openmetrics));
-    for format in Format::ALL {
-        assert!(filtered(&["lightfi_energy_joules", ""], format).is_empty());
-    }
-}
-
-#[test]
-fn help_of_a_reading_says_that_it_is_cached_and_ends_with_its_variable() {
-    let rows = lightfi_exporter::catalog::ROWS;
-    let readings: Vec<_> = rows.iter().map(|row| (row.var_name, 30.0, 1.0)).collect();
-    let identity = identity("LF-000000000001", "One", "HQ", &[]);
-    let snapshot = snapshot(vec![sensor(identity, &readings)]);
-    let openmetrics = body(&snapshot, &catalog(), Format::OpenMetrics);
-    let families = parse(&openmetrics, Format::OpenMetrics).unwrap();
-    let cached: Vec<_> = families
-        .iter()
-        .filter_map(|family| {
-            let (_, after) = family.help.split_once("; cached and refreshed every ")?;
-            after.strip_prefix("collect.interval, from ")
-        })
-        .collect();
-    // Motion has two families.
-    assert_eq!(cached.len(), rows.len() + 1);
-    let variables: BTreeSet<_> = cached.into_iter().collect();
-    assert_eq!(variables, rows.iter().map(|row| row.var_name).collect());
 }
 
 /// Any text, rich in characters that the formats escape.

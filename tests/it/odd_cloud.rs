@@ -1,7 +1,6 @@
 //! Tests against a small API of their own, for what the simulated building never does.
 
 use std::{
-    future::pending,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -70,20 +69,6 @@ async fn requests_that_waited_for_a_token_are_still_rate_limited() {
     let arrivals = arrivals.all();
     let took = arrivals[4] - arrivals[0];
     assert!(took >= Duration::from_millis(700), "5 requests in {took:?}");
-}
-
-#[tokio::test]
-async fn a_location_without_an_answer_does_not_delay_listed_sensors() {
-    let routes = Router::new()
-        .route("/locations/{id}/", get(pending::<&str>))
-        .route("/sensors/{id}", get(|| async { GOOD }));
-    let config = serve(routes, Duration::ZERO).await;
-    let exporter = Exporter::serve(&format!(
-        "{config}sensors: [A, B]\nlocations: [{{id: 1}}]\n"
-    ));
-    let scrape = exporter.scrape().await;
-    assert_eq!(scrape.sum("lightfi_sensor_read_success"), 2.0);
-    assert_eq!(scrape.value("lightfi_collect_locations_failed"), Some(1.0));
 }
 
 #[tokio::test]

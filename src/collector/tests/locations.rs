@@ -84,15 +84,6 @@ fn without_recursion_only_the_locations_own_sensors_count() {
 }
 
 #[test]
-fn a_sensor_nested_below_a_location_without_recursion_is_requested_itself() {
-    let mut targets = targets(&["C"], &[]);
-    targets.locations = [root("3", None, false)].into();
-    let mut collections = Collections::of(targets);
-    collections.collect(building);
-    assert_eq!(collections.requested, ["location 3", "sensor C"]);
-}
-
-#[test]
 fn the_deepest_path_wins_then_the_order_of_locations_then_the_smaller_id() {
     let same = |_: &str| Some(location("", vec![inside("A")], vec![]));
     for (second, expected) in [
@@ -166,21 +157,6 @@ fn locations_are_followed_to_a_limit() {
     });
     let ids: Vec<_> = places(&snapshot).into_iter().map(|(id, ..)| id).collect();
     assert!(ids.contains(&"S32") && !ids.contains(&"S33"), "{ids:?}");
-}
-
-#[test]
-fn the_longer_of_two_paths_to_a_location_counts() {
-    for children in [["2", "3"], ["3", "2"]] {
-        let mut collections = of_roots([root("1", None, true)]);
-        let snapshot = collections.collect(|name| {
-            Some(match name {
-                "location 1" => location("HQ", vec![], children.map(|id| child(id, id)).into()),
-                "location 2" => location("2", vec![], vec![child("3", "3")]),
-                _ => location("3", vec![inside("A")], vec![]),
-            })
-        });
-        assert_eq!(places(&snapshot), [("A", Some("HQ / 2 / 3"), Some("3"))]);
-    }
 }
 
 #[test]

@@ -23,24 +23,6 @@ fn location_job(id: &str) -> Job {
 }
 
 #[test]
-fn sensors_that_no_location_can_hold_are_requested_at_once() {
-    let now = Instant::now();
-    let mut run = start(&targets(&["A", "B"], &[]), SensorRegistry::default(), now);
-    let sent = send_all(&mut run, now);
-    assert_eq!(sent, ["A", "B"].map(sensor_job));
-    for job in sent {
-        assert!(matches!(run.next(now), Step::Wait(_)));
-        run.reply(&job, Ok(sensor("", 500.0)), now, NOW);
-    }
-    assert_eq!(run.next(now), Step::Done);
-    let (registry, failures) = run.finish(now + SECOND, NOW);
-    assert!(failures.is_empty(), "{failures:?}");
-    let summary = registry.snapshot().summary;
-    assert_eq!((summary.up, summary.duration), (true, SECOND));
-    assert_eq!(summary.last_success, Some(NOW));
-}
-
-#[test]
 fn configured_sensors_wait_for_the_locations_that_may_hold_them() {
     let mut collections = Collections::of(targets(&["A", "B"], &["1"]));
     let now = Instant::now();
@@ -116,23 +98,6 @@ fn what_has_no_answer_at_the_end_has_failed_and_is_carried_over() {
 }
 
 #[test]
-fn locations_below_one_without_an_answer_have_failed_too() {
-    let mut collections = Collections::of(targets(&[], &["1"]));
-    collections.collect_from([
-        ("location 1", location("", vec![], vec![child("2", "")])),
-        ("location 2", location("", vec![inside("A")], vec![])),
-    ]);
-    let now = Instant::now();
-    let mut run = start(&collections.targets, collections.registry, now);
-    assert_eq!(send_all(&mut run, now), [location_job("1")]);
-    let (registry, failures) = run.finish(now + 54 * SECOND, NOW);
-    assert_eq!(failures.len(), 2, "{failures:?}");
-    let snapshot = registry.snapshot();
-    assert_eq!(snapshot.summary.locations_failed, 2);
-    assert_eq!(values(&snapshot), [("A", Some(false), vec![700.0])]);
-}
-
-#[test]
 fn every_sensor_is_read_in_turn_if_there_is_no_time_for_all() {
     let mut start_at = Instant::now();
     let ids: Vec<_> = (0..100).map(|id| id.to_string()).collect();
@@ -158,23 +123,5 @@ fn every_sensor_is_read_in_turn_if_there_is_no_time_for_all() {
         let longest = last_read.iter().map(|read| collection - read).max();
         assert!(longest < Some(4), "{longest:?} in collection {collection}");
         start_at += 60 * SECOND;
-    }
-}
-
-#[test]
-fn a_collection_is_up_if_something_was_read_or_nothing_was_needed() {
-    let now = Instant::now();
-    for (sensors, locations, up) in [
-        (&[][..], &[][..], true),
-        (&["A"], &[], false),
-        (&[], &["1"], false),
-    ] {
-        let run = start(&targets(sensors, locations), SensorRegistry::default(), now);
-        let (registry, _) = run.finish(now, NOW);
-        assert_eq!(
-            registry.snapshot().summary.up,
-            up,
-            "{sensors:?} {locations:?}"
-        );
     }
 }

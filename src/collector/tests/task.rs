@@ -3,10 +3,7 @@
 use std::{
     collections::BTreeMap,
     future::{pending, ready},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -17,7 +14,7 @@ use crate::{
     api::{Client, SharedRateLimiter},
     catalog::Catalog,
     collector::{Collector, CollectorConfig, Liveness},
-    config::{self, Flags, Mode, Purpose},
+    config::{self, Flags, Purpose},
     http::{Proxies, http_client},
     oauth::TokenSource,
     stats::Stats,
@@ -86,19 +83,6 @@ async fn a_collector_that_is_overdue_is_stuck_and_one_without_a_task_has_ended()
 }
 
 #[tokio::test]
-async fn a_new_configuration_is_collected_in_its_own_mode() {
-    let (collector, handle) = Collector::new(empty("interval").await);
-    assert_eq!(handle.mode(), Mode::Interval);
-    let interval = Duration::from_millis(100);
-    assert_eq!(collector.initial_snapshot().summary.interval, interval);
-    tokio::spawn(collector.run(|_, _| ready(()), CancellationToken::new()));
-    for (mode, name) in [(Mode::Scrape, "scrape"), (Mode::Interval, "interval")] {
-        handle.reconfigure(empty(name).await).await;
-        assert_eq!(handle.mode(), mode);
-    }
-}
-
-#[tokio::test]
 async fn scrapes_and_reloads_do_not_wait_for_a_later_collection() {
     let (listener, hanging) = hanging();
     let (collector, handle) = Collector::new(empty("interval").await);
@@ -125,26 +109,6 @@ async fn a_scrape_waits_for_the_first_collection_up_to_its_deadline() {
     futures_util::future::join_all(waits).await;
     assert!(start.elapsed() >= Duration::from_millis(50));
     assert!(!handle.has_collected());
-}
-
-#[tokio::test]
-async fn in_scrape_mode_a_scrape_starts_a_collection_once_the_last_one_is_old() {
-    let (collector, handle) = Collector::new(empty("scrape").await);
-    let published = Arc::new(AtomicUsize::new(0));
-    let count = published.clone();
-    let publish = move |_, _| {
-        count.fetch_add(1, Ordering::Relaxed);
-        ready(())
-    };
-    tokio::spawn(collector.run(publish, CancellationToken::new()));
-    for collections in 1..4 {
-        tokio::join!(
-            handle.wait_until_fresh(|| LONG),
-            handle.wait_until_fresh(|| LONG)
-        );
-        assert_eq!(published.load(Ordering::Relaxed), collections);
-        tokio::time::sleep(Duration::from_millis(150)).await;
-    }
 }
 
 #[tokio::test]
