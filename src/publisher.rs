@@ -23,7 +23,7 @@ use crate::{
     clock::unix_now,
     exposition::{
         Encoding, Filter, Format, View,
-        gzip::{self, Compressor, Part},
+        gzip::{self, Part},
         render_self_metrics,
     },
     snapshot::{Snapshot, UnixTime},
@@ -175,8 +175,8 @@ impl Published {
             let previous = &previous.rendered[format as usize];
             if previous.gzip_was_requested.load(Ordering::Relaxed) {
                 let part = compressed(&self.view, format);
-                // The cell is empty: nobody else has it yet.
-                let _ = self.rendered[format as usize].gzip.set(Arc::new(part));
+                // The cell is empty, because no other thread has it yet.
+                let _ = self.rendered[format as usize].gzip.set(part);
             }
         }
     }
@@ -190,7 +190,7 @@ impl Published {
 
     async fn gzip(&self, format: Format) -> Arc<Part> {
         let view = self.view.clone();
-        let compress = || blocking::run(move || Arc::new(compressed(&view, format)));
+        let compress = || blocking::run(move || compressed(&view, format));
         let rendered = &self.rendered[format as usize];
         rendered.gzip_was_requested.store(true, Ordering::Relaxed);
         rendered.gzip.get_or_init(compress).await.clone()
@@ -203,12 +203,8 @@ fn text(view: &View, format: Format, filter: &Filter) -> String {
     text
 }
 
-fn compressed(view: &View, format: Format) -> Part {
-    let mut compressor = Compressor::default();
-    view.render(format, &Filter::default(), &mut |chunk| {
-        compressor.push(chunk)
-    });
-    compressor.finish()
+fn compressed(view: &View, format: Format) -> Arc<Part> {
+    Part::first(|push| view.render(format, &Filter::default(), push)).into()
 }
 
 /// Renders a body for one scrape.
@@ -223,7 +219,7 @@ fn filtered_body(
     text.push_str(&render_self_metrics(&stats.gather(), format, filter));
     match encoding {
         Encoding::Identity => vec![text.into()],
-        Encoding::Gzip => gzip::join(&Compressor::default().finish(), &Part::last(&text)).into(),
+        Encoding::Gzip => gzip::join(&Part::first(|_| ()), &Part::last(&text)).into(),
     }
 }
 
@@ -322,11 +318,8 @@ mod tests {
         publisher.publish(snapshot(1, 0.0), catalog()).await;
         assert_eq!(is_compressed(), [true, false]);
         publisher.publish(snapshot(1, 0.0), catalog()).await;
-        assert_eq!(
-            is_compressed(),
-            [false, false],
-            "nobody asked for the last one"
-        );
+        let reason = "no scrape asked for the last one";
+        assert_eq!(is_compressed(), [false, false], "{reason}");
     }
 
     #[tokio::test]

@@ -27,50 +27,30 @@ pub struct Part {
     checksum: Crc,
 }
 
-/// Compresses the first part, chunk by chunk.
-pub struct Compressor {
-    encoder: DeflateEncoder<Vec<u8>>,
-    checksum: Crc,
-}
-
-impl Default for Compressor {
-    fn default() -> Self {
-        Self {
-            encoder: DeflateEncoder::new(HEADER.to_vec(), LEVEL),
-            checksum: Crc::new(),
-        }
-    }
-}
-
-impl Compressor {
-    /// Compresses the next chunk of the text.
-    pub fn push(&mut self, text: &str) {
-        self.checksum.update(text.as_bytes());
-        self.encoder.write_all(text.as_bytes()).expect(INFALLIBLE);
-    }
-
-    /// Ends the first part.
-    pub fn finish(mut self) -> Part {
-        self.encoder.flush().expect(INFALLIBLE);
-        Part {
-            bytes: exact_size(std::mem::take(self.encoder.get_mut())),
-            checksum: self.checksum,
-        }
-    }
-}
-
 impl Part {
+    /// Compresses the first part. `render` hands over its text chunk by chunk.
+    pub fn first(render: impl FnOnce(&mut dyn FnMut(&str))) -> Self {
+        let mut encoder = DeflateEncoder::new(HEADER.to_vec(), LEVEL);
+        let mut checksum = Crc::new();
+        render(&mut |text| {
+            checksum.update(text.as_bytes());
+            encoder.write_all(text.as_bytes()).expect(INFALLIBLE);
+        });
+        encoder.flush().expect(INFALLIBLE);
+        Self {
+            bytes: exact_size(std::mem::take(encoder.get_mut())),
+            checksum,
+        }
+    }
+
     /// Compresses `text` as the last part.
     pub fn last(text: &str) -> Self {
         let mut encoder = DeflateEncoder::new(Vec::new(), LEVEL);
-        let bytes = encoder
-            .write_all(text.as_bytes())
-            .and_then(|()| encoder.finish())
-            .expect(INFALLIBLE);
         let mut checksum = Crc::new();
         checksum.update(text.as_bytes());
+        encoder.write_all(text.as_bytes()).expect(INFALLIBLE);
         Self {
-            bytes: exact_size(bytes),
+            bytes: exact_size(encoder.finish().expect(INFALLIBLE)),
             checksum,
         }
     }
@@ -110,9 +90,7 @@ mod tests {
     }
 
     fn first(chunks: &[&str]) -> Part {
-        let mut compressor = Compressor::default();
-        chunks.iter().for_each(|chunk| compressor.push(chunk));
-        compressor.finish()
+        Part::first(|push| chunks.iter().for_each(|chunk| push(chunk)))
     }
 
     #[test]

