@@ -120,6 +120,17 @@ pub(crate) mod option {
     }
 }
 
+/// Formats a duration for people, rounded down to one unit: `6 days` instead of `6d3h12m7s`. The space does not break lines.
+pub fn rounded(seconds: f64) -> String {
+    let seconds = seconds.max(0.0) as u64;
+    match seconds {
+        0..120 => format!("{seconds}\u{a0}s"),
+        120..7_200 => format!("{}\u{a0}min", seconds / 60),
+        7_200..172_800 => format!("{}\u{a0}h", seconds / 3_600),
+        _ => format!("{}\u{a0}days", seconds / 86_400),
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -200,5 +211,15 @@ mod tests {
         fn any_text_is_read_or_refused(text in ".*") {
             let _ = parse(&text);
         }
+    }
+
+    #[test]
+    fn a_rounded_duration_has_one_unit() {
+        let seconds = [-1.0, 119.9, 120.0, 7_199.0, 7_201.0, 172_799.0, 900_000.0];
+        let expected = ["0 s", "119 s", "2 min", "119 min", "2 h", "47 h", "10 days"];
+        assert_eq!(
+            seconds.map(rounded),
+            expected.map(|text| text.replace(' ', "\u{a0}"))
+        );
     }
 }

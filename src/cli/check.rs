@@ -60,12 +60,12 @@ pub(super) async fn run(
     let loaded = config::load(&flags, environment.into_iter(), Purpose::Serve)
         .map_err(Failure::configuration)?;
     for warning in &loaded.warnings {
-        report.warning("configuration", warning)?;
+        report.line(WARNING, "configuration", warning)?;
     }
     let config = loaded.config;
     let (sensors, locations) = (config.sensors.len(), config.locations.len());
     let listed = format!("valid: {sensors} sensors and {locations} locations listed");
-    report.ok("configuration", listed)?;
+    report.line(OK, "configuration", listed)?;
     if let Some(file) = &config.web.config_file {
         check_web_config(file, &mut report)?;
     }
@@ -76,7 +76,7 @@ pub(super) async fn run(
     // The configuration may be meant for another machine, so this is no failure.
     if let Err(failure) = Exporter::new(config, Proxies::FromEnvironment).await {
         let warning = format!("the exporter would not start here: {failure}");
-        report.warning("start", warning)?;
+        report.line(WARNING, "start", warning)?;
     }
     Ok(())
 }
@@ -94,11 +94,11 @@ fn is_exporter_configured(flags: &Flags, environment: &[(String, String)]) -> bo
 fn check_web_config(file: &Path, report: &mut Report) -> Result<(), Failure> {
     let web_config = WebConfig::load(Some(file)).map_err(Failure::configuration)?;
     for warning in web_config.warnings() {
-        report.warning("web configuration", warning)?;
+        report.line(WARNING, "web configuration", warning)?;
     }
     let tls = if web_config.is_tls() { "on" } else { "off" };
     let valid = format!("{} is valid, TLS is {tls}", file.display());
-    report.ok("web configuration", valid)?;
+    report.line(OK, "web configuration", valid)?;
     Ok(())
 }
 
@@ -117,7 +117,7 @@ async fn check_token(exporter: &Exporter, report: &mut Report) -> io::Result<boo
     let Exporter { config, tokens, .. } = exporter;
     if let Err(error) = tokens.token().await {
         let failure = format!("{error}: {}", error.remedy());
-        report.failed("token", failure)?;
+        report.line(FAILED, "token", failure)?;
         return Ok(false);
     }
     let expires_at = tokens.status().access_token_expires_at;
@@ -126,11 +126,11 @@ async fn check_token(exporter: &Exporter, report: &mut Report) -> io::Result<boo
     let margin = config.oauth.expiry_margin.min(lifetime / 2);
     let [lifetime, margin] = [lifetime, margin].map(duration::format);
     let lifetime = format!("lives {lifetime}, renewed {margin} before its end");
-    report.ok("token", lifetime)?;
+    report.line(OK, "token", lifetime)?;
     if tokens.is_rotated_in_memory_only() {
         let warning = "the server rotates refresh tokens, and the new one is lost when this check ends, as there is no \
                        oauth.token_store: set one, then run `lightfi-exporter login`";
-        report.warning("token", warning)?;
+        report.line(WARNING, "token", warning)?;
     }
     Ok(true)
 }
@@ -139,7 +139,7 @@ async fn check_collection(exporter: &Exporter, report: &mut Report) -> io::Resul
     let (snapshot, failures) = exporter.collect_once().await;
     for failure in &failures {
         let text = format!("{} ({})", failure.message, failure.reason.as_str());
-        report.failed(&failure.target, text)?;
+        report.line(FAILED, &failure.target, text)?;
     }
     let sensors = &snapshot.sensors;
     let read = sensors.iter().filter(|sensor| sensor.read == Some(true));
@@ -149,10 +149,8 @@ async fn check_collection(exporter: &Exporter, report: &mut Report) -> io::Resul
         sensors.len(),
         snapshot.summary.duration.as_secs_f64()
     );
-    match failures.is_empty() {
-        true => report.ok("collection", summary)?,
-        false => report.failed("collection", summary)?,
-    }
+    let result = if failures.is_empty() { OK } else { FAILED };
+    report.line(result, "collection", summary)?;
     if !sensors.is_empty() {
         let table = listing::table(&listing::entries(&snapshot));
         writeln!(io::stdout(), "\n{table}\n")?;
@@ -164,62 +162,50 @@ async fn check_collection(exporter: &Exporter, report: &mut Report) -> io::Resul
 async fn check_routes(exporter: &Exporter, report: &mut Report) -> io::Result<()> {
     let session = Session::new(Instant::now() + exporter.config.api.timeout);
     match exporter.client().routes_not_documented(&session).await {
-        Ok(missing) if missing.is_empty() => report.ok("routes", "all in the API's document"),
+        Ok(missing) if missing.is_empty() => report.line(OK, "routes", "all in the API's document"),
         Ok(missing) => missing.iter().try_for_each(|route| {
             let warning = format!("GET {route} is not in the API's document");
-            report.warning("routes", warning)
+            report.line(WARNING, "routes", warning)
         }),
         Err(failure) => {
             let note = format!("cannot get the API's document, GET /openapi.json: {failure}");
-            report.note("routes", note)
+            report.line(NOTE, "routes", note)
         }
     }
 }
 
-/// Writes a line for each step, and counts warnings and failures.
+/// The results of a step, as they are written.
+const OK: &str = "ok";
+const NOTE: &str = "note";
+const WARNING: &str = "warning";
+const FAILED: &str = "failed";
+
+/// Writes a line for each step, and counts the results.
 #[derive(Default)]
-struct Report {
-    failures: usize,
-    warnings: usize,
-}
+struct Report(Vec<&'static str>);
 
 impl Report {
-    fn ok(&self, step: &str, text: impl Display) -> io::Result<()> {
-        write_line("ok", step, text)
-    }
-
-    fn note(&self, step: &str, text: impl Display) -> io::Result<()> {
-        write_line("note", step, text)
-    }
-
-    fn warning(&mut self, step: &str, text: impl Display) -> io::Result<()> {
-        self.warnings += 1;
-        write_line("warning", step, text)
-    }
-
-    fn failed(&mut self, step: &str, text: impl Display) -> io::Result<()> {
-        self.failures += 1;
-        write_line("failed", step, text)
+    fn line(&mut self, result: &'static str, step: &str, text: impl Display) -> io::Result<()> {
+        self.0.push(result);
+        writeln!(io::stdout(), "{result:<8}{step}: {text}")
     }
 
     /// Writes the last line. It is an error if a step failed.
-    fn summary(self) -> Result<(), Failure> {
-        let warnings = match self.warnings {
+    fn summary(mut self) -> Result<(), Failure> {
+        let count = |result| self.0.iter().filter(|it| **it == result).count();
+        let (failures, warnings) = (count(FAILED), count(WARNING));
+        let warnings = match warnings {
             0 => String::new(),
-            count => format!(", {}", counted(count, "warning")),
+            _ => format!(", {}", counted(warnings, "warning")),
         };
-        if self.failures == 0 {
+        if failures == 0 {
             let summary = format!("everything works{warnings}");
-            return Ok(write_line("ok", "summary", summary)?);
+            return Ok(self.line(OK, "summary", summary)?);
         }
-        let summary = format!("{} failed{warnings}", counted(self.failures, "check"));
-        write_line("failed", "summary", &summary)?;
+        let summary = format!("{} failed{warnings}", counted(failures, "check"));
+        self.line(FAILED, "summary", &summary)?;
         Err(Failure::Failed(anyhow!(summary)))
     }
-}
-
-fn write_line(result: &str, step: &str, text: impl Display) -> io::Result<()> {
-    writeln!(io::stdout(), "{result:<8}{step}: {text}")
 }
 
 fn counted(count: usize, noun: &str) -> String {

@@ -1,26 +1,22 @@
 //! `demo`: the simulated cloud and the exporter in one process, over the real path. No account, no configuration, no network.
 
 use std::{
+    future,
     io::{self, Write},
-    sync::Arc,
 };
 
 use anyhow::Context;
 use clap::Args;
-use exporter_toolkit::{ListenFd, Signals};
+use exporter_toolkit::{ListenFd, WebConfig};
 use lightfi_simulator::{Options, Simulator};
 use tokio::net::TcpListener;
 
-use super::{
-    Failure,
-    serve::{BoundExporter, Exporter, Load},
-};
+use super::{Failure, serve};
 use crate::{
     clock::unix_now,
-    config::{self, Credential, Flags},
+    config::{self, Config, Flags, Purpose, Secret},
     http::Proxies,
     oauth::store::TokenStore,
-    telemetry::Telemetry,
 };
 
 /// A demo is watched for minutes, so it collects more often than the default.
@@ -44,12 +40,13 @@ pub(super) async fn run(
     sockets: ListenFd,
 ) -> Result<(), Failure> {
     let sockets = flags.web.systemd_socket.then_some(sockets);
-    let options = Options {
-        sensors: arguments.sensors,
+    let sensors = arguments.sensors;
+    let simulator = Simulator::new(Options {
+        sensors,
         seed: arguments.seed,
         ..Options::default()
-    };
-    let simulator = Simulator::new(options).map_err(Failure::configuration)?;
+    })
+    .map_err(Failure::configuration)?;
     let cloud = TcpListener::bind("127.0.0.1:0").await;
     let cloud = cloud.context("cannot listen on loopback")?;
     let yaml = simulator.config_yaml(&format!("http://{}", cloud.local_addr()?));
@@ -57,40 +54,37 @@ pub(super) async fn run(
     let directory =
         tempfile::tempdir().context("cannot make a directory for the demo's token store")?;
     let store = directory.path().join("token.json");
-    let store_text = store.display().to_string();
-    let load: Load = Arc::new(move || {
-        let environment = [
-            ("LIGHTFI_OAUTH__TOKEN_STORE", store_text.as_str()),
-            ("LIGHTFI_COLLECT__INTERVAL", INTERVAL),
-        ]
-        .map(|(key, value)| (key.to_owned(), value.to_owned()));
-        let purpose = config::Purpose::Serve;
-        config::load_text("demo", &yaml, &flags, environment.into_iter(), purpose)
-    });
-    let config = load().map_err(Failure::configuration)?.config;
-    let telemetry = Telemetry::install(config.log.level, config.log.format);
-    // As `login` writes it, so that all metrics of the token are there.
-    if let Some(Credential::Inline(token)) = &config.oauth.refresh_token {
-        TokenStore::create(&store, token, Some(token), unix_now())?;
-    }
+    // As `login` writes it, so that all metrics of the token exist.
+    let token = Secret::new(simulator.newest_refresh_token());
+    TokenStore::create(&store, &token, Some(&token), unix_now())?;
+    tokio::spawn(simulator.serve(cloud, future::pending()));
 
-    let signals = Signals::listen()?;
-    tokio::spawn(simulator.serve(cloud, signals.shutdown.clone().cancelled_owned()));
-    let exporter = Exporter::new(config, Proxies::None).await?;
-    let bound = exporter.bind(sockets).await?;
-    print_urls(&bound, arguments.sensors)?;
-    bound.serve(load, telemetry, signals).await
+    let environment = [
+        ("LIGHTFI_OAUTH__TOKEN_STORE", store.display().to_string()),
+        ("LIGHTFI_COLLECT__INTERVAL", INTERVAL.to_owned()),
+    ]
+    .map(|(key, value)| (key.to_owned(), value));
+    let load = move || {
+        let environment = environment.iter().cloned();
+        config::load_text("demo", &yaml, &flags, environment, Purpose::Serve)
+    };
+    let on_bound = |config: &Config, web_config: &WebConfig, listeners: &[TcpListener]| {
+        print_urls(config, web_config, listeners, sensors)
+    };
+    serve::load_and_serve(load, Proxies::None, sockets, on_bound).await
 }
 
-fn print_urls(bound: &BoundExporter, sensors: usize) -> anyhow::Result<()> {
-    let scheme = match bound.web_config.is_tls() {
-        true => "https",
-        false => "http",
-    };
-    let path = &bound.exporter.config.web.telemetry_path;
+fn print_urls(
+    config: &Config,
+    web_config: &WebConfig,
+    listeners: &[TcpListener],
+    sensors: usize,
+) -> anyhow::Result<()> {
+    let scheme = if web_config.is_tls() { "https" } else { "http" };
+    let path = &config.web.telemetry_path;
     let mut out = io::stdout().lock();
     writeln!(out, "A simulated building with {sensors} sensors. Open:")?;
-    for listener in &bound.listeners {
+    for listener in listeners {
         let mut address = listener.local_addr()?.to_string();
         // A browser cannot open the unspecified address.
         if listener.local_addr()?.ip().is_unspecified() {

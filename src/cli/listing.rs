@@ -1,14 +1,12 @@
 //! The list of sensors that `check --online` and `sensors` print.
 
-use std::time::Duration;
-
 use comfy_table::{Table, presets};
 use serde::Serialize;
 
 use crate::{
     catalog,
     clock::unix_now,
-    config::duration,
+    duration::rounded,
     snapshot::{Sensor, Snapshot, UnixTime},
 };
 
@@ -61,14 +59,14 @@ pub(super) fn table(sensors: &[ListedSensor<'_>]) -> String {
             [] => "none".to_owned(),
             variables => printable(&variables.join(", ")),
         };
-        let age = sensor.age_seconds.map_or("never".to_owned(), age_text);
+        let age = sensor.age_seconds.map(|age| rounded(age as f64));
         table.add_row([
             printable(sensor.id),
             printable(sensor.name.unwrap_or("-")),
             printable(sensor.location.unwrap_or("-")),
             printable(sensor.model.unwrap_or("-")),
             variables,
-            age,
+            age.unwrap_or("never".to_owned()),
         ]);
     }
     let lines: Vec<_> = table.lines().map(|line| line.trim().to_owned()).collect();
@@ -80,26 +78,9 @@ fn printable(text: &str) -> String {
     text.replace(|c: char| c.is_control(), "�")
 }
 
-/// Returns the age in one unit: `6d` instead of `6d3h12m7s`.
-fn age_text(seconds: u64) -> String {
-    let unit = match seconds {
-        0..120 => 1,
-        120..7_200 => 60,
-        7_200..172_800 => 3_600,
-        _ => 86_400,
-    };
-    duration::format(Duration::from_secs(seconds / unit * unit))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ages_have_one_unit() {
-        let ages = [1, 119, 121, 7_199, 7_201, 172_799, 172_801, 900_000].map(age_text);
-        assert_eq!(ages, ["1s", "119s", "2m", "119m", "2h", "47h", "2d", "10d"]);
-    }
 
     #[test]
     fn names_cannot_control_the_terminal() {

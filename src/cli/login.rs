@@ -1,9 +1,8 @@
 //! `login`: a person logs in with a browser, and the refresh token goes where the exporter reads it.
 //!
 //! The messages to the user and the order of the steps belong here. `callback_server` waits for the browser, `pasted` for
-//! the user's input, `callback_page` is what the browser shows at the end. The protocol is in `oauth::login`.
+//! the user's input. The protocol is in `oauth::login`.
 
-mod callback_page;
 mod callback_server;
 mod pasted;
 
@@ -17,6 +16,7 @@ use std::{
 };
 
 use anyhow::{Context, anyhow};
+use axum::http::StatusCode;
 use clap::Args;
 use tokio::time::timeout;
 use tracing::warn;
@@ -33,7 +33,6 @@ use crate::{
     telemetry::Telemetry,
 };
 
-use callback_page::CallbackPage;
 use callback_server::CallbackServer;
 
 /// Enough for a password manager and a second factor.
@@ -105,8 +104,14 @@ pub(super) async fn run(
     let next_step = destination.next_step();
     if let Some(server) = server {
         let page = match &outcome {
-            Ok(()) => CallbackPage::logged_in(&next_step),
-            Err(error) => CallbackPage::failed(&format!("{error:#}")),
+            Ok(()) => (
+                StatusCode::OK,
+                format!("Logged in. {next_step} You can close this window.\n"),
+            ),
+            Err(error) => (
+                StatusCode::BAD_REQUEST,
+                format!("Not logged in: {error:#}. The terminal shows the same message.\n"),
+            ),
         };
         server.finish(page).await;
     }
@@ -232,7 +237,8 @@ mod tests {
             outcome.unwrap_err().to_string(),
             "no login within 100ms: run `lightfi-exporter login` again"
         );
-        server.finish(CallbackPage::failed("timed out")).await;
+        let page = (StatusCode::BAD_REQUEST, "timed out".to_owned());
+        server.finish(page).await;
         tokio::net::TcpListener::bind(address).await.unwrap();
     }
 }

@@ -1,16 +1,17 @@
 //! `sensors`: lists what the configured locations contain, as a table, as JSON, or as YAML to paste.
 
 use std::{
+    collections::BTreeMap,
     io::{self, Write},
     sync::Arc,
 };
 
 use anyhow::anyhow;
 use clap::{Args, ValueEnum};
-use serde::Serialize;
 
 use super::{Failure, listing, serve::Exporter};
 use crate::{
+    collector::RequestFailure,
     config::{self, Flags, Location, Purpose},
     http::Proxies,
     snapshot::Snapshot,
@@ -70,29 +71,24 @@ pub(super) async fn run(
     if failures.is_empty() {
         return Ok(());
     }
-    let failures = failures
-        .iter()
-        .map(|failure| format!("\n{}: {}", failure.target, failure.message));
-    let failures: String = failures.collect();
+    let line = |failure: &RequestFailure| format!("\n{}: {}", failure.target, failure.message);
+    let failures: String = failures.iter().map(line).collect();
     Err(anyhow!("incomplete: some requests failed{failures}").into())
-}
-
-/// An entry of `sensors:` in the configuration.
-#[derive(Debug, Serialize)]
-struct SensorEntry<'a> {
-    id: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    location: Option<&'a str>,
 }
 
 /// Returns the list with the indentation of entries under `sensors:`.
 fn yaml(snapshot: &Snapshot) -> anyhow::Result<String> {
-    let sensors = snapshot.sensors.iter().map(|sensor| SensorEntry {
-        id: &sensor.identity.id,
-        name: sensor.identity.name.as_deref(),
-        location: sensor.identity.location.as_deref(),
+    let sensors = snapshot.sensors.iter().map(|sensor| {
+        let identity = &sensor.identity;
+        let values = [
+            ("id", Some(&*identity.id)),
+            ("name", identity.name.as_deref()),
+            ("location", identity.location.as_deref()),
+        ];
+        let known = values
+            .into_iter()
+            .filter_map(|(key, value)| Some((key, value?)));
+        known.collect::<BTreeMap<_, _>>()
     });
     let text = serde_saphyr::to_string(&sensors.collect::<Vec<_>>())?;
     Ok(text.lines().map(|line| format!("  {line}\n")).collect())

@@ -1,14 +1,19 @@
 //! `serve`: the composition root. It loads and validates the configuration, builds every component, and serves until a signal.
 //! A reload loads, validates and builds again, and only then swaps.
 //!
-//! `demo` uses [`Exporter`] too; `check` and `sensors` use it without serving.
+//! `demo` uses [`load_and_serve`] too; `check` and `sensors` use [`Exporter`] without serving.
 
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
+use arc_swap::ArcSwap;
+use axum::Router;
 use exporter_toolkit::{Limits, ListenAddress, ListenFd, Server, Signals, WebConfig};
-use tokio::{net::TcpListener, signal::unix::Signal, sync::mpsc, task::JoinHandle, time::sleep};
-use tokio_util::sync::CancellationToken;
+use tokio::{net::TcpListener, signal::unix::Signal, sync::mpsc, time::sleep};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
 use tracing::{error, info, warn};
 
 use super::Failure;
@@ -23,16 +28,13 @@ use crate::{
     oauth::TokenSource,
     publisher::Publisher,
     snapshot::Snapshot,
-    stats::Stats,
+    stats::{Stats, TrackedGauge},
     telemetry::Telemetry,
-    web::{self, AppState, SwappableRouter},
+    web::{self, AppState},
 };
 
 /// The longest time from the signal to the end; the contract is 5 s. Scrapes and a token request in flight end sooner.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(4500);
-
-/// Loads the configuration, at the start and for each reload.
-pub(super) type Load = Arc<dyn Fn() -> Result<Loaded, Errors> + Send + Sync>;
 
 /// Runs the exporter until a signal.
 pub(super) async fn run(
@@ -41,20 +43,47 @@ pub(super) async fn run(
     sockets: ListenFd,
 ) -> Result<(), Failure> {
     let sockets = flags.web.systemd_socket.then_some(sockets);
-    let load: Load =
-        Arc::new(move || config::load(&flags, environment.iter().cloned(), Purpose::Serve));
+    let load = move || config::load(&flags, environment.iter().cloned(), Purpose::Serve);
+    load_and_serve(load, Proxies::FromEnvironment, sockets, |_, _, _| Ok(())).await
+}
+
+/// Runs the exporter until a signal. `load` loads the configuration at the start and for each
+/// reload. `on_bound` is called once the addresses are bound.
+pub(super) async fn load_and_serve(
+    load: impl Fn() -> Result<Loaded, Errors> + Send + Sync + 'static,
+    proxies: Proxies,
+    sockets: Option<ListenFd>,
+    on_bound: impl FnOnce(&Config, &WebConfig, &[TcpListener]) -> anyhow::Result<()>,
+) -> Result<(), Failure> {
     let Loaded { config, warnings } = load().map_err(Failure::configuration)?;
     let telemetry = Telemetry::install(config.log.level, config.log.format);
     log_warnings(&warnings);
     let signals = Signals::listen()?;
-    let exporter = Exporter::new(config, Proxies::FromEnvironment).await?;
-    let bound = exporter.bind(sockets).await?;
-    bound.serve(load, telemetry, signals).await
+    let exporter = Exporter::new(config, proxies).await?;
+    let web = &exporter.config.web;
+    let web_config = WebConfig::load(web.config_file.as_deref()).map_err(Failure::configuration)?;
+    log_warnings(&web_config.warnings());
+    let listeners = match sockets {
+        Some(sockets) => exporter_toolkit::systemd_listeners(sockets)
+            .map_err(|error| Failure::Configuration(anyhow!("--web.systemd-socket: {error}")))?,
+        None => bind_all(&web.listen_address).await?,
+    };
+    on_bound(&exporter.config, &web_config, &listeners)?;
+    serve(
+        exporter,
+        Arc::new(load),
+        web_config.into(),
+        listeners,
+        telemetry,
+        signals,
+    )
+    .await
 }
 
 /// The components that one configuration describes.
+#[derive(Clone)]
 pub(super) struct Exporter {
-    pub(super) config: Config,
+    pub(super) config: Arc<Config>,
     pub(super) tokens: Arc<TokenSource>,
     rate_limiter: SharedRateLimiter,
     stats: Arc<Stats>,
@@ -70,7 +99,7 @@ impl Exporter {
         let tokens = TokenSource::new(&config.oauth, http.clone(), stats.clone()).await;
         Ok(Self {
             tokens: tokens.map_err(Failure::configuration)?,
-            config,
+            config: config.into(),
             rate_limiter: SharedRateLimiter::default(),
             stats,
             http,
@@ -82,22 +111,17 @@ impl Exporter {
     /// rate limit unless the API changes.
     async fn rebuild(&self, config: Config) -> anyhow::Result<Self> {
         let http = http_client(&config.api, self.proxies)?;
-        let tokens = self
-            .tokens
-            .rebuild_with(&config.oauth, http.clone())
-            .await?;
-        let rate_limiter = match config.api.url == self.config.api.url {
-            true => self.rate_limiter.clone(),
-            false => SharedRateLimiter::default(),
-        };
-        Ok(Self {
-            config,
-            tokens,
-            rate_limiter,
-            stats: self.stats.clone(),
+        let tokens = self.tokens.rebuild_with(&config.oauth, http.clone());
+        let mut next = Self {
+            tokens: tokens.await?,
+            config: config.into(),
             http,
-            proxies: self.proxies,
-        })
+            ..self.clone()
+        };
+        if next.config.api.url != self.config.api.url {
+            next.rate_limiter = SharedRateLimiter::default();
+        }
+        Ok(next)
     }
 
     /// Returns the client of the API.
@@ -128,25 +152,6 @@ impl Exporter {
         let timestamps = metrics.reading_timestamps;
         Arc::new(Catalog::new(&metrics.variables, stale_after, timestamps))
     }
-
-    /// Loads the web configuration, and binds the addresses or takes over the sockets of systemd.
-    pub(super) async fn bind(self, sockets: Option<ListenFd>) -> Result<BoundExporter, Failure> {
-        let web = &self.config.web;
-        let web_config =
-            WebConfig::load(web.config_file.as_deref()).map_err(Failure::configuration)?;
-        log_warnings(&web_config.warnings());
-        let listeners = match sockets {
-            Some(sockets) => exporter_toolkit::systemd_listeners(sockets).map_err(|error| {
-                Failure::Configuration(anyhow!("--web.systemd-socket: {error}"))
-            })?,
-            None => bind_all(&web.listen_address).await?,
-        };
-        Ok(BoundExporter {
-            exporter: self,
-            web_config: Arc::new(web_config),
-            listeners,
-        })
-    }
 }
 
 /// Binds the addresses of `web.listen_address`.
@@ -164,76 +169,66 @@ async fn bind_all(addresses: &[String]) -> anyhow::Result<Vec<TcpListener>> {
     Ok(listeners)
 }
 
-/// An exporter with its listeners.
-pub(super) struct BoundExporter {
-    pub(super) exporter: Exporter,
-    pub(super) web_config: Arc<WebConfig>,
-    pub(super) listeners: Vec<TcpListener>,
-}
-
-impl BoundExporter {
-    /// Collects and serves until a signal. `load` loads the configuration for a reload.
-    pub(super) async fn serve(
-        self,
-        load: Load,
-        telemetry: Telemetry,
-        signals: Signals,
-    ) -> Result<(), Failure> {
-        let Self {
-            exporter,
-            web_config,
-            listeners,
-        } = self;
-        let Signals { shutdown, hangup } = signals;
-        for listener in &listeners {
-            info!(address = %listener.local_addr()?, version = env!("CARGO_PKG_VERSION"), tls = web_config.is_tls(), "listening");
-        }
-        let stats = exporter.stats.clone();
-        let on_reload = move |successful| count_web_config_reload(&stats, successful);
-        tokio::spawn(web_config.clone().watch(on_reload, shutdown.clone()));
-
-        let (reload_sender, reload_requests) = mpsc::channel(1);
-        let state = start_collector(&exporter, reload_sender, &shutdown);
-        let router = SwappableRouter::new(state.clone());
-        let server = Server {
-            listeners,
-            service: router.clone(),
-            web_config: web_config.clone(),
-            open_paths: web::OPEN_PATHS.map(str::to_owned).to_vec(),
-            limits: Limits::default(),
-        };
-        let reloader = Reloader {
-            refresh: RefreshTask::start(&exporter.tokens, &shutdown),
-            exporter,
-            load,
-            telemetry,
-            state,
-            web_config,
-            router,
-            shutdown: shutdown.clone(),
-        };
-        let work = async {
-            let server = server.serve(shutdown.clone());
-            let ((), refresh) = tokio::join!(server, reloader.run(reload_requests, hangup));
-            // It may still be saving a rotated refresh token.
-            let _ = refresh.task.await;
-        };
-        let timeout = async {
-            shutdown.cancelled().await;
-            sleep(SHUTDOWN_TIMEOUT).await;
-        };
-        tokio::select! {
-            () = work => info!("stopped"),
-            () = timeout => warn!("shutdown timed out"),
-        }
-        Ok(())
+/// Collects and serves until a signal.
+async fn serve(
+    exporter: Exporter,
+    load: Load,
+    web_config: Arc<WebConfig>,
+    listeners: Vec<TcpListener>,
+    telemetry: Telemetry,
+    Signals { shutdown, hangup }: Signals,
+) -> Result<(), Failure> {
+    for listener in &listeners {
+        info!(address = %listener.local_addr()?, version = env!("CARGO_PKG_VERSION"), tls = web_config.is_tls(), "listening");
     }
+    let stats = exporter.stats.clone();
+    let on_reload = move |successful| count_web_config_reload(&stats, successful);
+    tokio::spawn(web_config.clone().watch(on_reload, shutdown.clone()));
+
+    let (reload_sender, reload_requests) = mpsc::channel(1);
+    let state = start_collector(&exporter, reload_sender, &shutdown);
+    let router = Arc::new(ArcSwap::from_pointee(web::router(state.clone())));
+    let server = Server {
+        listeners,
+        router: router.clone(),
+        web_config: web_config.clone(),
+        open_paths: web::OPEN_PATHS.map(str::to_owned).to_vec(),
+        limits: Limits::default(),
+    };
+    // At shutdown they may still be saving a rotated refresh token.
+    let refreshing = TaskTracker::new();
+    let reloader = Reloader {
+        refresh: start_refresh(&exporter.tokens, &refreshing, &shutdown),
+        refreshing: refreshing.clone(),
+        exporter,
+        load,
+        telemetry,
+        state,
+        web_config,
+        router,
+        shutdown: shutdown.clone(),
+    };
+    let reloading = reloader.run(reload_requests, hangup);
+    let work = async {
+        tokio::join!(server.serve(shutdown.clone()), reloading);
+        refreshing.close();
+        refreshing.wait().await;
+    };
+    let timeout = async {
+        shutdown.cancelled().await;
+        sleep(SHUTDOWN_TIMEOUT).await;
+    };
+    tokio::select! {
+        () = work => info!("stopped"),
+        () = timeout => warn!("shutdown timed out"),
+    }
+    Ok(())
 }
 
 /// Starts the task that collects and publishes. Returns what the routes need.
 fn start_collector(
     exporter: &Exporter,
-    reload: mpsc::Sender<web::Reload>,
+    reloads: mpsc::Sender<web::Reload>,
     shutdown: &CancellationToken,
 ) -> AppState {
     let (collector, handle) = Collector::new(exporter.collector_config());
@@ -242,8 +237,13 @@ fn start_collector(
         exporter.catalog(),
         exporter.stats.clone(),
     ));
-    let (tokens, config) = (exporter.tokens.clone(), &exporter.config);
-    let state = AppState::new(publisher.clone(), handle, tokens, reload, config);
+    let state = AppState {
+        publisher: publisher.clone(),
+        collector: handle,
+        tokens: exporter.tokens.clone(),
+        reloads,
+        config: exporter.config.clone(),
+    };
     let publish = move |snapshot, catalog| {
         let publisher = publisher.clone();
         async move { publisher.publish(snapshot, catalog).await }
@@ -252,48 +252,56 @@ fn start_collector(
     state
 }
 
-/// The task that keeps the access token of one token source fresh.
-struct RefreshTask {
-    stop: CancellationToken,
-    task: JoinHandle<()>,
+/// Starts the task that keeps the access token of a token source fresh. It ends when the returned guard is dropped.
+fn start_refresh(
+    tokens: &Arc<TokenSource>,
+    tasks: &TaskTracker,
+    shutdown: &CancellationToken,
+) -> DropGuard {
+    let stop = shutdown.child_token();
+    tasks.spawn(tokens.clone().run(stop.clone()));
+    stop.drop_guard()
 }
 
-impl RefreshTask {
-    fn start(tokens: &Arc<TokenSource>, shutdown: &CancellationToken) -> Self {
-        let stop = shutdown.child_token();
-        let task = tokio::spawn(tokens.clone().run(stop.clone()));
-        Self { stop, task }
-    }
-}
+/// Loads the configuration again.
+type Load = Arc<dyn Fn() -> Result<Loaded, Errors> + Send + Sync>;
 
 /// Replaces the exporter when its configuration is loaded again.
 struct Reloader {
     exporter: Exporter,
-    refresh: RefreshTask,
+    refresh: DropGuard,
+    refreshing: TaskTracker,
     load: Load,
     telemetry: Telemetry,
     state: AppState,
     web_config: Arc<WebConfig>,
-    router: SwappableRouter,
+    router: Arc<ArcSwap<Router>>,
     shutdown: CancellationToken,
 }
 
 impl Reloader {
-    /// Reloads on SIGHUP and on request, one at a time, until shutdown. Returns the task that refreshes the token then.
-    async fn run(
-        mut self,
-        mut requests: mpsc::Receiver<web::Reload>,
-        mut hangup: Signal,
-    ) -> RefreshTask {
+    /// Reloads on SIGHUP and on request, one at a time, until shutdown.
+    async fn run(mut self, mut requests: mpsc::Receiver<web::Reload>, mut hangup: Signal) {
         let shutdown = self.shutdown.clone();
         loop {
             let request = tokio::select! {
-                () = shutdown.cancelled() => return self.refresh,
+                () = shutdown.cancelled() => return,
                 Some(()) = hangup.recv() => None,
                 Some(request) = requests.recv() => Some(request),
             };
             let result = self.reload().await.map_err(|error| format!("{error:#}"));
-            self.report(&result);
+            let stats = &self.exporter.stats;
+            let time = &stats.config_reload_success_timestamp;
+            count_reload(&stats.config_reload_successful, time, result.is_ok());
+            match &result {
+                Ok(()) => info!("config reloaded"),
+                Err(error) => {
+                    error!(
+                        error,
+                        "config reload failed; keeping the previous configuration"
+                    );
+                }
+            }
             if let Some(request) = request {
                 // The client may have gone.
                 let _ = request.send(result);
@@ -301,29 +309,17 @@ impl Reloader {
         }
     }
 
-    fn report(&self, result: &Result<(), String>) {
-        let stats = &self.exporter.stats;
-        let successful = f64::from(u8::from(result.is_ok()));
-        stats.config_reload_successful.set(successful);
-        match result {
-            Ok(()) => {
-                stats.config_reload_success_timestamp.set(unix_now());
-                info!("config reloaded");
-            }
-            Err(error) => error!(
-                error,
-                "config reload failed; keeping the previous configuration"
-            ),
-        }
-    }
-
     async fn reload(&mut self) -> anyhow::Result<()> {
         // Everything that can fail comes first. Long lists of sensors take time, in which scrapes continue.
         let load = self.load.clone();
-        let Loaded { config, warnings } = blocking::run(move || load()).await?;
+        let Loaded {
+            mut config,
+            warnings,
+        } = blocking::run(move || load()).await?;
+        let kept = config.keep_what_takes_a_restart(&self.exporter.config);
         let (web_config, file) = (self.web_config.clone(), config.web.config_file.clone());
         let prepared = blocking::run(move || web_config.prepare(file.as_deref())).await?;
-        let mut next = self.exporter.rebuild(config).await?;
+        let next = self.exporter.rebuild(config).await?;
 
         // From here on nothing fails.
         log_warnings(&warnings);
@@ -331,18 +327,16 @@ impl Reloader {
             count_web_config_reload(&next.stats, true);
             log_warnings(&self.web_config.activate(prepared));
         }
-        log_warnings(&next.config.keep_what_takes_a_restart(&self.exporter.config));
+        log_warnings(&kept);
         if !Arc::ptr_eq(&next.tokens, &self.exporter.tokens) {
-            self.refresh.stop.cancel();
-            self.refresh = RefreshTask::start(&next.tokens, &self.shutdown);
+            self.refresh = start_refresh(&next.tokens, &self.refreshing, &self.shutdown);
         }
         self.telemetry.set_level(next.config.log.level);
-        self.state
-            .collector
-            .reconfigure(next.collector_config())
-            .await;
-        self.state = self.state.reloaded(next.tokens.clone(), &next.config);
-        self.router.replace(self.state.clone());
+        let collector = &self.state.collector;
+        collector.reconfigure(next.collector_config()).await;
+        self.state.tokens = next.tokens.clone();
+        self.state.config = next.config.clone();
+        self.router.store(web::router(self.state.clone()).into());
         self.exporter = next;
         Ok(())
     }
@@ -354,11 +348,14 @@ fn log_warnings(warnings: &[String]) {
     }
 }
 
-fn count_web_config_reload(stats: &Stats, successful: bool) {
-    stats
-        .web_config_reload_successful
-        .set(f64::from(u8::from(successful)));
-    if successful {
-        stats.web_config_reload_success_timestamp.set(unix_now());
+fn count_web_config_reload(stats: &Stats, is_successful: bool) {
+    let time = &stats.web_config_reload_success_timestamp;
+    count_reload(&stats.web_config_reload_successful, time, is_successful);
+}
+
+fn count_reload(successful: &TrackedGauge, time: &TrackedGauge, is_successful: bool) {
+    successful.set(f64::from(u8::from(is_successful)));
+    if is_successful {
+        time.set(unix_now());
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use anyhow::anyhow;
 use clap::Args;
 use exporter_toolkit::Signals;
-use lightfi_simulator::{Fault, Listing, Options, Replay, Simulator};
+use lightfi_simulator::{Fault, Options, Replay, Simulator};
 use tokio::net::TcpListener;
 
 use super::Failure;
@@ -56,10 +56,6 @@ pub(super) struct Arguments {
         requires = "replay"
     )]
     speed: f64,
-    /// How the printed configuration lists the sensors: mixed (some by id, the rest by location), sensors (all by id) or
-    /// locations (the base location)
-    #[arg(long, default_value = "mixed", value_name = "HOW", value_parser = listing)]
-    listing: Listing,
 }
 
 /// Serves until a signal. Once it listens it prints a configuration, then `# ready`.
@@ -100,7 +96,6 @@ fn options(arguments: Arguments) -> anyhow::Result<Options> {
         faults: arguments.faults,
         clock_skew: arguments.clock_skew,
         replay,
-        listing: arguments.listing,
         ..Options::default()
     })
 }
@@ -110,14 +105,5 @@ fn clock_skew(text: &str) -> Result<f64, &'static str> {
     match text.strip_prefix('-') {
         Some(behind) => duration::parse(behind).map(|behind| -behind.as_secs_f64()),
         None => duration::parse(text).map(|ahead| ahead.as_secs_f64()),
-    }
-}
-
-fn listing(name: &str) -> Result<Listing, &'static str> {
-    match name {
-        "mixed" => Ok(Listing::Mixed),
-        "sensors" => Ok(Listing::Sensors),
-        "locations" => Ok(Listing::Locations),
-        _ => Err("expected mixed, sensors or locations"),
     }
 }

@@ -1,14 +1,16 @@
 //! Answers scrapes of `/metrics`. Waits for the collector if necessary, and sends what `publisher` has rendered.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
+    Extension,
     body::Body,
     extract::{Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use futures_util::{StreamExt as _, stream};
+use tokio::sync::Semaphore;
 
 use super::SharedState;
 use crate::exposition::{Encoding, Filter, negotiate};
@@ -23,8 +25,12 @@ const TIMEOUT_MARGIN: Duration = Duration::from_millis(500);
 const MAX_WAIT: Duration = Duration::from_secs(3600);
 
 /// Answers one scrape: 200 whatever the state of the API, 503 only if too many scrapes are running.
-pub(super) async fn scrape(State(state): State<SharedState>, request: Request) -> Response {
-    let Ok(permit) = state.scrapes.clone().try_acquire_owned() else {
+pub(super) async fn scrape(
+    State(state): State<SharedState>,
+    Extension(scrapes): Extension<Arc<Semaphore>>,
+    request: Request,
+) -> Response {
+    let Ok(permit) = scrapes.try_acquire_owned() else {
         let error = "too many concurrent scrapes (web.max_requests)\n";
         return (StatusCode::SERVICE_UNAVAILABLE, error).into_response();
     };

@@ -8,32 +8,24 @@
 //! | `/` | [`status`] |
 //!
 //! The crate `exporter-toolkit` accepts connections, checks who may ask and how large a request is, and then calls the
-//! [`SwappableRouter`]. Nothing here asks the API: a scrape waits for the collector at most, and reads what `publisher` holds.
-//! `cli` makes the [`AppState`] and replaces it on a reload.
+//! [`router`]. Nothing here asks the API: a scrape waits for the collector at most, and reads what `publisher` holds. `cli` makes
+//! the [`AppState`], and a new one on a reload.
 
 mod health;
 mod lifecycle;
 mod metrics;
 mod status;
 
-use std::{
-    convert::Infallible,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use axum::{
-    Router,
-    extract::Request,
+    Extension, Router,
     http::{HeaderValue, Method, StatusCode, header},
     middleware,
     response::Response,
-    routing::{future::RouteFuture, get, post},
+    routing::{get, post},
 };
-use hyper::body::Incoming;
 use tokio::sync::{Semaphore, mpsc, oneshot};
-use tower_service::Service;
 
 use crate::{collector, config::Config, oauth::TokenSource, publisher::Publisher};
 
@@ -56,8 +48,6 @@ pub struct AppState {
     pub reloads: mpsc::Sender<Reload>,
     /// The effective configuration.
     pub config: Arc<Config>,
-    /// One permit per running scrape.
-    scrapes: Arc<Semaphore>,
 }
 
 /// A request to reload the configuration. The receiver answers with the result, and with the reason of a failure.
@@ -66,71 +56,17 @@ pub type Reload = oneshot::Sender<Result<(), String>>;
 /// The state as the handlers get it.
 type SharedState = Arc<AppState>;
 
-impl AppState {
-    /// Returns the state under a configuration.
-    pub fn new(
-        publisher: Arc<Publisher>,
-        collector: collector::Handle,
-        tokens: Arc<TokenSource>,
-        reloads: mpsc::Sender<Reload>,
-        config: &Config,
-    ) -> Self {
-        let max_scrapes = match config.web.max_requests {
-            0 => Semaphore::MAX_PERMITS,
-            limit => limit.min(Semaphore::MAX_PERMITS),
-        };
-        Self {
-            publisher,
-            collector,
-            tokens,
-            reloads,
-            config: Arc::new(config.clone()),
-            scrapes: Arc::new(Semaphore::new(max_scrapes)),
-        }
-    }
-
-    /// Returns the state after a reload.
-    pub fn reloaded(&self, tokens: Arc<TokenSource>, config: &Config) -> Self {
-        let (publisher, collector) = (self.publisher.clone(), self.collector.clone());
-        Self::new(publisher, collector, tokens, self.reloads.clone(), config)
-    }
-}
-
-/// The router of the current configuration. Requests that are running when it is replaced end with the previous one.
-#[derive(Clone)]
-pub struct SwappableRouter(Arc<ArcSwap<Router>>);
-
-impl SwappableRouter {
-    /// Returns a router that answers with this state.
-    pub fn new(state: AppState) -> Self {
-        Self(Arc::new(ArcSwap::from_pointee(router(state))))
-    }
-
-    /// Answers requests from now on with another state.
-    pub fn replace(&self, state: AppState) {
-        self.0.store(Arc::new(router(state)));
-    }
-}
-
-impl Service<Request<Incoming>> for SwappableRouter {
-    type Response = Response;
-    type Error = Infallible;
-    type Future = RouteFuture<Infallible>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
-        Router::clone(&self.0.load()).call(request)
-    }
-}
-
-fn router(state: AppState) -> Router {
+/// Returns the router of a configuration.
+pub fn router(state: AppState) -> Router {
     let state = Arc::new(state);
+    let max_scrapes = match state.config.web.max_requests {
+        0 => Semaphore::MAX_PERMITS,
+        limit => limit.min(Semaphore::MAX_PERMITS),
+    };
+    let scrape = get(metrics::scrape).layer(Extension(Arc::new(Semaphore::new(max_scrapes))));
     Router::new()
         .route("/", get(status::page))
-        .route(&state.config.web.telemetry_path, get(metrics::scrape))
+        .route(&state.config.web.telemetry_path, scrape)
         .route("/-/healthy", get(health::healthy))
         .route("/healthz", get(health::healthy))
         .route("/-/ready", get(health::ready))

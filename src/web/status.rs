@@ -1,7 +1,7 @@
 //! `/`: the status page for the people who look after the building. It is rendered from what `publisher` holds, loads
 //! nothing from elsewhere, shows no secret, and needs no script.
 
-use std::{collections::BTreeSet, sync::LazyLock, time::Duration};
+use std::{collections::BTreeSet, sync::LazyLock};
 
 use askama::Template;
 use axum::{
@@ -19,6 +19,7 @@ use crate::{
     blocking,
     catalog::{Family, MOTION_TIME, Status, is_measured},
     clock::unix_now,
+    duration::rounded,
     exposition::{ShownReading, View},
     oauth,
     snapshot::{Sensor, Summary, UnixTime},
@@ -218,7 +219,7 @@ fn token_card(status: &oauth::TokenStatus) -> Card {
         (None, Some(remaining)) => {
             format!(
                 "The access token is renewed automatically; it expires in {}.",
-                duration(remaining)
+                rounded(remaining)
             )
         }
         (None, None) => "Waiting for the first access token.".to_owned(),
@@ -231,9 +232,9 @@ fn token_card(status: &oauth::TokenStatus) -> Card {
 }
 
 fn collection_card(summary: &Summary, sensors: usize, now: UnixTime) -> Card {
-    let interval = duration(summary.interval.as_secs_f64());
+    let interval = rounded(summary.interval.as_secs_f64());
     let last_success = match summary.last_success {
-        Some(at) => format!("Last success {} ago", duration(now - at)),
+        Some(at) => format!("Last success {} ago", rounded(now - at)),
         None => "No success yet".to_owned(),
     };
     let (failed, locations) = (summary.sensors_failed, summary.locations_failed);
@@ -276,7 +277,7 @@ impl<'a> Row<'a> {
         let has = |metric: &str| shown.iter().any(|(family, _)| family.name == metric);
         let motion_is_stale = shown.iter().filter(|it| is_motion(it)).count() == 1;
         if motion_is_stale && has(MOTION_TIME.0) {
-            // Nobody has moved there for a while. That is information, not a problem.
+            // A room without motion is no problem.
             stale -= 1;
         }
         let mut state = shown
@@ -350,7 +351,7 @@ impl<'a> Row<'a> {
     }
 
     fn age(&self, now: &UnixTime) -> Option<String> {
-        self.newest().map(|newest| duration(now - newest))
+        self.newest().map(|newest| rounded(now - newest))
     }
 
     fn readings(&self, now: &UnixTime) -> Vec<DisplayedReading> {
@@ -373,7 +374,7 @@ impl DisplayedReading {
         if family.name == MOTION_TIME.0 {
             return Self {
                 label: "last motion".to_owned(),
-                value: format!("{} ago", duration(now - time)),
+                value: format!("{} ago", rounded(now - time)),
                 age: None,
             };
         }
@@ -387,27 +388,14 @@ impl DisplayedReading {
         Self {
             label: label.to_owned(),
             value,
-            age: is_older.then(|| duration(now - time)),
+            age: is_older.then(|| rounded(now - time)),
         }
-    }
-}
-
-/// Formats a duration in one unit.
-fn duration(seconds: f64) -> String {
-    let seconds = Duration::try_from_secs_f64(seconds)
-        .unwrap_or_default()
-        .as_secs();
-    match seconds {
-        0..120 => format!("{seconds}\u{a0}s"),
-        120..7_200 => format!("{}\u{a0}min", seconds / 60),
-        7_200..172_800 => format!("{}\u{a0}h", seconds / 3_600),
-        _ => format!("{}\u{a0}days", seconds / 86_400),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, sync::Arc};
+    use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
     use super::*;
     use crate::{

@@ -128,7 +128,7 @@ impl Fixture {
         let page = open(&address).await;
         assert_eq!(page.status(), 200);
         let page = page.text().await.unwrap();
-        assert!(page.contains("<h1>Logged in</h1>"), "{page}");
+        assert!(page.starts_with("Logged in. "), "{page}");
         let result = login.result();
         assert_eq!(result.code, Some(0), "{}", result.stderr);
         let mut shown = page + &result.stderr;
@@ -545,8 +545,7 @@ async fn requests_that_do_not_belong_to_the_login_are_refused_and_it_goes_on() {
     ] {
         let page = open(&format!("{base}{request}")).await;
         assert_eq!(page.status(), 400, "{request}");
-        let policy = page.headers()["content-security-policy"].to_str().unwrap();
-        assert!(policy.contains("default-src 'none'"));
+        assert_eq!(page.headers()["content-type"], "text/plain; charset=utf-8");
         let page = page.text().await.unwrap();
         assert!(
             page.contains("Not this login") && !page.contains("script"),
@@ -590,7 +589,7 @@ async fn a_failed_login_is_reported_in_the_browser_and_in_the_terminal() {
         let page = open(&press(button, &login.url()).await).await;
         assert_eq!(page.status(), 400);
         let page = page.text().await.unwrap();
-        assert!(page.contains("<h1>Not logged in</h1>"), "{page}");
+        assert!(page.contains("Not logged in"), "{page}");
         let result = login.result();
         assert_eq!(result.code, Some(1));
         for text in [&page, &result.stderr] {
@@ -602,7 +601,7 @@ async fn a_failed_login_is_reported_in_the_browser_and_in_the_terminal() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn text_from_the_redirect_is_escaped_and_redacted() {
+async fn text_from_the_redirect_is_plain_text_and_redacted() {
     let fixture = Fixture::new().await;
     fixture.configure_store();
     let login = fixture.spawn(&[]);
@@ -611,11 +610,11 @@ async fn text_from_the_redirect_is_escaped_and_redacted() {
         "{}/?error=<script>&error_description=\"'%1b[31m%26{state}&state={state}",
         fixture.redirect()
     );
-    let page = open(&address).await.text().await.unwrap();
-    assert!(
-        page.contains("&#60;script&#62; (&#34;&#39;[31m&#38;&#60;secret&#62;)"),
-        "{page}"
-    );
+    let page = open(&address).await;
+    assert_eq!(page.headers()["content-type"], "text/plain; charset=utf-8");
+    assert_eq!(page.headers()["x-content-type-options"], "nosniff");
+    let page = page.text().await.unwrap();
+    assert!(page.contains("<script> (\"'[31m&<secret>)"), "{page}");
     let result = login.result();
     assert_eq!(result.code, Some(1));
     assert!(!result.stderr.contains('\u{1b}') && !result.stderr.contains(&state));

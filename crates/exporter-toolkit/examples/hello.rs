@@ -1,8 +1,11 @@
 //! An exporter with one metric and everything that `exporter-toolkit` offers:
 //! `cargo run --package exporter-toolkit --example hello -- --web.listen-address=:9100`
 
+#![allow(clippy::print_stderr)] // an example is not a library
+
 use std::{error::Error, sync::Arc};
 
+use arc_swap::ArcSwap;
 use axum::{Router, routing::get};
 use clap::Parser;
 use exporter_toolkit::{Limits, ListenFd, Server, Signals, WebConfig, WebFlags};
@@ -16,7 +19,7 @@ struct Cli {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let Cli { web } = Cli::parse();
-    // Before there are threads, because it removes variables from the environment.
+    // Must run before any thread is spawned, because it removes variables from the environment.
     let sockets = ListenFd::from_env();
     tokio::runtime::Runtime::new()?.block_on(run(web, sockets))
 }
@@ -41,12 +44,16 @@ async fn run(web: WebFlags, sockets: ListenFd) -> Result<(), Box<dyn Error>> {
             .clone()
             .watch(|_valid| {}, signals.shutdown.clone()),
     );
+    for listener in &listeners {
+        eprintln!("listening on {}", listener.local_addr()?);
+    }
     let path = web.telemetry_path.unwrap_or("/metrics".to_owned());
+    let router = Router::new()
+        .route(&path, get(async || "# TYPE hello_up gauge\nhello_up 1\n"))
+        .route("/healthz", get(async || "healthy\n"));
     let server = Server {
         listeners,
-        service: Router::new()
-            .route(&path, get(async || "# TYPE hello_up gauge\nhello_up 1\n"))
-            .route("/healthz", get(async || "healthy\n")),
+        router: Arc::new(ArcSwap::from_pointee(router)),
         web_config,
         open_paths: vec!["/healthz".to_owned()],
         limits: Limits::default(),

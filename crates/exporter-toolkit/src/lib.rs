@@ -1,4 +1,4 @@
-//! The flags and the web configuration of the Prometheus exporters, for any axum or hyper service.
+//! The flags and the web configuration of the Prometheus exporters, for any axum service.
 //!
 //! Prometheus and its exporters share the Go library `exporter-toolkit`: the same web flags, and one file
 //! (`--web.config.file`) with TLS, client certificates, users, headers and a rate limit. This crate does the same for Rust.

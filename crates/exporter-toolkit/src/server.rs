@@ -4,15 +4,15 @@
 
 use std::{
     convert::Infallible,
-    future::poll_fn,
-    io,
+    io, mem,
     pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
 use axum::{
-    BoxError,
+    BoxError, Router,
     http::{Request, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -83,12 +83,13 @@ impl Default for Limits {
     }
 }
 
-/// A server of an axum router, or of any other service.
-pub struct Server<S> {
+/// A server of an axum router.
+pub struct Server {
     /// The sockets to accept connections from.
     pub listeners: Vec<TcpListener>,
-    /// Answers the requests that the web configuration admits.
-    pub service: S,
+    /// Answers the requests that the web configuration admits. It may be replaced at any time: requests that are running then end
+    /// with the previous one.
+    pub router: Arc<ArcSwap<Router>>,
     /// TLS, users, headers and the rate limit.
     pub web_config: Arc<WebConfig>,
     /// Paths that need no user and do not count for the rate limit, such as those of health checks.
@@ -97,41 +98,33 @@ pub struct Server<S> {
     pub limits: Limits,
 }
 
-impl<S> Server<S>
-where
-    S: Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send>,
-    S: Clone + Send + Sync + 'static,
-{
+impl Server {
     /// Serves until `shutdown`. Then no connection is accepted any more, and requests in flight may end.
-    pub async fn serve(self, shutdown: CancellationToken) {
-        let shutdown_timeout = self.limits.shutdown_timeout;
-        let shared = Arc::new(Shared {
+    pub async fn serve(mut self, shutdown: CancellationToken) {
+        let listeners = mem::take(&mut self.listeners);
+        let running = Arc::new(RunningServer {
             http: http_builder(&self.limits),
             connections: Connections::new(self.limits.max_connections),
-            service: self.service,
-            web_config: self.web_config,
-            open_paths: self.open_paths,
-            limits: self.limits,
+            server: self,
             tasks: TaskTracker::new(),
             shutdown: shutdown.clone(),
         });
-        for listener in self.listeners {
-            let accepting = shared.clone().accept(listener);
+        for listener in listeners {
+            let accepting = running.clone().accept(listener);
             let accepting = shutdown.clone().run_until_cancelled_owned(accepting);
-            shared.tasks.spawn(accepting);
+            running.tasks.spawn(accepting);
         }
+        let limits = &running.server.limits;
         let closing = async {
             loop {
                 sleep(IDLE_CHECK_INTERVAL).await;
-                shared.connections.close_idle(shared.limits.idle_timeout);
+                running.connections.close_idle(limits.idle_timeout);
             }
         };
         shutdown.run_until_cancelled(closing).await;
-        shared.tasks.close();
-        if timeout(shutdown_timeout, shared.tasks.wait())
-            .await
-            .is_err()
-        {
+        running.tasks.close();
+        let ended = timeout(limits.shutdown_timeout, running.tasks.wait());
+        if ended.await.is_err() {
             warn!("shutdown timed out; aborting in-flight requests");
         }
     }
@@ -155,22 +148,15 @@ fn http_builder(limits: &Limits) -> Builder<TokioExecutor> {
 }
 
 /// What all connections share.
-struct Shared<S> {
+struct RunningServer {
+    server: Server,
     http: Builder<TokioExecutor>,
     connections: Connections,
-    service: S,
-    web_config: Arc<WebConfig>,
-    open_paths: Vec<String>,
-    limits: Limits,
     tasks: TaskTracker,
     shutdown: CancellationToken,
 }
 
-impl<S> Shared<S>
-where
-    S: Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send>,
-    S: Clone + Send + Sync + 'static,
-{
+impl RunningServer {
     /// Accepts connections forever.
     async fn accept(self: Arc<Self>, listener: TcpListener) {
         loop {
@@ -185,10 +171,10 @@ where
             // Otherwise the end of a response may wait for the client's acknowledgement.
             let _ = stream.set_nodelay(true);
             let connection = self.connections.add();
-            let shared = self.clone();
+            let server = self.clone();
             self.tasks.spawn(async move {
                 let close = connection.close.clone();
-                let serving = shared.serve_connection(stream, connection);
+                let serving = server.serve_connection(stream, connection);
                 match close.run_until_cancelled(serving).await {
                     Some(Ok(())) => {}
                     Some(Err(error)) => debug!(%error, "connection error"),
@@ -205,7 +191,7 @@ where
         stream: TcpStream,
         connection: Arc<Connection>,
     ) -> Result<(), BoxError> {
-        let active = self.web_config.active();
+        let active = self.server.web_config.active();
         // The builder does not detect the protocol: it would wait for the first bytes without a timeout.
         let mut http = self.http.clone().http1_only();
         let stream = match &active.tls {
@@ -224,9 +210,9 @@ where
         };
         let service = service_fn(|request| {
             let in_flight = connection.start_request();
-            let shared = self.clone();
+            let server = self.clone();
             async move {
-                let response = shared.respond(request).await;
+                let response = server.respond(request).await;
                 drop(in_flight);
                 Ok::<_, Infallible>(response)
             }
@@ -242,9 +228,9 @@ where
     }
 
     async fn respond(&self, request: Request<Incoming>) -> Response {
-        let active = self.web_config.active();
+        let active = self.server.web_config.active();
         let path = request.uri().path();
-        let is_open = self.open_paths.iter().any(|open| open == path);
+        let is_open = self.server.open_paths.iter().any(|open| open == path);
         let limiter = active.rate_limiter.as_ref().filter(|_| !is_open);
         if limiter.is_some_and(|limiter| !limiter.admit(Instant::now())) {
             return (StatusCode::TOO_MANY_REQUESTS, "Too Many Requests\n").into_response();
@@ -254,9 +240,13 @@ where
             false => active.users.check(request.headers()).await,
         };
         let mut response = match access {
-            Ok(()) => match refuse_oversized(&request, &self.limits) {
+            Ok(()) => match refuse_oversized(&request, &self.server.limits) {
                 Some(refusal) => refusal.into_response(),
-                None => self.call_service(request).await,
+                None => {
+                    let mut router = Router::clone(&self.server.router.load());
+                    let Ok(response) = router.call(request).await;
+                    response
+                }
             },
             Err(StatusCode::UNAUTHORIZED) => {
                 let challenge = [(header::WWW_AUTHENTICATE, "Basic")];
@@ -269,13 +259,6 @@ where
             let entry = response.headers_mut().entry(name);
             entry.or_insert_with(|| value.clone());
         }
-        response
-    }
-
-    async fn call_service(&self, request: Request<Incoming>) -> Response {
-        let mut service = self.service.clone();
-        let Ok(()) = poll_fn(|cx| service.poll_ready(cx)).await;
-        let Ok(response) = service.call(request).await;
         response
     }
 }

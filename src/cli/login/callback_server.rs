@@ -1,7 +1,7 @@
 //! A web server on loopback that waits for the browser to come back from the authorization server.
 //!
 //! It answers `GET` of the redirect URI's path. A request that does not belong to this login gets an error page, and the
-//! login goes on.
+//! login goes on. Pages are plain text: they need no escaping, load nothing, and repeat nothing of their URL.
 
 use std::{
     io::{self, ErrorKind},
@@ -12,9 +12,8 @@ use std::{
 use anyhow::anyhow;
 use axum::{
     Router,
-    extract::{RawQuery, State},
-    http::{Method, StatusCode, Uri},
-    response::{IntoResponse, Response},
+    extract::State,
+    http::{HeaderName, Method, StatusCode, Uri, header},
 };
 use tokio::{
     net::TcpListener,
@@ -25,11 +24,20 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::callback_page::CallbackPage;
 use crate::oauth::login::{Callback, CallbackError, Login, RedirectUri};
 
 /// How long the last page may take to reach the browser.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The headers of all pages. Their URL contains the code.
+const HEADERS: [(HeaderName, &str); 3] = [
+    (header::CACHE_CONTROL, "no-store"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+];
+
+/// The status of a page and its text.
+pub(super) type Page = (StatusCode, String);
 
 /// Binds all addresses at which the browser may arrive. One that another process listens on is an error, because the
 /// browser might go there.
@@ -54,7 +62,7 @@ pub(super) async fn bind(redirect_uri: &RedirectUri) -> anyhow::Result<Vec<TcpLi
 /// The running server.
 pub(super) struct CallbackServer {
     callbacks: mpsc::Receiver<Callback>,
-    last_page: watch::Sender<Option<CallbackPage>>,
+    last_page: watch::Sender<Option<Page>>,
     shutdown: CancellationToken,
     servers: JoinSet<io::Result<()>>,
 }
@@ -64,7 +72,7 @@ pub(super) struct CallbackServer {
 struct CallbackState {
     login: Arc<Login>,
     callbacks: mpsc::Sender<Callback>,
-    last_page: watch::Receiver<Option<CallbackPage>>,
+    last_page: watch::Receiver<Option<Page>>,
 }
 
 impl CallbackServer {
@@ -72,11 +80,16 @@ impl CallbackServer {
     pub(super) fn start(listeners: Vec<TcpListener>, login: Arc<Login>) -> Self {
         let (callback_sender, callbacks) = mpsc::channel(1);
         let (last_page, page_receiver) = watch::channel(None);
-        let router = Router::new().fallback(callback).with_state(CallbackState {
+        let state = CallbackState {
             login,
             callbacks: callback_sender,
             last_page: page_receiver,
-        });
+        };
+        let answer = async |state, method, uri| {
+            let (status, text) = page(state, method, uri).await;
+            (status, HEADERS, text)
+        };
+        let router = Router::new().fallback(answer).with_state(state);
         let shutdown = CancellationToken::new();
         let mut servers = JoinSet::new();
         for listener in listeners {
@@ -98,7 +111,7 @@ impl CallbackServer {
     }
 
     /// Shows the browser how the login ended, and ends the server.
-    pub(super) async fn finish(mut self, page: CallbackPage) {
+    pub(super) async fn finish(mut self, page: Page) {
         self.last_page.send_replace(Some(page));
         self.shutdown.cancel();
         let all_ended = async { while self.servers.join_next().await.is_some() {} };
@@ -107,20 +120,17 @@ impl CallbackServer {
     }
 }
 
-async fn callback(
-    State(mut state): State<CallbackState>,
-    method: Method,
-    uri: Uri,
-    RawQuery(query): RawQuery,
-) -> Response {
+/// Returns the page for a request. If it belongs to the login, waits until the login has ended.
+async fn page(State(mut state): State<CallbackState>, method: Method, uri: Uri) -> Page {
     if uri.path() != state.login.redirect_uri().path() {
-        return StatusCode::NOT_FOUND.into_response();
+        return (StatusCode::NOT_FOUND, "404 page not found\n".to_owned());
     }
     // A HEAD request must not use the code.
     if method != Method::GET {
-        return StatusCode::METHOD_NOT_ALLOWED.into_response();
+        let error = "method not allowed\n";
+        return (StatusCode::METHOD_NOT_ALLOWED, error.to_owned());
     }
-    match state.login.parse_callback(&query.unwrap_or_default()) {
+    match state.login.parse_callback(uri.query().unwrap_or_default()) {
         Ok(callback) => {
             // Browsers may repeat a request: the first one counts, and all get the same page.
             let _ = state.callbacks.try_send(callback);
@@ -129,13 +139,13 @@ async fn callback(
             if error == CallbackError::WrongState {
                 warn!("ignored a callback that belongs to another login");
             }
-            return CallbackPage::for_error(error).into_response();
+            let text = format!(
+                "Not this login: {error}. Log in at the address that lightfi-exporter prints.\n"
+            );
+            return (StatusCode::BAD_REQUEST, text);
         }
     }
     let page = state.last_page.wait_for(Option::is_some).await;
     let page = page.ok().and_then(|page| page.clone());
-    page.map_or(
-        StatusCode::GONE.into_response(),
-        CallbackPage::into_response,
-    )
+    page.unwrap_or((StatusCode::GONE, "the login has ended\n".to_owned()))
 }

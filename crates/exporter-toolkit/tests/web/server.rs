@@ -2,6 +2,7 @@
 
 use std::{fs, net, sync::Arc};
 
+use arc_swap::ArcSwap;
 use axum::{Router, routing::get};
 use exporter_toolkit::{CancellationToken, Limits, Server, WebConfig};
 use tempfile::TempDir;
@@ -24,15 +25,14 @@ impl TestServer {
         let listener = net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap().to_string();
+        let page = async || ([("x-frame-options", "sameorigin")], "page");
+        let router = Router::new()
+            .route("/metrics", get(async || "hello_up 1\n"))
+            .route("/page", get(page))
+            .route("/healthz", get(async || "healthy\n"));
         let server = Server {
             listeners: vec![TcpListener::from_std(listener).unwrap()],
-            service: Router::new()
-                .route("/metrics", get(async || "hello_up 1\n"))
-                .route(
-                    "/page",
-                    get(async || ([("x-frame-options", "sameorigin")], "page")),
-                )
-                .route("/healthz", get(async || "healthy\n")),
+            router: Arc::new(ArcSwap::from_pointee(router)),
             web_config,
             open_paths: vec!["/healthz".to_owned()],
             limits,
