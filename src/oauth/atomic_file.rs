@@ -96,6 +96,8 @@ fn write_error(path: &Path, cause: &io::Error) -> FileError {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use tempfile::TempDir;
 
     use super::*;
@@ -105,12 +107,14 @@ mod tests {
         let directory = TempDir::new().unwrap();
         let check = |end: &str| check_writable(&directory.path().join(end));
         check("file").unwrap();
+        symlink("circle", directory.path().join("circle")).unwrap();
         for (end, reason) in [
             ("file/", "not a file path"),
             ("file/.", "not a file path"),
             ("file/..", "not a file path"),
             ("../..", "not a file path"),
             ("missing/file", "must be a writable directory"),
+            ("circle", "must be a writable directory"),
             ("/dev/null", "not a regular file"),
         ] {
             let error = check(end).unwrap_err().to_string();
@@ -119,7 +123,8 @@ mod tests {
                 "{end}: {error}"
             );
         }
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+        let left = fs::read_dir(directory.path()).unwrap().count();
+        assert_eq!(left, 1, "the link");
     }
 
     #[test]

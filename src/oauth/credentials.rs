@@ -86,7 +86,10 @@ impl CredentialStore {
         let (stored, certain) = self.newest_token();
         let tokens = by_precedence(configured.clone().ok().flatten(), stored, certain);
         if tokens.is_empty() {
-            return Err(self.missing(configured.err()));
+            let path = self.store.as_ref().map(|store| store.path().display());
+            let empty = path.map(|path| format!("token store {path} holds none"));
+            let reasons: Vec<String> = configured.err().into_iter().chain(empty).collect();
+            return Err(TokenError::RefreshTokenMissing(reasons.join(", and ")));
         }
         let credentials = |token| Credentials {
             client: client.clone(),
@@ -177,13 +180,6 @@ impl CredentialStore {
             }
         }
         (memory.newest.clone(), memory.is_unsaved())
-    }
-
-    fn missing(&self, unreadable: Option<String>) -> TokenError {
-        let store = self.store.as_ref();
-        let empty = store.map(|store| format!("token store {} holds none", store.path().display()));
-        let reasons: Vec<String> = [unreadable, empty].into_iter().flatten().collect();
-        TokenError::RefreshTokenMissing(reasons.join(", and "))
     }
 }
 

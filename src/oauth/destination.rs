@@ -70,17 +70,12 @@ impl TokenDestination {
         format: TokenFormat,
         print: bool,
     ) -> Result<Self, DestinationError> {
+        let token_store = oauth.token_store.clone().map(|path| (path, TOKEN_STORE));
         let token_file = match &oauth.refresh_token {
-            Some(Credential::File(path)) => Some(path),
+            Some(Credential::File(path)) => Some((path.clone(), REFRESH_TOKEN_FILE)),
             _ => None,
         };
-        let mut configured = [
-            oauth.token_store.as_ref().map(|path| (path, TOKEN_STORE)),
-            token_file.map(|path| (path, REFRESH_TOKEN_FILE)),
-        ]
-        .into_iter()
-        .flatten()
-        .map(|(path, key)| (path.clone(), key));
+        let mut configured = token_store.into_iter().chain(token_file);
         let is_manifest = format == TokenFormat::KubernetesSecret;
         let file = match out {
             // A configured file keeps its format, even if `--out` names it.

@@ -238,9 +238,9 @@ fn parameter(query: &str, name: &str) -> Option<String> {
 mod tests {
     use std::time::Duration;
 
-    use super::*;
     use serde_json::json;
 
+    use super::*;
     use crate::oauth::test_fixtures::{CLIENT_SECRET, Reply, Server, client, oauth};
 
     fn login(authorize_url: &str) -> Login {
@@ -347,7 +347,7 @@ mod tests {
             "error": "invalid_grant",
             "error_description": format!("c0de {state} {verifier} {CLIENT_SECRET}"),
         });
-        let server = Server::start([Reply::json(400, &reply)]).await;
+        let server = Server::start(move |_, _| Reply::text(400, &reply)).await;
         login.oauth.token_url = server.oauth().token_url;
         let error = login.exchange_code(callback.unwrap()).await.unwrap_err();
         let error = error.to_string();

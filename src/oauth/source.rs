@@ -69,18 +69,10 @@ pub struct TokenStatus {
     pub last_error: Option<String>,
 }
 
-/// Why no token source can be created with this configuration.
+/// Why the token store cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The token store cannot be used.
-    #[error("oauth.token_store: {0}")]
-    Store(StoreError),
-    /// Nothing is configured that could hold a refresh token.
-    #[error(
-        "no refresh token: set oauth.refresh_token or oauth.refresh_token_file, or set oauth.token_store and run `lightfi-exporter login`"
-    )]
-    NoRefreshToken,
-}
+#[error("oauth.token_store: {0}")]
+pub struct StartError(#[from] StoreError);
 
 impl TokenSource {
     /// Checks the token store. Sends no request.
@@ -113,14 +105,11 @@ impl TokenSource {
         stats: Arc<Stats>,
         refresh_lock: Arc<AsyncMutex<Instant>>,
     ) -> Result<Arc<Self>, StartError> {
-        if oauth.refresh_token.is_none() && oauth.token_store.is_none() {
-            return Err(StartError::NoRefreshToken);
-        }
         let section = oauth.clone();
-        let credentials = blocking(move || CredentialStore::open(section)).await;
+        let credentials = blocking(move || CredentialStore::open(section)).await?;
         Ok(Arc::new(Self {
             oauth: oauth.clone(),
-            credentials: Arc::new(credentials.map_err(StartError::Store)?),
+            credentials: Arc::new(credentials),
             http: Mutex::new(http),
             stats,
             redactor: Redactor::default(),

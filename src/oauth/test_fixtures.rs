@@ -1,24 +1,22 @@
-//! Fixtures of the unit tests: a configuration, an HTTP client, and a token server that replies by a script.
+//! Fixtures of the unit tests: a configuration, an HTTP client, and a token server.
 
 #![allow(clippy::unwrap_used)]
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use axum::{
-    Router,
-    body::{Body, Bytes},
-    extract::State,
-    http::{HeaderMap, Response},
+    Form, Router,
+    http::{HeaderMap, StatusCode},
     routing::post,
 };
 use reqwest::Client;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::{net::TcpListener, time::sleep};
-use url::{Url, form_urlencoded};
+use url::Url;
 
 use crate::{
     config::{ClientAuth, Credential, Flags, Oauth, Purpose, Secret, load_text},
@@ -58,46 +56,34 @@ pub(super) fn client(timeout: Duration) -> Client {
     http_client(&api, Proxies::None).unwrap()
 }
 
-/// One scripted reply.
-#[derive(Clone)]
+/// A reply of the token server.
 pub(super) struct Reply {
-    pub(super) status: u16,
-    header: Option<(&'static str, &'static str)>,
-    body: Vec<u8>,
+    status: u16,
+    body: String,
     delay: Duration,
 }
 
 impl Reply {
-    pub(super) fn json(status: u16, body: &Value) -> Self {
-        Self::text(status, body.to_string())
-    }
-
-    pub(super) fn text(status: u16, body: impl Into<Vec<u8>>) -> Self {
+    pub(super) fn text(status: u16, body: impl ToString) -> Self {
         Self {
             status,
-            header: None,
-            body: body.into(),
+            body: body.to_string(),
             delay: Duration::ZERO,
         }
     }
 
     pub(super) fn token(text: &str) -> Self {
-        Self::json(200, &json!({"access_token": text, "expires_in": 3600}))
+        Self::text(200, json!({"access_token": text, "expires_in": 3600}))
     }
 
     pub(super) fn rotating(text: &str, refresh_token: &str) -> Self {
         let body =
             json!({"access_token": text, "expires_in": 3600, "refresh_token": refresh_token});
-        Self::json(200, &body)
+        Self::text(200, body)
     }
 
-    pub(super) fn error(code: &str) -> Self {
-        Self::json(400, &json!({"error": code}))
-    }
-
-    pub(super) fn with_header(mut self, name: &'static str, value: &'static str) -> Self {
-        self.header = Some((name, value));
-        self
+    pub(super) fn invalid_grant() -> Self {
+        Self::text(400, json!({"error": "invalid_grant"}))
     }
 
     pub(super) fn after_ms(mut self, milliseconds: u64) -> Self {
@@ -114,43 +100,42 @@ pub(super) struct Received {
 }
 
 /// A token server on loopback.
-#[derive(Clone)]
 pub(super) struct Server {
     url: Url,
-    script: Arc<Mutex<Script>>,
-}
-
-struct Script {
-    /// Sent one after the other; the last one is repeated.
-    replies: VecDeque<Reply>,
-    by_refresh_token: BTreeMap<&'static str, Reply>,
-    received: Vec<Received>,
+    received: Arc<Mutex<Vec<Received>>>,
 }
 
 impl Server {
-    pub(super) async fn start(replies: impl IntoIterator<Item = Reply>) -> Self {
+    /// Starts a server. `reply` gets the number of earlier requests, and the refresh token of this one.
+    pub(super) async fn start(
+        reply: impl Fn(usize, &str) -> Reply + Clone + Send + Sync + 'static,
+    ) -> Self {
+        let received = Arc::new(Mutex::new(Vec::new()));
+        let requests = received.clone();
+        let handler =
+            async move |headers: HeaderMap, Form(form): Form<BTreeMap<String, String>>| {
+                let token = form.get("refresh_token").cloned().unwrap_or_default();
+                let authorization = headers.get("authorization");
+                let authorization = authorization.map(|value| value.to_str().unwrap().to_owned());
+                let reply = {
+                    let mut requests = requests.lock().unwrap();
+                    requests.push(Received {
+                        form,
+                        authorization,
+                    });
+                    reply(requests.len() - 1, &token)
+                };
+                sleep(reply.delay).await;
+                (StatusCode::from_u16(reply.status).unwrap(), reply.body)
+            };
+        let router = Router::new().route("/oauth2/token", post(handler));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/oauth2/token", listener.local_addr().unwrap());
-        let server = Self {
-            url: url.parse().unwrap(),
-            script: Arc::new(Mutex::new(Script {
-                replies: replies.into_iter().collect(),
-                by_refresh_token: BTreeMap::new(),
-                received: Vec::new(),
-            })),
-        };
-        let router = Router::new()
-            .route("/oauth2/token", post(reply))
-            .with_state(server.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
-        server
-    }
-
-    pub(super) fn for_refresh_token(self, token: &'static str, reply: Reply) -> Self {
-        let mut script = self.script.lock().unwrap();
-        script.by_refresh_token.insert(token, reply);
-        drop(script);
-        self
+        Self {
+            url: url.parse().unwrap(),
+            received,
+        }
     }
 
     /// Returns a configuration that uses this server.
@@ -162,7 +147,7 @@ impl Server {
     }
 
     pub(super) fn requests(&self) -> Vec<Received> {
-        self.script.lock().unwrap().received.clone()
+        self.received.lock().unwrap().clone()
     }
 
     /// Returns the refresh tokens that were sent.
@@ -171,32 +156,4 @@ impl Server {
         let tokens = requests.iter().map(|it| it.form["refresh_token"].clone());
         tokens.collect()
     }
-}
-
-async fn reply(State(server): State<Server>, headers: HeaderMap, body: Bytes) -> Response<Body> {
-    let form: BTreeMap<String, String> = form_urlencoded::parse(&body).into_owned().collect();
-    let authorization = headers.get("authorization");
-    let authorization = authorization.map(|value| value.to_str().unwrap().to_owned());
-    let reply = {
-        let script = &mut *server.script.lock().unwrap();
-        let refresh_token = form.get("refresh_token").map(String::as_str);
-        let reply = refresh_token.and_then(|token| script.by_refresh_token.get(token));
-        let reply = reply
-            .cloned()
-            .unwrap_or_else(|| match script.replies.len() {
-                1 => script.replies[0].clone(),
-                _ => script.replies.pop_front().unwrap(),
-            });
-        script.received.push(Received {
-            form,
-            authorization,
-        });
-        reply
-    };
-    sleep(reply.delay).await;
-    let mut response = Response::builder().status(reply.status);
-    if let Some((name, value)) = reply.header {
-        response = response.header(name, value);
-    }
-    response.body(Body::from(reply.body)).unwrap()
 }

@@ -161,29 +161,6 @@ fn retry_after_is_obeyed_even_if_credentials_change() {
 }
 
 #[test]
-fn refused_credentials_are_tried_again_after_five_minutes() {
-    // With a valid token at first, as after a revocation, and without one, as after a start.
-    for mut schedule in [with_token(14.0), empty()] {
-        let mut requests: Vec<Duration> = Vec::new();
-        for tick in 0..36_000_u32 {
-            let now = Duration::from_millis(100) * tick;
-            // The API rejects the token as well.
-            if let OnDemand::Use(token) = schedule.on_demand(now, None) {
-                schedule.rejected(&token);
-            }
-            if schedule.is_due(now) {
-                requests.push(now);
-                schedule.failed(now, refused(), 0.5);
-            }
-        }
-        assert_eq!(requests.len(), 12, "{requests:?}");
-        for pair in requests.windows(2) {
-            assert!(pair[1] - pair[0] >= REFUSED_RETRY, "{requests:?}");
-        }
-    }
-}
-
-#[test]
 fn credentials_that_were_not_refused_are_tried_at_once() {
     let [old, second, new] = ["old", "second", "new"].map(credentials);
     let found = [old.clone(), second.clone()];
