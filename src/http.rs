@@ -5,9 +5,9 @@
 
 use std::{
     error::Error,
-    fmt::Write as _,
+    fmt::{Display, Write as _},
     fs,
-    path::PathBuf,
+    path::Path,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -47,9 +47,7 @@ pub fn http_client(api: &Api, proxies: Proxies) -> Result<Client, ClientError> {
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if let Some(path) = &api.ca_file {
         for authority in read_authorities(path)? {
-            roots
-                .add(authority)
-                .map_err(|error| ClientError::Build(error.to_string()))?;
+            roots.add(authority).map_err(setup_failed)?;
         }
     }
     if roots.is_empty() {
@@ -69,7 +67,7 @@ pub fn http_client(api: &Api, proxies: Proxies) -> Result<Client, ClientError> {
         .referer(false)
         .tcp_nodelay(true)
         .build()
-        .map_err(|error| ClientError::Build(describe(error)))
+        .map_err(|error| setup_failed(describe(error)))
 }
 
 /// Returns the builder of an HTTP/1.1 client that uses `ring` for TLS and trusts only `roots`.
@@ -77,7 +75,7 @@ pub fn client_builder(roots: RootCertStore) -> Result<ClientBuilder, ClientError
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| ClientError::Build(error.to_string()))?
+        .map_err(setup_failed)?
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(Client::builder()
@@ -85,37 +83,28 @@ pub fn client_builder(roots: RootCertStore) -> Result<ClientBuilder, ClientError
         .http1_only())
 }
 
-fn read_authorities(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, ClientError> {
-    let pem = fs::read(path).map_err(|error| ClientError::ReadAuthorities {
-        path: path.clone(),
-        error,
-    })?;
+fn read_authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, ClientError> {
+    let path_text = path.display();
+    let pem = fs::read(path)
+        .map_err(|error| ClientError(format!("api.ca_file: cannot read {path_text}: {error}")))?;
     match CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>() {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        _ => Err(ClientError::NoAuthorities { path: path.clone() }),
+        _ => Err(ClientError(format!(
+            "api.ca_file: {path_text} holds no certificate in PEM form"
+        ))),
     }
 }
 
 /// Why no HTTP client can be built.
 #[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// The CA file cannot be read.
-    #[error("api.ca_file: cannot read {}: {error}", path.display())]
-    ReadAuthorities {
-        /// The file, as configured.
-        path: PathBuf,
-        /// The error of the operating system.
-        error: std::io::Error,
-    },
-    /// The CA file holds no certificate.
-    #[error("api.ca_file: {} holds no certificate in PEM form", path.display())]
-    NoAuthorities {
-        /// The file, as configured.
-        path: PathBuf,
-    },
-    /// The TLS or HTTP library refuses the setup.
-    #[error("cannot set up the HTTP client: {0}; check api.ca_file")]
-    Build(String),
+#[error("{0}")]
+pub struct ClientError(String);
+
+/// The TLS or HTTP library refuses the setup.
+fn setup_failed(error: impl Display) -> ClientError {
+    ClientError(format!(
+        "cannot set up the HTTP client: {error}; check api.ca_file"
+    ))
 }
 
 /// Reads the whole body, or fails once it is longer than `limit` bytes after decompression.
@@ -223,7 +212,7 @@ mod tests {
 
     use super::*;
 
-    fn api(ca_file: Option<PathBuf>) -> Api {
+    fn api(ca_file: Option<&Path>) -> Api {
         Api {
             url: "http://127.0.0.1".parse().unwrap(),
             timeout: Duration::from_millis(500),
@@ -231,8 +220,12 @@ mod tests {
             requests_per_second: 0.0,
             max_response_bytes: 1024,
             allow_insecure: false,
-            ca_file,
+            ca_file: ca_file.map(Path::to_owned),
         }
+    }
+
+    fn client() -> Client {
+        http_client(&api(None), Proxies::None).unwrap()
     }
 
     async fn serve(router: Router) -> String {
@@ -254,8 +247,7 @@ mod tests {
             get(move || async move { ([("content-encoding", "gzip")], zip) }),
         ))
         .await;
-        let client = http_client(&api(None), Proxies::None).unwrap();
-        read_limited(client.get(url).send().await.unwrap(), limit).await
+        read_limited(client().get(url).send().await.unwrap(), limit).await
     }
 
     #[test]
@@ -289,25 +281,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_body_limit_counts_decompressed_bytes() {
+    async fn a_body_is_decompressed_and_the_limit_counts_decompressed_bytes() {
         let zip = gzip(&[b'0'; 100_000]);
         assert!(zip.len() < 1000);
-        assert_eq!(
-            read_gzip_body(zip.clone(), 100_000).await.unwrap().len(),
-            100_000
-        );
+        let body = read_gzip_body(zip.clone(), 100_000).await.unwrap();
+        assert_eq!(body.len(), 100_000);
         let error = read_gzip_body(zip, 99_999).await.unwrap_err();
         assert_eq!(error.reason(), Reason::TooLarge);
-        assert_eq!(
-            error.to_string(),
-            "the response body is longer than 99999 bytes"
-        );
-    }
-
-    #[tokio::test]
-    async fn a_body_that_is_not_gzip_as_declared_is_malformed() {
-        let error = read_gzip_body(b"no gzip".to_vec(), 1000).await.unwrap_err();
-        assert_eq!(error.reason(), Reason::Malformed);
+        let expected = "the response body is longer than 99999 bytes";
+        assert_eq!(error.to_string(), expected);
+        let error = read_gzip_body(b"no gzip".to_vec(), 1000).await;
+        assert_eq!(error.unwrap_err().reason(), Reason::Malformed);
     }
 
     #[tokio::test]
@@ -326,8 +310,7 @@ mod tests {
                 .unwrap();
                 stream.write_all(&half).unwrap();
             });
-            let client = http_client(&api(None), Proxies::None).unwrap();
-            let response = client.get(url).send().await.unwrap();
+            let response = client().get(url).send().await.unwrap();
             let error = read_limited(response, 1000).await.unwrap_err();
             assert_eq!(error.reason(), Reason::Connect, "{encoding}: {error}");
         }
@@ -340,8 +323,7 @@ mod tests {
             get(|| async { tokio::time::sleep(Duration::from_secs(5)).await }),
         ))
         .await;
-        let client = http_client(&api(None), Proxies::None).unwrap();
-        let error = client
+        let error = client()
             .get(format!("{url}?private"))
             .send()
             .await
@@ -371,8 +353,7 @@ mod tests {
             }),
         ))
         .await;
-        let client = http_client(&api(None), Proxies::None).unwrap();
-        let response = client.get(url).send().await.unwrap();
+        let response = client().get(url).send().await.unwrap();
         assert_eq!(response.status(), StatusCode::FOUND);
         assert_eq!(
             read_limited(response, 1000).await.unwrap(),
@@ -381,30 +362,25 @@ mod tests {
     }
 
     #[test]
-    fn certificate_authorities_are_read_from_a_file() {
+    fn certificate_authorities_are_read_from_a_file_which_is_named_in_errors() {
         let directory = tempfile::TempDir::new().unwrap();
         let file = directory.path().join("ca.pem");
-        let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        fs::write(&file, own.cert.pem()).unwrap();
-        assert!(http_client(&api(Some(file.clone())), Proxies::None).is_ok());
+        let build = || http_client(&api(Some(&file)), Proxies::None);
+        let authority = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        fs::write(&file, authority.cert.pem()).unwrap();
+        assert!(build().is_ok());
 
         let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         fs::write(&file, broken).unwrap();
-        let error = http_client(&api(Some(file)), Proxies::None).unwrap_err();
-        assert!(error.to_string().contains("check api.ca_file"), "{error}");
-    }
-
-    #[test]
-    fn a_file_without_certificate_authorities_is_named_in_the_error() {
-        let directory = tempfile::TempDir::new().unwrap();
-        let empty = directory.path().join("ca.pem");
-        fs::write(&empty, "no certificate").unwrap();
-        for path in [empty, directory.path().join("missing.pem")] {
-            let error = http_client(&api(Some(path.clone())), Proxies::None)
-                .unwrap_err()
-                .to_string();
+        let error = build().unwrap_err().to_string();
+        assert!(error.contains("check api.ca_file"), "{error}");
+        fs::write(&file, "no certificate").unwrap();
+        let no_certificate = build().unwrap_err().to_string();
+        fs::remove_file(&file).unwrap();
+        let missing = build().unwrap_err().to_string();
+        for error in [no_certificate, missing] {
             assert!(error.starts_with("api.ca_file: "), "{error}");
-            assert!(error.contains(path.to_str().unwrap()), "{error}");
+            assert!(error.contains(file.to_str().unwrap()), "{error}");
         }
     }
 }

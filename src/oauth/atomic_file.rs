@@ -71,8 +71,7 @@ pub(super) fn resolve(path: &Path) -> io::Result<PathBuf> {
 fn directory_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
-        Some(_) => Path::new("."),
-        None => path,
+        _ => Path::new("."),
     }
 }
 

@@ -260,20 +260,20 @@ mod tests {
 
     #[test]
     fn the_stored_token_wins_unless_the_configured_one_has_changed() {
-        let stored = Some(token_of("stored", Some("seed")));
+        let stored = Some(token_of("stored", Some("old")));
         let login = Some(token_of("login", None));
         for (configured, stored, certain, expected) in [
-            (Some("seed"), &stored, true, vec!["stored"]),
+            (Some("old"), &stored, true, vec!["stored"]),
             (None, &stored, true, vec!["stored"]),
-            (Some("seed"), &None, true, vec!["seed"]),
+            (Some("old"), &None, true, vec!["old"]),
             (None, &None, true, vec![]),
             // Another token was configured after the store was written.
             (Some("new"), &stored, true, vec!["new"]),
             (Some("new"), &stored, false, vec!["new"]),
             // No token was configured at the login.
-            (Some("seed"), &login, true, vec!["login", "seed"]),
+            (Some("old"), &login, true, vec!["login", "old"]),
             // The store is gone, and its token is only in memory.
-            (Some("seed"), &stored, false, vec!["stored", "seed"]),
+            (Some("old"), &stored, false, vec!["stored", "old"]),
         ] {
             let tokens = by_precedence(configured.map(secret), stored.clone(), certain);
             let tokens: Vec<_> = tokens.iter().map(|it| it.refresh_token.expose()).collect();
@@ -290,8 +290,8 @@ mod tests {
         let from_login = best(Some("configured"), Some(token_of("login", None)));
         assert_eq!(from_login.obtained_at, Some(7.0));
         assert_eq!(from_login.configured, hash("configured"));
-        let nothing_configured = best(None, Some(token_of("login", Some("seed"))));
-        assert_eq!(nothing_configured.configured, hash("seed"));
+        let nothing_configured = best(None, Some(token_of("login", Some("old"))));
+        assert_eq!(nothing_configured.configured, hash("old"));
         let only_configured = best(Some("configured"), None);
         assert_eq!(only_configured.obtained_at, None, "its login is unknown");
     }

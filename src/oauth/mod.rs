@@ -133,24 +133,16 @@ mod tests {
 
     #[test]
     fn each_error_says_what_to_do() {
-        let unavailable = |reason| TokenError::Unavailable {
-            reason,
-            what: String::new(),
-            retry_after: None,
-        };
+        let unavailable = |reason| TokenError::unavailable(reason, String::new());
         let text = String::new;
+        let login = "lightfi-exporter login";
         for (error, remedy) in [
-            (
-                TokenError::RefreshTokenMissing(text()),
-                "lightfi-exporter login",
-            ),
-            (TokenError::InvalidGrant(text()), "lightfi-exporter login"),
+            (TokenError::RefreshTokenMissing(text()), login),
+            (TokenError::InvalidGrant(text()), login),
             (TokenError::ClientMissing(text()), "set it"),
             (TokenError::InvalidClient(text()), "oauth.client_secret"),
             (unavailable(Reason::ServerError), "retry later"),
-            (unavailable(Reason::RateLimited), "retry later"),
             (unavailable(Reason::Timeout), "the network"),
-            (unavailable(Reason::Connect), "the network"),
             (unavailable(Reason::Malformed), "check oauth.token_url"),
         ] {
             let advice = error.advice();

@@ -25,7 +25,6 @@ use crate::{
 
 pub(super) const CLIENT_SECRET: &str = "client-s3cret";
 pub(super) const REFRESH_TOKEN: &str = "refresh-s3cret";
-pub(super) const ACCESS_TOKEN: &str = "access-s3cret";
 
 pub(super) fn inline(text: &str) -> Credential {
     Credential::Inline(Secret::new(text))

@@ -39,19 +39,9 @@ impl AccessToken {
 /// claims state. Only the difference of the claims counts, so that a wrong clock does no harm.
 pub(super) fn lifetime(access_token: &str, expires_in: Option<f64>) -> Duration {
     let stated = [expires_in, claimed_lifetime(access_token)];
-    let seconds = stated
-        .into_iter()
-        .flatten()
-        .map(|seconds| {
-            if seconds > 0.0 {
-                seconds
-            } else {
-                DEFAULT_LIFETIME
-            }
-        })
-        .reduce(f64::min)
-        .unwrap_or(DEFAULT_LIFETIME);
-    Duration::from_secs_f64(seconds.min(MAX_LIFETIME))
+    let seconds = stated.into_iter().flatten().reduce(f64::min);
+    let seconds = seconds.filter(|seconds| *seconds > 0.0);
+    Duration::from_secs_f64(seconds.unwrap_or(DEFAULT_LIFETIME).min(MAX_LIFETIME))
 }
 
 /// Returns a number, which some servers write in quotes.
@@ -92,58 +82,57 @@ mod tests {
         format!("{header}.{claims}.{}", encode("signature"))
     }
 
-    fn seconds(access_token: &str, expires_in: Option<f64>) -> f64 {
-        lifetime(access_token, expires_in).as_secs_f64()
-    }
-
     #[test]
     fn the_smaller_of_expires_in_and_claims_is_the_lifetime() {
-        let token = jwt(&json!({"iat": 1_000_000, "exp": 1_003_600}));
-        assert_eq!(seconds(&token, Some(14_400.0)), 3600.0);
-        assert_eq!(seconds(&token, Some(60.0)), 60.0);
-        assert_eq!(seconds(&token, None), 3600.0);
-        let quoted = jwt(&json!({"iat": "100", "exp": "160"}));
-        assert_eq!(seconds(&quoted, None), 60.0);
+        let claims = |iat: Value, exp: Value| jwt(&json!({"iat": iat, "exp": exp}));
+        let hour = claims(json!(1_000_000), json!(1_003_600));
+        let opaque = || "opaque".to_owned();
+        for (token, expires_in, expected) in [
+            (hour.clone(), Some(14_400.0), 3600.0),
+            (hour.clone(), Some(60.0), 60.0),
+            (hour, None, 3600.0),
+            (claims(json!("100"), json!("160")), None, 60.0),
+            (opaque(), Some(0.25), 0.25),
+            // Unknown, zero or negative.
+            (opaque(), None, DEFAULT_LIFETIME),
+            (opaque(), Some(0.0), DEFAULT_LIFETIME),
+            (opaque(), Some(-5.0), DEFAULT_LIFETIME),
+            (
+                claims(json!(10), json!(10)),
+                Some(14_400.0),
+                DEFAULT_LIFETIME,
+            ),
+            (
+                claims(json!(10), json!(5)),
+                Some(14_400.0),
+                DEFAULT_LIFETIME,
+            ),
+            // Too long.
+            (opaque(), Some(1e300), MAX_LIFETIME),
+            (opaque(), Some(f64::INFINITY), MAX_LIFETIME),
+            (claims(json!(-1e300), json!(1e300)), None, MAX_LIFETIME),
+        ] {
+            let lifetime = lifetime(&token, expires_in).as_secs_f64();
+            assert_eq!(lifetime, expected, "{token} {expires_in:?}");
+        }
     }
 
     #[test]
-    fn a_token_that_is_no_jwt_lives_as_long_as_expires_in_says() {
-        for token in ["opaque", "a.b.c", "a.b", "", "..", "a.e30.c", "é.é.é"] {
-            assert_eq!(seconds(token, Some(77.0)), 77.0, "{token}");
-        }
+    fn a_token_without_usable_claims_lives_as_long_as_expires_in_says() {
+        let mut tokens = ["opaque", "a.b.c", "a.b", "", "..", "a.e30.c", "é.é.é"]
+            .map(str::to_owned)
+            .to_vec();
         for claims in [
             json!({"exp": 5}),
             json!({"iat": 5}),
             json!({"exp": "soon", "iat": []}),
         ] {
-            assert_eq!(seconds(&jwt(&claims), Some(77.0)), 77.0, "{claims}");
+            tokens.push(jwt(&claims));
         }
-    }
-
-    #[test]
-    fn an_unknown_zero_or_negative_lifetime_is_five_minutes() {
-        for (token, expires_in) in [
-            ("opaque".to_owned(), None),
-            ("opaque".to_owned(), Some(0.0)),
-            ("opaque".to_owned(), Some(-5.0)),
-            (jwt(&json!({"iat": 10, "exp": 10})), Some(14_400.0)),
-            (jwt(&json!({"iat": 10, "exp": 5})), Some(14_400.0)),
-        ] {
-            assert_eq!(seconds(&token, expires_in), 300.0, "{token} {expires_in:?}");
+        for token in tokens {
+            let lifetime = lifetime(&token, Some(77.0));
+            assert_eq!(lifetime, Duration::from_secs(77), "{token}");
         }
-    }
-
-    #[test]
-    fn a_lifetime_is_at_most_ten_years() {
-        let extreme = jwt(&json!({"iat": -1e300, "exp": 1e300}));
-        for (token, expires_in) in [
-            ("opaque", Some(1e300)),
-            ("opaque", Some(f64::INFINITY)),
-            (&extreme, None),
-        ] {
-            assert_eq!(seconds(token, expires_in), MAX_LIFETIME);
-        }
-        assert_eq!(seconds("opaque", Some(0.25)), 0.25);
     }
 
     #[test]

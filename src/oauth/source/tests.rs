@@ -12,11 +12,8 @@ use crate::{
     config::{ClientAuth, Credential, Secret},
     oauth::{
         store::TokenStore,
-        test_fixtures::{
-            ACCESS_TOKEN, CLIENT_SECRET, REFRESH_TOKEN, Reply, Server, client, inline,
-        },
+        test_fixtures::{CLIENT_SECRET, REFRESH_TOKEN, Reply, Server, client, inline},
     },
-    test_logs::CapturedLogs,
 };
 
 /// Longer than the interval at which files are read again.
@@ -132,43 +129,6 @@ async fn each_failure_of_the_transport_has_its_reason() {
         let error = source.token().await.unwrap_err();
         assert_eq!(error.reason(), reason, "{error}");
     }
-}
-
-#[tokio::test]
-async fn a_failure_is_logged_once_when_it_starts_and_once_when_it_ends() {
-    let log = CapturedLogs::default();
-    let _guard = log.start();
-    let failure = json!({
-        "error": "temporarily_unavailable",
-        "error_description": format!("{CLIENT_SECRET} {REFRESH_TOKEN}"),
-    });
-    let server = Server::start(move |earlier, _| match earlier {
-        0 | 1 => Reply::text(503, &failure),
-        _ => Reply::rotating(ACCESS_TOKEN, "rotated-s3cret"),
-    })
-    .await;
-    let source = running(&server.oauth()).await;
-    let mut recovered = source.recovered();
-    source.token().await.unwrap_err();
-    assert!(source.status().last_error.is_some());
-    soon(recovered.changed()).await.unwrap();
-    let status = source.status();
-    assert_eq!(status.last_error, None);
-    assert!(status.access_token_valid);
-    let lifetime = status.access_token_expires_at.unwrap() - unix_now();
-    assert!((lifetime - 3600.0).abs() < 5.0, "{lifetime}");
-
-    let lines = log.lines();
-    let failed: Vec<_> = lines
-        .iter()
-        .filter(|line| line.contains("token refresh"))
-        .collect();
-    assert_eq!(failed.len(), 2, "{lines:#?}");
-    assert!(failed[0].contains("WARN") && failed[0].contains("server_error"));
-    assert!(failed[0].contains("advice"), "{}", failed[0]);
-    assert!(failed[1].contains("INFO") && failed[1].contains("recovered"));
-    assert!(!log.text().contains("s3cret"), "{}", log.text());
-    assert!(log.text().contains("TRACE"), "all levels are captured");
 }
 
 #[tokio::test]
@@ -289,13 +249,6 @@ async fn no_secret_appears_in_errors_status_or_debug_output() {
     }
     assert!(!error.to_string().contains(char::is_control));
     assert!(error.to_string().len() < 400);
-
-    let server = Server::start(|_, _| Reply::token(ACCESS_TOKEN)).await;
-    let source = source_of(&server.oauth()).await;
-    source.token().await.unwrap();
-    assert_eq!(source.redact(ACCESS_TOKEN), "<secret>");
-    let name = format!("name {ACCESS_TOKEN}");
-    assert_eq!(source.redact_name(name), "name <secret>");
 }
 
 #[tokio::test]
