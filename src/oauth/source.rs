@@ -72,7 +72,7 @@ pub struct TokenStatus {
 /// Why the token store cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("oauth.token_store: {0}")]
-pub struct StartError(#[from] StoreError);
+pub struct StartError(StoreError);
 
 impl TokenSource {
     /// Checks the token store. Sends no request.
@@ -106,10 +106,10 @@ impl TokenSource {
         refresh_lock: Arc<AsyncMutex<Instant>>,
     ) -> Result<Arc<Self>, StartError> {
         let section = oauth.clone();
-        let credentials = blocking(move || CredentialStore::open(section)).await?;
+        let credentials = blocking(move || CredentialStore::open(section)).await;
         Ok(Arc::new(Self {
             oauth: oauth.clone(),
-            credentials: Arc::new(credentials),
+            credentials: Arc::new(credentials.map_err(StartError)?),
             http: Mutex::new(http),
             stats,
             redactor: Redactor::default(),

@@ -61,7 +61,8 @@ async fn wait_until(what: &str, limit: Duration, mut condition: impl FnMut() -> 
 async fn wait_for_good_collection(exporter: &Exporter) -> Scrape {
     exporter
         .scrape_until("a good collection", |scrape| {
-            scrape.value("lightfi_up") == Some(1.0)
+            let failed = scrape.value("lightfi_collect_sensors_failed");
+            scrape.value("lightfi_up") == Some(1.0) && failed == Some(0.0)
         })
         .await
 }
