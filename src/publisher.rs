@@ -82,7 +82,7 @@ impl Publisher {
         self.replace(Arc::new(snapshot), catalog, unix_now()).await;
     }
 
-    /// Returns what is shown now.
+    /// Returns the view that is shown now.
     pub async fn view(&self) -> Arc<View> {
         self.current().await.view.clone()
     }

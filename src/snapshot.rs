@@ -125,7 +125,7 @@ impl SkippedReadings {
     }
 }
 
-/// What identifies a sensor in labels. The label texts are escaped once, here, and not in every scrape.
+/// The labels that identify a sensor. Their texts are escaped once, here, and not in every scrape.
 #[derive(Debug, PartialEq)]
 pub struct Identity {
     /// The API's id.

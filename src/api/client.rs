@@ -47,7 +47,7 @@ pub struct Client {
     rate_limiter: SharedRateLimiter,
 }
 
-/// What the requests of one collection share: its deadline, and the one token refresh that it may force.
+/// The state shared by the requests of one collection: its deadline, and the one token refresh that it may force.
 pub struct Session {
     deadline: Instant,
     /// The first access token that was refused with a 401.

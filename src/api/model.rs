@@ -408,7 +408,7 @@ impl Texts<'_> {
         id.filter(|id| is_path_segment(id))
     }
 
-    /// Where there are two ids, the text is the sensor's; a number is a key of the vendor's database.
+    /// Of two ids, the text is the sensor's; a number is a key of the vendor's database.
     fn sensor_id(self, object: &Object<'_>) -> Option<String> {
         let is_text = |key: &&str| object.get(*key).is_some_and(|id| id.get().starts_with('"'));
         let keys = ["sensor_id", "id"];

@@ -49,7 +49,7 @@ enum LocationOutcome {
     Answered,
 }
 
-/// What a collection found out about one sensor, from its own request and from the locations that hold it.
+/// The result of a collection for one sensor, from its own request and from the locations that hold it.
 #[derive(Debug, Default)]
 pub(super) struct SensorUpdate {
     pub(super) name: Option<Arc<str>>,
@@ -63,7 +63,7 @@ pub(super) struct SensorUpdate {
     pub(super) readings: Option<ParsedReadings>,
 }
 
-/// What a collection found out about its sensors, by id.
+/// The results of a collection by sensor id.
 pub(super) type SensorUpdates = BTreeMap<Arc<str>, SensorUpdate>;
 
 /// The longest path to a location, and the configured location at which it starts.
@@ -320,11 +320,7 @@ impl LocationWalk {
             ancestors: Vec::new(),
         };
         let mut paths = HashMap::from([(id, start)]);
-        let mut ahead = if configured.recursive {
-            vec![id]
-        } else {
-            vec![]
-        };
+        let mut ahead: Vec<&str> = configured.recursive.then_some(id).into_iter().collect();
         while let Some(id) = ahead.pop() {
             for child in children.get(id).into_iter().flatten() {
                 let above = &paths[id];

@@ -8,7 +8,7 @@ use tracing::{debug, info, warn};
 use super::run::RequestFailure;
 use crate::{snapshot::Snapshot, stats::Reason};
 
-/// What the last collection logged.
+/// The failures that were logged and have not ended.
 #[derive(Debug, Default)]
 pub(super) struct CollectionLog {
     failing: BTreeSet<Reason>,
@@ -54,7 +54,7 @@ impl CollectionLog {
                 );
             }
         }
-        // If nothing was sent for want of a token, what failed before may still fail.
+        // Without a token nothing was sent, so that earlier failures may not have ended.
         if by_reason.is_empty() && !failures.is_empty() {
             return;
         }

@@ -1,4 +1,5 @@
-//! When to collect, what to request in which order, and what is then known: one snapshot per collection.
+//! Makes collections: decides when, what to request and in which order, and turns the replies into one snapshot per
+//! collection.
 //!
 //! The decisions are pure and have files of their own: [`schedule`] (when), [`targets`] (what), [`queue`] (order, pace,
 //! retries), [`discovery`] (which sensors the locations hold, and where), [`readings`] and [`state`] (what is kept), and
@@ -55,7 +56,7 @@ const MAX_COMMANDS: usize = 16;
 /// How late the collector may be before it counts as stuck: no machine is that busy for that long.
 const MAX_LATENESS: Duration = Duration::from_secs(60);
 
-/// What to collect, and how, under one configuration.
+/// The part of a configuration that the collector needs.
 pub struct CollectorConfig {
     client: Client,
     targets: Arc<Targets>,
@@ -94,24 +95,24 @@ pub struct Collector {
     status: watch::Sender<Status>,
 }
 
-/// What a [`Handle`] asks of the collector.
+/// A request from a [`Handle`] to the collector.
 enum Command {
     /// Collect if a collection is due.
     Collect,
     /// Collect under another configuration, at once.
-    /// The sender is dropped when what is known is published under it.
+    /// The sender is dropped when the readings are published under it.
     Reconfigure(Box<CollectorConfig>, oneshot::Sender<()>),
 }
 
-/// What scrapes and probes may know of the collector.
+/// The state of the collector that scrapes and probes read.
 #[derive(Debug, Clone, Copy)]
 struct Status {
     mode: Mode,
     /// The number of collections that have finished.
     collections: u64,
-    /// By when the collector does something next; `None` while it waits for a scrape.
+    /// The time by which the collector does something next; `None` while it waits for a scrape.
     due: Option<Instant>,
-    /// In scrape mode: until when no scrape needs another collection.
+    /// In scrape mode: the time until which no scrape needs another collection.
     fresh_until: Option<Instant>,
 }
 
@@ -164,8 +165,8 @@ impl Handle {
         self.status.borrow().mode
     }
 
-    /// Collects under another configuration, at once. Sensors that stay keep their readings. Returns when what is known is
-    /// published under the new configuration; its first collection is then running.
+    /// Collects under another configuration, at once. Sensors that stay keep their readings. Returns when they are published
+    /// under the new configuration; its first collection is then running.
     pub async fn reconfigure(&self, config: CollectorConfig) {
         let (done, wait) = oneshot::channel();
         let command = Command::Reconfigure(Box::new(config), done);
@@ -232,7 +233,7 @@ impl Collector {
     /// Makes one collection, for a command that ends after it.
     pub async fn run_once(mut self) -> (Snapshot, Vec<RequestFailure>) {
         let collected = self.collect().await;
-        // Such a command reconfigures nothing.
+        // Only a reload interrupts a collection, and such a command has none.
         collected.unwrap_or_else(|_| (self.registry.snapshot(), Vec::new()))
     }
 
@@ -280,7 +281,7 @@ impl Collector {
         }
     }
 
-    /// Replaces the configuration: sensors that it no longer contains leave, the others are known by its names.
+    /// Replaces the configuration: sensors that it no longer contains leave, the others get the names that it gives them.
     fn activate(&mut self, config: CollectorConfig) {
         self.registry.reconfigure(&config.targets);
         self.schedule = Schedule::new(config.mode, config.targets.interval);

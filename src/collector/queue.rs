@@ -1,5 +1,5 @@
-//! The order and the pace of one collection's requests, and which of them are repeated. Does not send anything; pure: takes
-//! `now`, never waits. Called by `run`.
+//! The order and the times of one collection's requests, and which of them are repeated. Pure: sends nothing, takes `now`,
+//! never waits. Called by `run`.
 //!
 //! There is one order: the request that was not sent for the longest time goes first. Requests that hung in the last
 //! collection keep their place in it, but take at most half of the slots, so that they never hold up the others.
@@ -42,7 +42,7 @@ impl fmt::Display for Job {
     }
 }
 
-/// What a collection has to do next.
+/// The next thing that a collection has to do.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
     /// Send this request.
@@ -94,7 +94,7 @@ pub(super) struct RequestQueue {
     waiting: BTreeMap<(Instant, usize), Request>,
     /// The same for requests that hung when they were last sent.
     waiting_hung: BTreeMap<(Instant, usize), Request>,
-    /// With the time at which it was sent.
+    /// Each with the time at which it was sent.
     in_flight: HashMap<Job, (Request, Instant)>,
     arrivals: usize,
 }

@@ -1,8 +1,8 @@
-//! One collection: what to request next, what to make of the replies, and what is known in the end.
+//! One collection: the next request, the handling of the replies, and the result.
 //!
-//! A state machine that takes `now` and never waits, so that tests run it in virtual time. It owns what it works on, so that
-//! its start and its end can run on another thread: with thousands of sensors they take milliseconds. Called by the
-//! collector, which sends the requests.
+//! A state machine that takes `now` and never waits, so that tests run it in virtual time. It owns its state, so that its
+//! start and its end can run on another thread: with thousands of sensors they take milliseconds. Called by the collector,
+//! which sends the requests.
 
 use std::{
     sync::Arc,
@@ -41,7 +41,7 @@ pub enum Reply {
 /// Something that could not be read in a collection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestFailure {
-    /// What was requested, such as `sensor AQ2-FE753C0D7ADF`.
+    /// The target of the request, such as `sensor AQ2-FE753C0D7ADF`.
     pub target: String,
     /// The reason as it is counted.
     pub reason: Reason,
@@ -69,7 +69,7 @@ pub struct CollectionRun {
 }
 
 impl CollectionRun {
-    /// Starts a collection: queues what can be requested before anything is answered.
+    /// Starts a collection: queues the requests that need not wait for a reply.
     pub fn start(
         targets: Arc<Targets>,
         registry: SensorRegistry,
@@ -192,7 +192,7 @@ impl CollectionRun {
         });
     }
 
-    /// Finishes the collection: what has no answer has failed, and goes first in the next one.
+    /// Finishes the collection: requests without an answer have failed, and go first in the next one.
     pub fn finish(
         mut self,
         now: Instant,
@@ -216,7 +216,7 @@ impl CollectionRun {
         (registry, self.failures)
     }
 
-    /// Cancels the collection: nothing that it has found is kept.
+    /// Cancels the collection: its replies are discarded.
     pub fn cancel(self) -> SensorRegistry {
         self.registry
     }

@@ -1,8 +1,8 @@
-//! What is kept of every sensor from one collection to the next, and the snapshot of it. Pure: replies and `now` come in,
+//! The state of every sensor, kept from one collection to the next, and the snapshot of it. Pure: replies and `now` come in,
 //! snapshots go out. Does not decide what to request. Called by `run` and by the collector.
 //!
-//! A sensor that fails keeps its readings; one that a good reply no longer holds leaves; names and paths stay until others
-//! come.
+//! A sensor that fails keeps its readings. A sensor that a good reply no longer holds leaves. Names and paths stay until other
+//! ones replace them.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -30,10 +30,10 @@ pub struct SensorRegistry {
     sensors: BTreeMap<Arc<str>, SensorState>,
 }
 
-/// What is kept of one sensor.
+/// The state of one sensor.
 #[derive(Debug)]
 struct SensorState {
-    /// As a snapshot shows it.
+    /// The part that snapshots show.
     sensor: Sensor,
     /// The API's name, as last seen.
     name: Option<Arc<str>>,
@@ -174,7 +174,7 @@ impl SensorState {
         SERIES_WITHOUT_READINGS + of_readings.sum::<usize>()
     }
 
-    /// Takes in what a collection found out. `sources` are the locations that held the sensor before and have failed.
+    /// Takes in the result of a collection. `sources` are the locations that held the sensor before and have failed.
     fn apply(&mut self, update: Option<SensorUpdate>, now: UnixTime) {
         let was_requested = update.is_some() || !self.sources.is_empty();
         let update = update.unwrap_or_default();

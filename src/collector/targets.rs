@@ -1,11 +1,11 @@
-//! What one configuration asks the API for, and within which limits. Made by the collector from the configuration, read by
+//! The sensors and locations to request, and the limits. Made by the collector from the configuration, read by
 //! `run` and `state`.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::config::{Config, Location, Sensor};
 
-/// The id under `locations:` that stands for the account's base location.
+/// The id under `locations:` that means the account's base location.
 pub(super) const BASE_LOCATION: &str = "base";
 
 /// The targets of one configuration.

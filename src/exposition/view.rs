@@ -55,7 +55,7 @@ struct SampleRef {
     value: f64,
 }
 
-/// What the families with one sample per sensor need to know of its readings.
+/// Facts about the readings of a sensor, for the families with one sample per sensor.
 #[derive(Debug, Default)]
 struct SensorStats {
     stale: u32,

@@ -1,5 +1,5 @@
-//! Tests of collections on the real binary: what a scrape shows when requests succeed and when they fail, and which requests
-//! are sent.
+//! Tests of collections on the real binary: the requests that are sent, and the scrapes when requests succeed and when they
+//! fail.
 
 use std::time::{Duration, Instant, SystemTime};
 

@@ -1,4 +1,4 @@
-//! What a scrape shows during a fault, as one table: [`ROWS`].
+//! The effect of each fault on scrapes, as one table: [`ROWS`].
 //!
 //! Each fault is tried for one sensor, for all sensors, for one location and for the token endpoint, where it can happen
 //! there. Each case has its own cloud and exporter, and meets the fault twice: at the start and after the first readings.
@@ -36,7 +36,7 @@ enum Scope {
     Token,
 }
 
-/// What a fault does to the sensors that it affects.
+/// The effect of a fault on the sensors that it affects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Effect {
     /// They are not read, for this reason. Earlier readings stay.

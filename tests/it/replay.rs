@@ -113,7 +113,7 @@ fn recording() -> BTreeMap<Key, Rows> {
     file
 }
 
-/// What Prometheus stored.
+/// The series that Prometheus stored.
 struct Recording {
     /// Time and value of the readings by the time of the scrape in Unix milliseconds.
     readings: BTreeMap<Key, BTreeMap<i64, (f64, f64)>>,

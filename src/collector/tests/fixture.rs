@@ -148,7 +148,7 @@ pub(super) struct Collections {
     pub(super) unix_now: UnixTime,
     /// Which of the requests in flight is answered next.
     pub(super) pick: usize,
-    /// What the last collection requested, in alphabetical order.
+    /// The requests of the last collection, in alphabetical order.
     pub(super) requested: Vec<String>,
     pub(super) failures: Vec<RequestFailure>,
 }

@@ -1,4 +1,4 @@
-//! What is kept of sensors from one collection to the next.
+//! The state of sensors between collections.
 
 use super::fixture::*;
 

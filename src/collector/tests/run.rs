@@ -1,4 +1,4 @@
-//! What one collection requests, and when it ends.
+//! The requests of one collection, and its end.
 
 use std::time::Instant;
 
@@ -76,7 +76,7 @@ fn configured_sensors_do_not_wait_for_a_location_that_hangs() {
 }
 
 #[test]
-fn what_has_no_answer_at_the_end_has_failed_and_is_carried_over() {
+fn requests_without_an_answer_at_the_end_have_failed_and_are_carried_over() {
     let now = Instant::now();
     let targets = targets(&["A"], &["1"]);
     let mut run = start(&targets, SensorRegistry::default(), now);

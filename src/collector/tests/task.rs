@@ -1,4 +1,4 @@
-//! The collector's task: what scrapes, probes and reloads see of it.
+//! The collector's task, as scrapes, probes and reloads see it.
 
 use std::{
     collections::BTreeMap,

@@ -132,18 +132,13 @@ fn check(family: &Family, format: Format) -> Result<(), String> {
     if total != (kind == "counter" && format == Format::Text) {
         return Err(format!("{name} cannot be a {kind}"));
     }
-    for sample in samples {
-        let bad = match kind.as_str() {
-            "counter" => sample.value < 0.0 || sample.value.is_nan(),
-            "info" => sample.value != 1.0,
-            _ => false,
-        };
-        if bad {
-            return Err(format!(
-                "a {kind} cannot be {}: {}",
-                sample.value, sample.name
-            ));
-        }
+    let bad = samples.iter().find(|sample| match kind.as_str() {
+        "counter" => sample.value < 0.0 || sample.value.is_nan(),
+        "info" => sample.value != 1.0,
+        _ => false,
+    });
+    if let Some(Sample { name, value, .. }) = bad {
+        return Err(format!("a {kind} cannot be {value}: {name}"));
     }
     if kind == "histogram" {
         check_histograms(family)?;

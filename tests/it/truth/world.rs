@@ -1,4 +1,4 @@
-//! A cloud in virtual time: five sensors in a tree of locations, which answer, fail, hang and change their minds.
+//! A cloud in virtual time: five sensors in a tree of locations. Requests are answered, fail or hang.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -38,19 +38,19 @@ pub fn location(id: &str) -> &'static Location {
     LOCATIONS
         .iter()
         .find(|location| location.id == id)
-        .expect("nobody asks for a location that was never told of")
+        .expect("only known locations are requested")
 }
 
-/// What a request meets.
+/// The way in which a request fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// Answered badly, in a way that may pass.
+    /// A temporary error.
     Error,
-    /// Answered badly, for good.
+    /// A permanent error.
     Refused,
-    /// No answer within the time-out.
+    /// No answer within the timeout.
     Timeout,
-    /// Not even that.
+    /// No answer, and no timeout.
     Hang,
     /// The readings are not of the known shape.
     Garbled,
@@ -58,7 +58,7 @@ pub enum Fault {
 
 /// One element of a sensor's `data`.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Told {
+pub enum Reported {
     Reading {
         time: f64,
         value: f64,
@@ -75,11 +75,11 @@ pub enum Told {
 #[derive(Debug, Default)]
 pub struct Device {
     pub name: String,
-    /// The location that holds it.
-    pub place: Option<&'static str>,
+    /// The location that contains it.
+    pub location: Option<&'static str>,
     /// Its own route does not know it.
     pub gone: bool,
-    pub told: BTreeMap<&'static str, Told>,
+    pub reported: BTreeMap<&'static str, Reported>,
 }
 
 #[derive(Debug, Default)]
@@ -87,7 +87,7 @@ pub struct World {
     pub devices: BTreeMap<&'static str, Device>,
     /// Locations whose reply holds their children's sensors too.
     pub inline: BTreeMap<&'static str, bool>,
-    /// By the job they meet, as text.
+    /// By the text of the job that they affect.
     pub faults: BTreeMap<String, Fault>,
 }
 
@@ -102,13 +102,13 @@ impl World {
         self.faults.get(&job.to_string()).copied()
     }
 
-    /// What comes of a request that is answered now.
+    /// Returns the result of a request that ends now.
     pub fn answer(&self, job: &Job, fault: Option<Fault>) -> Result<Reply, RequestError> {
-        let failure = |reason, again| {
+        let failure = |reason, retryable| {
             Err(RequestError {
                 reason,
                 message: "on purpose".to_owned(),
-                retryable: again,
+                retryable,
                 no_token: false,
             })
         };
@@ -146,17 +146,17 @@ impl World {
             parent: None,
             items: None,
         };
-        let mut places = vec![(here, None)];
+        let mut locations = vec![(here, None)];
         if self.inline.get(id) == Some(&true) {
             let below = here.children.iter();
-            places.extend(below.map(|id| (location(id), Some((*id).to_owned()))));
+            locations.extend(below.map(|id| (location(id), Some((*id).to_owned()))));
         }
         let mut found = Vec::new();
-        for (place, parent) in places.into_iter().filter(|_| sensors) {
+        for (location, parent) in locations.into_iter().filter(|_| sensors) {
             let inside = self
                 .devices
                 .iter()
-                .filter(|(_, device)| device.place == Some(place.id));
+                .filter(|(_, device)| device.location == Some(location.id));
             found.extend(inside.map(|(id, device)| LocationEntry {
                 id: (*id).to_owned(),
                 name: Some(device.name.clone()),
@@ -174,20 +174,20 @@ impl World {
 }
 
 fn items(device: &Device) -> Vec<Item> {
-    let item = |(var_name, told): (&&'static str, &Told)| {
+    let item = |(var_name, reported): (&&'static str, &Reported)| {
         let reading = |time, value| Item::Reading {
             var_name: (*var_name).to_owned(),
             time,
             value,
         };
-        match *told {
-            Told::Reading { time, value } => vec![reading(time, value)],
-            Told::Twice { time, value } => {
+        match *reported {
+            Reported::Reading { time, value } => vec![reading(time, value)],
+            Reported::Twice { time, value } => {
                 vec![reading(time, value), reading(time - 30.0, value + 0.25)]
             }
-            Told::Null => vec![Item::Null],
-            Told::Malformed => vec![Item::Malformed],
+            Reported::Null => vec![Item::Null],
+            Reported::Malformed => vec![Item::Malformed],
         }
     };
-    device.told.iter().flat_map(item).collect()
+    device.reported.iter().flat_map(item).collect()
 }
