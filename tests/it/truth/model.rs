@@ -87,6 +87,9 @@ pub struct Model {
     replies: Replies,
 }
 
+/// A metric, its label besides those of the sensor, and the value.
+type Series<'a> = (&'static str, Option<(&'a str, &'a str)>, f64);
+
 /// The good readings of one sensor in one collection.
 #[derive(Default)]
 struct Fresh {
@@ -431,7 +434,7 @@ impl Known {
         }
     }
 
-    /// The series of one reading that are exposed: the metric, its own label, and the value.
+    /// The series of one reading that are exposed.
     fn series<'a>(
         &self,
         var_name: &'a str,
@@ -439,7 +442,7 @@ impl Known {
         value: f64,
         setup: &Setup,
         now: f64,
-    ) -> Vec<(&'static str, Option<(&'a str, &'a str)>, f64)> {
+    ) -> Vec<Series<'a>> {
         let within = |since: f64, limit: u64| limit == 0 || now <= since + limit as f64;
         let last_success = self.last_success.unwrap_or(f64::NEG_INFINITY);
         let read_recently = within(last_success, setup.stale_after);
