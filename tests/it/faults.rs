@@ -83,9 +83,6 @@ const ROWS: &[(&str, &[Scope], Effect)] = &[
     ("duplicate-variables",   API,          Unaffected),
     ("duplicate-sensors",     &[Location],  Unaffected),
     ("many-variables",        &[OneSensor], Dropped),
-    ("token-error-500",       &[Token],     Fails("server_error")),
-    ("token-slow",            &[Token],     Fails("timeout")),
-    ("token-html",            &[Token],     Fails("malformed")),
     ("token-no-access-token", &[Token],     Fails("malformed")),
 ];
 

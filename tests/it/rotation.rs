@@ -479,9 +479,9 @@ fn short_lived() -> Options {
 async fn temporary_failures_of_the_endpoint_are_logged_once_and_recovered_from() {
     let no_token = "no JSON object with an access_token";
     let faults = [
-        ("token-error-500", "server_error", "answered 500"),
-        ("token-slow", "timeout", "timed out"),
-        ("token-html", "malformed", no_token),
+        ("error-500=token", "server_error", "answered 500"),
+        ("slow=token", "timeout", "timed out"),
+        ("html=token", "malformed", no_token),
         ("token-no-access-token", "malformed", no_token),
     ];
     join_all(faults.map(async |(fault, reason, sentence)| {

@@ -227,9 +227,9 @@ async fn no_secret_appears_in_any_output() {
         "unauthorized",
         "malformed",
         "token-revoked",
-        "token-error-500",
-        "token-slow",
-        "token-html",
+        "error-500=token",
+        "slow=token",
+        "html=token",
         "token-no-access-token",
     ] {
         fixture.cloud.fault(fault, true);

@@ -61,7 +61,7 @@ impl RoomKind {
     }
 }
 
-/// What is wrong with a sensor, if anything.
+/// The condition of a sensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Condition {
     Healthy,

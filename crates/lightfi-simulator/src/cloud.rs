@@ -28,7 +28,7 @@ pub struct Requests {
     pub unauthorized: usize,
 }
 
-/// Where readings come from.
+/// The source of readings.
 pub(super) enum Source {
     Simulated(World),
     Recorded {

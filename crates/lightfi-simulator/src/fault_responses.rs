@@ -1,4 +1,4 @@
-//! What is sent while a fault is on: a response instead of the good one, or a good one with wrong readings.
+//! The responses while a fault is on: one instead of the good one, or a good one with wrong readings.
 
 use std::{
     io::{self, Write as _},
@@ -25,7 +25,7 @@ use super::{
     responses::{self, JSON},
 };
 
-/// The delay of `slow` and `token-slow`.
+/// The delay of `slow`.
 const SLOW_DELAY: Duration = Duration::from_secs(2);
 /// The body of `huge`, in pieces of a megabyte.
 const HUGE_PIECES: usize = 200;
@@ -60,7 +60,7 @@ pub(super) async fn replacement(faults: &[FaultKind], connection: &Connection) -
     if faults.contains(&FaultKind::Hang) {
         std::future::pending::<()>().await;
     }
-    if faults.contains(&FaultKind::Slow) || faults.contains(&FaultKind::TokenSlow) {
+    if faults.contains(&FaultKind::Slow) {
         tokio::time::sleep(SLOW_DELAY).await;
     }
     let mut responses = faults.iter().filter_map(|kind| response(*kind, connection));
@@ -70,7 +70,7 @@ pub(super) async fn replacement(faults: &[FaultKind], connection: &Connection) -
 fn response(kind: FaultKind, connection: &Connection) -> Option<Response> {
     Some(match kind {
         FaultKind::Unauthorized => responses::unauthorized(),
-        FaultKind::Error500 | FaultKind::TokenError500 => {
+        FaultKind::Error500 => {
             responses::error(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
         }
         FaultKind::RateLimit => {
@@ -87,7 +87,7 @@ fn response(kind: FaultKind, connection: &Connection) -> Option<Response> {
         FaultKind::Huge => huge(),
         FaultKind::GzipBomb => gzip_bomb(),
         FaultKind::WrongLength => wrong_length(),
-        FaultKind::Html | FaultKind::TokenHtml => {
+        FaultKind::Html => {
             response::Html("<!DOCTYPE html><title>Welcome</title><p>Please accept our terms.</p>")
                 .into_response()
         }

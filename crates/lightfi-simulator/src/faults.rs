@@ -10,7 +10,7 @@ use std::{
 
 use super::building::Building;
 
-/// What goes wrong.
+/// The kind of a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultKind {
     /// The response is 500.
@@ -67,22 +67,16 @@ pub enum FaultKind {
     TokenRevoked,
     /// The token endpoint answers `invalid_client`.
     TokenInvalidClient,
-    /// The token endpoint answers 500.
-    TokenError500,
-    /// The token endpoint answers two seconds late.
-    TokenSlow,
-    /// The token endpoint answers 200 with an HTML page.
-    TokenHtml,
     /// The token endpoint answers 200 with JSON without `access_token`.
     TokenNoAccessToken,
 }
 
-/// Where a fault can happen.
+/// The requests that a fault can affect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Scope {
     /// How a response is sent: every route.
     Transport,
-    /// What a response says about sensors: the API's routes.
+    /// The content of a response: the API's routes.
     Payload,
     /// The token endpoint only.
     Token,
@@ -92,7 +86,7 @@ use FaultKind::*;
 use Scope::{Payload, Token, Transport};
 
 /// Every fault with its name and scope.
-const FAULTS: [(&str, FaultKind, Scope); 31] = [
+const FAULTS: [(&str, FaultKind, Scope); 28] = [
     ("error-500", Error500, Transport),
     ("rate-limit", RateLimit, Transport),
     ("slow", Slow, Transport),
@@ -120,16 +114,13 @@ const FAULTS: [(&str, FaultKind, Scope); 31] = [
     ("token-expires", TokenExpires, Token),
     ("token-revoked", TokenRevoked, Token),
     ("token-invalid-client", TokenInvalidClient, Token),
-    ("token-error-500", TokenError500, Token),
-    ("token-slow", TokenSlow, Token),
-    ("token-html", TokenHtml, Token),
     ("token-no-access-token", TokenNoAccessToken, Token),
 ];
 
 /// A fault of all API requests, or of one route. Written `NAME` or `NAME=ID`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// What goes wrong.
+    /// Its kind.
     pub kind: FaultKind,
     scope: Scope,
     /// The id of the only sensor or location whose route it affects, or [`TOKEN_ENDPOINT`].
@@ -288,9 +279,9 @@ mod tests {
 
     #[test]
     fn the_token_endpoint_has_its_own_faults_and_those_that_name_it() {
-        let faults = ["hang", "html=token", "token-slow"].map(|text| text.parse().unwrap());
+        let faults = ["hang", "html=token", "token-expires"].map(|text| text.parse().unwrap());
         let faults = Faults::new(faults.to_vec());
-        assert_eq!(faults.of_token_request(), [Html, TokenSlow]);
+        assert_eq!(faults.of_token_request(), [Html, TokenExpires]);
         assert_eq!(faults.of_api_request(Some("A")), [Hang]);
     }
 }

@@ -125,23 +125,6 @@ mod tests {
     }
 
     #[test]
-    fn the_urls_are_those_of_the_simulator() {
-        let (config, _) = listed(1, Listing::Mixed);
-        assert_eq!(config["api"], json!({"url": "http://127.0.0.1:1"}));
-        assert_eq!(
-            config["oauth"]["token_url"],
-            "http://127.0.0.1:1/oauth2/token"
-        );
-        assert_eq!(
-            config["oauth"]["authorize_url"],
-            "http://127.0.0.1:1/oauth2/authorize"
-        );
-        for key in ["client_id", "client_secret", "refresh_token"] {
-            assert!(config["oauth"][key].as_str().unwrap().len() > 20, "{key}");
-        }
-    }
-
-    #[test]
     fn sensors_and_locations_list_everything_in_one_way() {
         let (config, sensors) = listed(40, Listing::Sensors);
         assert_eq!(

@@ -1,10 +1,10 @@
-//! What a simulated cloud can be asked to be.
+//! The options of a simulated cloud.
 
 use std::time::Duration;
 
 use super::{faults::Fault, replay::Replay};
 
-/// What is simulated.
+/// The options of a simulated cloud.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The number of sensors.

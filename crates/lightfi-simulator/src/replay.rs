@@ -6,6 +6,7 @@
 use std::{borrow::Cow, collections::HashMap, fs::File, io, path::Path};
 
 use serde::{Deserialize, Deserializer, de::Error as _};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::reading::Reading;
 
@@ -170,56 +171,12 @@ fn unix_time(text: &str) -> Option<f64> {
     if let Ok(seconds) = text.parse::<f64>() {
         return seconds.is_finite().then_some(seconds);
     }
-    let (date, time) = text.split_once(['T', 't', ' '])?;
-    let zone_at = time.find(['Z', 'z', '+', '-']).unwrap_or(time.len());
-    let (clock, zone) = time.split_at(zone_at);
-    let offset = match zone {
-        "" | "Z" | "z" => 0.0,
-        _ => {
-            let [hours, minutes] = numbers(&zone[1..], ':')?;
-            let offset = 3600.0 * hours + 60.0 * minutes;
-            if zone.starts_with('-') {
-                -offset
-            } else {
-                offset
-            }
-        }
-    };
-    let [year, month, day] = numbers(date, '-')?;
-    let [hour, minute, second] = numbers(clock, ':')?;
-    let (year, month, day) = (year as i64, month as i64, day as i64);
-    if !(1..=12).contains(&month) || hour >= 24.0 || minute >= 60.0 || second >= 61.0 {
-        return None;
+    let mut text = text.to_ascii_uppercase();
+    if let Some((date, clock)) = text.split_once(' ') {
+        text = format!("{date}T{clock}Z");
     }
-    let days = days_since_1970(year, month, day);
-    let next_month = days_since_1970(year + month / 12, month % 12 + 1, 1);
-    let is_in_month = day >= 1 && days < next_month;
-    let seconds = hour * 3600.0 + minute * 60.0 + second - offset;
-    is_in_month.then_some(days as f64 * 86_400.0 + seconds)
-}
-
-/// Reads exactly `N` decimal numbers without a sign.
-fn numbers<const N: usize>(text: &str, separator: char) -> Option<[f64; N]> {
-    let numbers: Option<Vec<f64>> = text
-        .split(separator)
-        .map(|number| {
-            let is_decimal = number.starts_with(|c: char| c.is_ascii_digit());
-            is_decimal.then(|| number.parse().ok()).flatten()
-        })
-        .collect();
-    numbers?.try_into().ok()
-}
-
-/// Counts days of the Gregorian calendar. Years start in March, so that the leap day is the last of its year.
-fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
-    let (year, month) = if month < 3 {
-        (year - 1, month + 9)
-    } else {
-        (year, month - 3)
-    };
-    let leap_days = year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
-    let days_before_month = (153 * month + 2) / 5;
-    365 * year + leap_days + days_before_month + day - 1 - 719_468
+    let time = OffsetDateTime::parse(&text, &Rfc3339).ok()?;
+    Some(time.unix_timestamp() as f64 + f64::from(time.nanosecond()) / 1e9)
 }
 
 #[cfg(test)]

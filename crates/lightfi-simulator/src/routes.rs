@@ -135,7 +135,7 @@ fn authorization(headers: &HeaderMap) -> Option<&str> {
     headers.get(header::AUTHORIZATION)?.to_str().ok()
 }
 
-/// What every API request passes through: the counters, the delay, the access token and the transport faults.
+/// Handles every API request first: the counters, the delay, the access token and the transport faults.
 async fn api_request(
     State(cloud): Shared,
     Extension(connection): Extension<Connection>,

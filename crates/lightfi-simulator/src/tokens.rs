@@ -28,8 +28,6 @@ const SHORT_LIFETIME: f64 = 2.0;
 pub(super) struct Tokens {
     pub(super) client_id: String,
     pub(super) client_secret: String,
-    /// The codes of logins.
-    pub(super) codes: AuthorizationCodes,
     options: Options,
     /// Differs from process to process, so that no token is issued twice.
     start: u64,
@@ -41,6 +39,7 @@ struct Issued {
     access: HashMap<String, f64>,
     refresh: HashMap<String, f64>,
     newest_refresh: String,
+    codes: AuthorizationCodes,
     count: u64,
 }
 
@@ -63,13 +62,13 @@ impl Tokens {
         Self {
             client_id: format!("simulated{:016x}", hash(seed, &[30])),
             client_secret: format!("secret{:016x}{:016x}", hash(seed, &[31]), hash(seed, &[32])),
-            codes: AuthorizationCodes::new(start),
             options: options.clone(),
             start,
             issued: Mutex::new(Issued {
                 access: HashMap::new(),
                 refresh: HashMap::from([(first.clone(), f64::INFINITY)]),
                 newest_refresh: first,
+                codes: AuthorizationCodes::default(),
                 count: 0,
             }),
         }
@@ -98,7 +97,7 @@ impl Tokens {
                 let code = field("code").ok_or("invalid_request")?;
                 let redirect_uri = field("redirect_uri").ok_or("invalid_request")?;
                 let verifier = field("code_verifier");
-                if !self.codes.redeem(code, redirect_uri, verifier, now) {
+                if !issued.codes.redeem(code, redirect_uri, verifier, now) {
                     return Err("invalid_grant");
                 }
                 let gives_one = self.options.login_gives_refresh_token;
@@ -123,6 +122,21 @@ impl Tokens {
             token_type: "Bearer",
             refresh_token,
         })
+    }
+
+    /// Issues an authorization code for this redirect URI and PKCE challenge.
+    pub(super) fn issue_code(
+        &self,
+        redirect_uri: &str,
+        challenge: Option<&str>,
+        now: f64,
+    ) -> String {
+        let mut issued = self.lock();
+        issued.count += 1;
+        let part = |topic: u64| hash(self.start, &[34, issued.count, topic]);
+        let code = format!("code{:016x}{:016x}", part(1), part(2));
+        issued.codes.add(&code, redirect_uri, challenge, now);
+        code
     }
 
     /// Returns whether an access token is valid.
@@ -189,7 +203,8 @@ impl Tokens {
         token
     }
 
-    /// Returns a JSON Web Token and its `exp`. Nobody can check a signature with a secret key, so it is made up.
+    /// Returns a JSON Web Token and its `exp`. The signature is random: it would be made with a secret key, so clients cannot check
+    /// it.
     fn jwt(&self, number: u64, lifetime: u64, now: f64) -> (String, f64) {
         let issued_at = now.max(0.0) as u64;
         let claims = json!({

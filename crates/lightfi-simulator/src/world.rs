@@ -1,4 +1,4 @@
-//! What every sensor reports at a time: a pure function of seed and time, so that a test can compute what a value should
+//! The readings of every sensor at a time: a pure function of seed and time, so that a test can compute what a value should
 //! be and a dashboard can be drawn of any day.
 //!
 //! The physics is what a person would look for: people come and go by a working week, CO₂ follows them by mass balance,

@@ -136,61 +136,6 @@ async fn requests_without_a_valid_token_are_answered_401() {
 }
 
 #[tokio::test]
-async fn walking_the_locations_finds_every_sensor_once() {
-    let cloud = Served::start(options(43)).await;
-    let (_, base) = json(cloud.get("/locations")).await;
-    assert_eq!(base["name"], "Northlight Estates");
-    assert_eq!(base.get("sensors"), None);
-    let mut waiting = vec![base["id"].as_str().unwrap().to_owned()];
-    let mut found = Vec::new();
-    while let Some(id) = waiting.pop() {
-        let location = cloud.location(&id).await;
-        let children = location["children"].as_array().unwrap().iter();
-        waiting.extend(children.map(|child| child["id"].as_str().unwrap().to_owned()));
-        found.extend(sensor_ids(&location));
-    }
-    found.sort();
-    let mut all = cloud.simulator.sensors();
-    all.sort();
-    assert_eq!(found, all);
-}
-
-#[tokio::test]
-async fn a_truncated_response_ends_after_its_head() {
-    let cloud = Served::start(options(10)).await;
-    cloud.switch("truncated", true);
-    let mut response = send(cloud.sensor(&cloud.id(0))).await;
-    assert_eq!(response.status(), 200);
-    let length = response.content_length().unwrap();
-    let first = response.chunk().await.unwrap().unwrap();
-    assert!(!first.is_empty() && (first.len() as u64) < length);
-    assert!(response.chunk().await.is_err());
-}
-
-#[tokio::test]
-async fn a_slow_response_is_late_and_a_hanging_one_never_comes() {
-    let cloud = Served::start(options(10)).await;
-    cloud.switch(&format!("slow={}", cloud.id(0)), true);
-    cloud.switch(&format!("hang={}", cloud.id(1)), true);
-    let start = Instant::now();
-    let (slow, hanging) = (cloud.id(0), cloud.id(1));
-    let hanging = cloud.sensor(&hanging).timeout(Duration::from_secs(3));
-    let (slow, hanging) = tokio::join!(cloud.sensor(&slow).send(), hanging.send());
-    assert_eq!(slow.unwrap().status(), 200);
-    assert!(hanging.unwrap_err().is_timeout());
-    assert!(start.elapsed() >= Duration::from_secs(3));
-}
-
-#[tokio::test]
-async fn a_fault_of_one_sensor_affects_only_its_own_route() {
-    let cloud = Served::start(options(10)).await;
-    cloud.switch(&format!("error-500={}", cloud.id(0)), true);
-    assert_eq!(send(cloud.sensor(&cloud.id(0))).await.status(), 500);
-    assert_eq!(send(cloud.sensor(&cloud.id(1))).await.status(), 200);
-    assert_eq!(sensor_ids(&cloud.location(&cloud.floor()).await).len(), 10);
-}
-
-#[tokio::test]
 async fn faults_are_switched_over_http() {
     let cloud = Served::start(options(10)).await;
     let id = cloud.id(0);
@@ -278,20 +223,6 @@ async fn large_responses_are_compressed_if_the_client_accepts_it() {
 }
 
 #[tokio::test]
-async fn the_openapi_document_lists_the_routes() {
-    let cloud = Served::start(options(10)).await;
-    let (_, document) = json(cloud.client.get(format!("{}/openapi.json", cloud.base))).await;
-    let paths = document["paths"].as_object().unwrap();
-    assert_eq!(paths.len(), 3);
-    for path in paths.keys() {
-        let path = path.replace("{location_id}", "1000");
-        let path = path.replace("{sensor_id}", &cloud.id(0));
-        let request = cloud.get(&format!("{path}?project=latest&project=value"));
-        assert_eq!(send(request).await.status(), 200, "{path}");
-    }
-}
-
-#[tokio::test]
 async fn faults_replace_the_responses_of_every_api_route() {
     let cloud = Served::start(options(10)).await;
     let sensor = format!("/sensors/{}?project=latest&project=value", cloud.id(0));
@@ -312,25 +243,6 @@ async fn faults_replace_the_responses_of_every_api_route() {
     }
     cloud.switch("malformed", true);
     assert_eq!(json(cloud.get(&sensor)).await, (200, Value::Null));
-}
-
-#[tokio::test]
-async fn faults_of_the_token_endpoint_affect_new_tokens_only() {
-    let cloud = Served::start(options(10)).await;
-    cloud.switch("token-revoked", true);
-    let refused = json(cloud.token_request()).await;
-    assert_eq!(refused, (400, json!({"error": "invalid_grant"})));
-    cloud.switch("token-revoked", false);
-    cloud.switch("token-expires", true);
-    let (_, body) = json(cloud.token_request()).await;
-    assert_eq!(body["expires_in"], 14_400);
-    let url = format!("{}/locations", cloud.base);
-    let token = body["access_token"].as_str().unwrap();
-    let short_lived = || send(cloud.client.get(&url).bearer_auth(token));
-    assert_eq!(short_lived().await.status(), 200);
-    tokio::time::sleep(Duration::from_millis(2100)).await;
-    assert_eq!(short_lived().await.status(), 401);
-    assert_eq!(send(cloud.get("/locations")).await.status(), 200);
 }
 
 #[tokio::test]

@@ -112,16 +112,6 @@ fn without_rotation_the_refresh_token_stays_valid() {
 }
 
 #[test]
-fn a_replaced_refresh_token_is_refused() {
-    let tokens = tokens(false);
-    let old = tokens.newest_refresh_token();
-    let new = tokens.replace_refresh_token();
-    assert_eq!(refresh(&tokens, &old, NOW).unwrap_err(), "invalid_grant");
-    assert!(refresh(&tokens, &new, NOW).is_ok());
-    assert_eq!(tokens.newest_refresh_token(), new);
-}
-
-#[test]
 fn a_short_lived_token_is_refused_before_the_end_it_claims() {
     let tokens = tokens(false);
     let form = format!(
