@@ -77,7 +77,7 @@ pub struct Flags {
 
 /// Adds the defaults to the help of the web flags, which `exporter-toolkit` does not know.
 fn with_default_in_help(arg: clap::Arg) -> clap::Arg {
-    let default = match arg.get_id().as_str() {
+    let default = match arg.get_long().unwrap_or_default() {
         "web.listen-address" => ":10420",
         "web.telemetry-path" => "/metrics",
         "web.max-requests" => "40",

@@ -147,7 +147,7 @@ fn http_builder(limits: &Limits) -> Builder<TokioExecutor> {
     builder
 }
 
-/// What all connections share.
+/// The state that all connections share.
 struct RunningServer {
     server: Server,
     http: Builder<TokioExecutor>,

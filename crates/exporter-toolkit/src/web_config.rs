@@ -4,7 +4,6 @@
 //! decided in `server`.
 
 use std::{
-    collections::BTreeMap,
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -222,10 +221,15 @@ impl Active {
                 "rate_limit.burst is 0: every request is answered with 429, set it to 1 or more",
             );
         }
+        let mut headers = Vec::new();
+        for (name, value) in http.headers.unwrap_or_default() {
+            let header = header(&name, &value.unwrap_or_default());
+            headers.extend(header.map_err(|error| format!("http_server_config.headers: {error}"))?);
+        }
         Ok(Self {
             tls,
             http2,
-            headers: headers(http.headers.unwrap_or_default())?,
+            headers,
             users: Users::new(file.basic_auth_users.unwrap_or_default())?,
             rate_limiter: limit.map(|limit| RateLimiter::new(limit, Instant::now()).into()),
             warnings: warnings.into_iter().map(str::to_owned).collect(),
@@ -255,34 +259,26 @@ impl Active {
     }
 }
 
-/// Returns the headers of `http_server_config.headers` that have a value.
-fn headers(
-    headers: BTreeMap<String, Option<String>>,
-) -> Result<Vec<(HeaderName, HeaderValue)>, String> {
-    let mut valid = Vec::new();
-    for (name, value) in headers {
-        let wrong = |message: String| Err(format!("http_server_config.headers: {message}"));
-        let value = value.unwrap_or_default();
-        let Some((name, allowed)) = HEADERS.iter().find(|(known, _)| *known == name) else {
-            let known = HEADERS.map(|(name, _)| name).join(", ");
-            return wrong(format!(
-                "HTTP header {name:?} can not be configured, only {known} can"
-            ));
-        };
-        if !value.is_empty() && !allowed.is_empty() && !allowed.contains(&value.as_str()) {
-            return wrong(format!(
-                "invalid value for {name}. Expected one of: {allowed:?}"
-            ));
-        }
-        match (HeaderName::try_from(*name), HeaderValue::try_from(&value)) {
-            (Ok(_), Ok(_)) if value.is_empty() => {}
-            (Ok(name), Ok(value)) => valid.push((name, value)),
-            _ => {
-                return wrong(format!(
-                    "invalid value for {name}: a header is one line of text"
-                ));
-            }
-        }
+/// Returns the header for an entry of `http_server_config.headers`; `None` if its value is empty.
+fn header(name: &str, value: &str) -> Result<Option<(HeaderName, HeaderValue)>, String> {
+    let Some((name, allowed)) = HEADERS.iter().find(|(known, _)| *known == name) else {
+        let known = HEADERS.map(|(name, _)| name).join(", ");
+        return Err(format!(
+            "HTTP header {name:?} can not be configured, only {known} can"
+        ));
+    };
+    if value.is_empty() {
+        return Ok(None);
     }
-    Ok(valid)
+    if !allowed.is_empty() && !allowed.contains(&value) {
+        return Err(format!(
+            "invalid value for {name}. Expected one of: {allowed:?}"
+        ));
+    }
+    match (HeaderName::try_from(*name), HeaderValue::try_from(value)) {
+        (Ok(name), Ok(value)) => Ok(Some((name, value))),
+        _ => Err(format!(
+            "invalid value for {name}: a header is one line of text"
+        )),
+    }
 }

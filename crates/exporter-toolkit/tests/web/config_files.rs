@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use exporter_toolkit::WebConfig;
 
-/// Stands for every secret in the files.
+/// The secret in all files.
 const SECRET: &str = "HUNTER2";
 
 /// Returns the files whose name begins with `prefix`, with the lines after the mark `# {mark}: `.
@@ -12,13 +12,8 @@ fn files(prefix: &str, mark: &str) -> Vec<(PathBuf, String)> {
     let mut files = Vec::new();
     for entry in fs::read_dir("tests/config-files").unwrap() {
         let path = entry.unwrap().path();
-        if !path
-            .file_name()
-            .unwrap()
-            .to_str()
-            .unwrap()
-            .starts_with(prefix)
-        {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if !name.starts_with(prefix) {
             continue;
         }
         let text = fs::read_to_string(&path).unwrap();
