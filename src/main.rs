@@ -14,7 +14,7 @@ use tokio::runtime::{Builder, Runtime};
 const WORKER_NICENESS: i32 = 10;
 
 fn main() -> ExitCode {
-    // The error also stands for `--help` and `--version`.
+    // For `--help` and `--version` clap returns an error too, which prints them and exits with 0.
     let cli = Cli::parse(env::args_os()).unwrap_or_else(|error| error.exit());
     // Must run before any thread is spawned: it removes `LISTEN_*` from the environment.
     let sockets = ListenFd::from_env();

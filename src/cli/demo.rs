@@ -54,7 +54,7 @@ pub(super) async fn run(
     let directory =
         tempfile::tempdir().context("cannot make a directory for the demo's token store")?;
     let store = directory.path().join("token.json");
-    // As `login` writes it, so that all metrics of the token exist.
+    // `login` writes such a file too: with it, all metrics of the token exist.
     let token = Secret::new(simulator.newest_refresh_token());
     TokenStore::create(&store, &token, Some(&token), unix_now())?;
     tokio::spawn(simulator.serve(cloud, future::pending()));

@@ -55,7 +55,7 @@ pub(super) struct Arguments {
     /// Read the address that the browser ends up at from standard input, for a machine without a browser
     #[arg(long)]
     paste: bool,
-    /// Where the browser is sent back to: a URI registered for the client, exactly; not on loopback only with --paste
+    /// URI that the browser is sent back to, exactly as registered for the client; not on loopback only with --paste
     #[arg(long, value_name = "URI", default_value = "http://localhost:3000")]
     redirect_uri: String,
     /// Write the refresh token to this file, readable by its owner only (default: oauth.token_store, else

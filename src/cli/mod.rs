@@ -61,7 +61,7 @@ struct WithFlags<A: Args> {
 }
 
 impl Cli {
-    /// Reads the arguments. The error is clap's: it also stands for `--help` and `--version`.
+    /// Reads the arguments. For `--help` and `--version` clap returns an error too, which prints them.
     pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         Self::try_parse_from(arguments)
     }

@@ -35,14 +35,14 @@ pub const OPEN_PATHS: [&str; 4] = ["/-/healthy", "/healthz", "/-/ready", "/ready
 const METHOD_NOT_ALLOWED: (StatusCode, &str) =
     (StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
 
-/// What the routes need under one configuration.
+/// The state of the routes under one configuration.
 #[derive(Clone)]
 pub struct AppState {
     /// Holds what is shown.
     pub publisher: Arc<Publisher>,
     /// Makes the collections.
     pub collector: collector::Handle,
-    /// Where the status page gets the state of the tokens.
+    /// Returns the state of the tokens for the status page.
     pub tokens: Arc<TokenSource>,
     /// The requests to reload the configuration.
     pub reloads: mpsc::Sender<Reload>,

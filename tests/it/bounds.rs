@@ -77,15 +77,3 @@ async fn a_reply_with_far_more_than_max_series_fails_as_too_large() {
     exporter.says("reason=too_large").await;
     exporter.says("collect.max_series (50)").await;
 }
-
-#[tokio::test]
-async fn nothing_is_dropped_below_max_series() {
-    let cloud = cloud().await;
-    let exporter = Exporter::serve(&cloud.config(""));
-    let scrape = exporter.scrape().await;
-    assert_eq!(scrape.value("lightfi_collect_sensors"), Some(60.0));
-    assert_eq!(sensors_dropped(&scrape), Some(0.0));
-    assert_eq!(scrape.value("lightfi_collect_readings_dropped"), Some(0.0));
-    let log = exporter.output();
-    assert!(!log.contains("max_series"), "{log}");
-}

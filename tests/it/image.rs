@@ -1,4 +1,4 @@
-//! The Dockerfile: that what the compiler reads is in the image that it builds in. `chart.py` has hadolint read it.
+//! Every file that the compiler reads is in the build stage of the Dockerfile. `chart.py` runs hadolint on it.
 
 use std::{env, fs, time::SystemTime};
 
@@ -6,24 +6,25 @@ const DOCKERFILE: &str = include_str!("../../Dockerfile");
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/");
 const IGNORE: &str = include_str!("../../.dockerignore");
 
-/// What rustc says it has read of this repository for the library, sources and what macros read.
+/// Returns the files of this repository that the compiler read for the library: sources, and files that macros include.
 fn read_by_the_compiler() -> Vec<String> {
-    let here = env::current_exe().expect("a test is a file");
-    let beside = fs::read_dir(here.parent().expect("in a folder")).expect("it can be listed");
-    let of_the_library = beside.filter_map(|entry| {
+    let this_test = env::current_exe().expect("a test is a file");
+    let directory = this_test.parent().expect("a file is in a directory");
+    let entries = fs::read_dir(directory).expect("the directory can be listed");
+    // Cargo keeps a list of dependencies (`.d`) for each crate; the newest one of the library counts.
+    let lists = entries.filter_map(|entry| {
         let path = entry.ok()?.path();
         let name = path.file_name()?.to_str()?;
-        let ours = name.starts_with("lightfi_exporter-") && name.ends_with(".d");
+        let is_list = name.starts_with("lightfi_exporter-") && name.ends_with(".d");
         let changed = fs::metadata(&path).ok()?.modified().ok()?;
-        let text = ours.then(|| fs::read_to_string(&path).ok()).flatten()?;
+        let text = is_list.then(|| fs::read_to_string(&path).ok()).flatten()?;
         text.contains("src/lib.rs").then_some((changed, text))
     });
-    let (_, newest) = of_the_library
-        .max_by_key(|(changed, _): &(SystemTime, String)| *changed)
-        .expect("cargo keeps what each crate depends on beside it");
-    // Each file once more as a target without needs, for make.
+    let newest = lists.max_by_key(|(changed, _): &(SystemTime, String)| *changed);
+    let (_, newest) = newest.expect("there is a list for the library");
+    // At its end, the list names each file as a target without dependencies.
     let files = newest.lines().filter_map(|line| line.strip_suffix(':'));
-    // A macro names what it reads from the root of the file system on.
+    // Files that a macro includes have absolute paths.
     files
         .map(|file| file.strip_prefix(ROOT).unwrap_or(file))
         .filter(|file| !file.starts_with('/') && !file.starts_with("target/"))
@@ -32,12 +33,12 @@ fn read_by_the_compiler() -> Vec<String> {
 }
 
 #[test]
-fn the_build_stage_holds_every_file_that_the_compiler_reads() {
+fn the_build_stage_contains_every_file_that_the_compiler_reads() {
     let (build, _) = DOCKERFILE.split_once("\nFROM gcr.io").expect("two stages");
     let copied: Vec<_> = build
         .lines()
         .filter_map(|line| line.strip_prefix("COPY "))
-        .flat_map(|line| line.split(' ').rev().skip(1)) // the last word is where they go
+        .flat_map(|line| line.split(' ').rev().skip(1)) // the last word is the destination
         .collect();
     let kept: Vec<_> = IGNORE
         .lines()
@@ -52,7 +53,7 @@ fn the_build_stage_holds_every_file_that_the_compiler_reads() {
     }
     for file in files {
         let top = file.split('/').next().unwrap_or_default();
-        assert!(copied.contains(&top), "the Dockerfile copies no {file}");
-        assert!(kept.contains(&top), ".dockerignore holds back {file}");
+        assert!(copied.contains(&top), "the Dockerfile does not copy {file}");
+        assert!(kept.contains(&top), ".dockerignore excludes {file}");
     }
 }

@@ -1,5 +1,5 @@
-//! What users and their tools see, tried on the real binary, the simulated cloud and the real tools.
-#![allow(unreachable_pub, clippy::panic, clippy::unwrap_used)] // nobody else uses it; a panic is a test's word
+//! Tests of what users and their tools see, with the real binary, the simulated cloud and the real tools.
+#![allow(unreachable_pub, clippy::panic, clippy::unwrap_used)] // no other crate uses this one; tests fail by a panic
 
 mod architecture;
 mod bounds;

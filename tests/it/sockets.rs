@@ -17,7 +17,7 @@ use crate::exporter::{Exporter, coverage, run};
 
 const ASK: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
 
-/// Starts the exporter as systemd does: the socket is descriptor 3, and the environment tells that it is for this process.
+/// Returns a command that passes the socket to the exporter as systemd does: as descriptor 3, announced in the environment.
 fn activated(socket: OwnedFd) -> Command {
     const HAND_OVER: &str = r#"exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" "$@""#;
     let mut command = Command::new("/bin/sh");
@@ -26,14 +26,14 @@ fn activated(socket: OwnedFd) -> Command {
         .envs(coverage())
         .args(["-c", HAND_OVER, env!("CARGO_BIN_EXE_lightfi-exporter")])
         .args(["demo", "--sensors=2", "--web.systemd-socket"])
-        // Not even looked at.
+        // This address is ignored; it could not be bound.
         .arg("--web.listen-address=192.0.2.1:1")
         .stdin(Stdio::from(socket));
     command
 }
 
 #[tokio::test]
-async fn who_connects_before_it_runs_and_while_it_restarts_is_served() {
+async fn clients_that_connect_before_a_start_or_during_a_restart_are_served() {
     let socket = TcpListener::bind("127.0.0.1:0").expect("loopback can be bound");
     let address = socket.local_addr().expect("it is bound");
     let start = || {
@@ -60,7 +60,7 @@ async fn who_connects_before_it_runs_and_while_it_restarts_is_served() {
 }
 
 #[test]
-fn without_a_socket_that_listens_it_says_what_to_change() {
+fn without_a_listening_socket_the_error_says_what_to_change() {
     let fails = |socket| {
         let output = activated(socket).output().expect("the shell starts");
         let error = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -20,7 +20,7 @@ fn rows(page: &str) -> usize {
 }
 
 #[tokio::test]
-async fn it_shows_the_state_and_lists_problems_first() {
+async fn the_page_shows_the_state_and_lists_problems_first() {
     let demo = Exporter::demo(&[]);
     demo.scrape().await;
     let all = page(&demo, "").await;
@@ -53,7 +53,7 @@ async fn it_shows_the_state_and_lists_problems_first() {
     let floor = page(&demo, "?location=Harbour+House+%2F+Floor+1").await;
     assert!((1..40).contains(&rows(&floor)));
     assert!(
-        page(&demo, "?q=nobody")
+        page(&demo, "?q=unknown")
             .await
             .contains("No sensor matches.")
     );

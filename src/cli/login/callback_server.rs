@@ -67,7 +67,7 @@ pub(super) struct CallbackServer {
     servers: JoinSet<io::Result<()>>,
 }
 
-/// What the handler of a request needs.
+/// The state of the handler.
 #[derive(Clone)]
 struct CallbackState {
     login: Arc<Login>,
