@@ -92,8 +92,15 @@ impl Publisher {
         let published = self.current().await;
         if !filter.allows_all() {
             let (view, stats) = (published.view.clone(), self.stats.clone());
-            return blocking::run(move || filtered_body(&view, &stats, format, encoding, &filter))
-                .await;
+            let render = move || {
+                let mut text = text(&view, format, &filter);
+                text.push_str(&render_self_metrics(&stats.gather(), format, &filter));
+                match encoding {
+                    Encoding::Identity => vec![text.into()],
+                    Encoding::Gzip => gzip::join(&Part::first(|_| ()), &Part::last(&text)).into(),
+                }
+            };
+            return blocking::run(render).await;
         }
         match encoding {
             Encoding::Identity => {
@@ -205,22 +212,6 @@ fn text(view: &View, format: Format, filter: &Filter) -> String {
 
 fn compressed(view: &View, format: Format) -> Arc<Part> {
     Part::first(|push| view.render(format, &Filter::default(), push)).into()
-}
-
-/// Renders a body for one scrape.
-fn filtered_body(
-    view: &View,
-    stats: &Stats,
-    format: Format,
-    encoding: Encoding,
-    filter: &Filter,
-) -> Vec<Bytes> {
-    let mut text = text(view, format, filter);
-    text.push_str(&render_self_metrics(&stats.gather(), format, filter));
-    match encoding {
-        Encoding::Identity => vec![text.into()],
-        Encoding::Gzip => gzip::join(&Part::first(|_| ()), &Part::last(&text)).into(),
-    }
 }
 
 #[cfg(test)]

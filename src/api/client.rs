@@ -142,9 +142,7 @@ impl Client {
     /// Sends `GET /sensors/{id}?project=latest&project=value`.
     pub async fn sensor(&self, session: &Session, id: &str) -> Result<SensorReply, RequestError> {
         let mut url = self.url(&["sensors", id]);
-        url.query_pairs_mut()
-            .append_pair("project", "latest")
-            .append_pair("project", "value");
+        url.set_query(Some("project=latest&project=value"));
         self.get(session, Route::Sensor, url, decode_sensor).await
     }
 
@@ -174,11 +172,9 @@ impl Client {
         let url = self.url(&["openapi.json"]);
         let decode: Decode<_> = |body, _| decode_openapi(body);
         let listed = self.get(session, Route::Openapi, url, decode).await?;
-        let is_listed = |route: &&str| listed.iter().any(|known| known == route);
-        Ok(ROUTES
-            .into_iter()
-            .filter(|route| !is_listed(route))
-            .collect())
+        let mut missing = ROUTES.to_vec();
+        missing.retain(|route| !listed.iter().any(|known| known == route));
+        Ok(missing)
     }
 
     fn url(&self, segments: &[&str]) -> Url {
@@ -224,8 +220,9 @@ impl Client {
             match admission {
                 Admission::SendAt(slot) => {
                     sleep_until(slot.into()).await;
-                    let paused_until = self.rate_limiter.lock().paused_until(Instant::now());
-                    if paused_until.is_none() {
+                    // A pause may have begun meanwhile.
+                    let now = Instant::now();
+                    if self.rate_limiter.lock().paused_until(now).is_none() {
                         return Ok(());
                     }
                 }
@@ -272,10 +269,10 @@ impl Client {
             route,
             sent_at: Instant::now(),
             deadline,
-            ended: false,
+            failure: None,
         };
         let result = self.exchange(url, token, decode).await;
-        metrics.ended(result.as_ref().err().map(|error| error.reason));
+        metrics.failure = Some(result.as_ref().err().map(|error| error.reason));
         result
     }
 
@@ -339,21 +336,17 @@ struct RequestMetricsGuard<'a> {
     route: Route,
     sent_at: Instant,
     deadline: Instant,
-    ended: bool,
-}
-
-impl RequestMetricsGuard<'_> {
-    fn ended(&mut self, failure: Option<Reason>) {
-        self.ended = true;
-        let duration = self.sent_at.elapsed();
-        self.stats.api_request_ended(self.route, duration, failure);
-    }
+    /// `None` until the request has ended; then why it failed, if it did.
+    failure: Option<Option<Reason>>,
 }
 
 impl Drop for RequestMetricsGuard<'_> {
     fn drop(&mut self) {
-        if !self.ended && Instant::now() >= self.deadline {
-            self.ended(Some(Reason::Timeout));
+        let is_late = Instant::now() >= self.deadline;
+        let timeout = is_late.then_some(Some(Reason::Timeout));
+        if let Some(failure) = self.failure.or(timeout) {
+            let duration = self.sent_at.elapsed();
+            self.stats.api_request_ended(self.route, duration, failure);
         }
     }
 }

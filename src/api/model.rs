@@ -169,19 +169,15 @@ pub fn decode_openapi(body: &[u8]) -> Result<Vec<String>, Malformed> {
         .ok_or_else(|| Malformed("the document has no `paths`".to_owned()))?;
     let has_get = |path| object(path).is_some_and(|methods| methods.contains_key("get"));
     let readable = paths.iter().filter(|(_, path)| has_get(path));
-    Ok(readable
-        .map(|(path, _)| without_parameter_names(path))
-        .collect())
-}
-
-fn without_parameter_names(path: &str) -> String {
-    let segments = path
-        .split('/')
-        .map(|segment| match segment.starts_with('{') {
-            true => "{}",
-            false => segment,
-        });
-    segments.collect::<Vec<_>>().join("/")
+    let without_name = |segment| match segment {
+        segment if str::starts_with(segment, '{') => "{}",
+        segment => segment,
+    };
+    let routes = readable.map(|(path, _)| {
+        let segments: Vec<_> = path.split('/').map(without_name).collect();
+        segments.join("/")
+    });
+    Ok(routes.collect())
 }
 
 /// The fields of an object. The texts of their values are read only when asked for: no tree of values is built, so that a
