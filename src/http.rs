@@ -30,7 +30,7 @@ const USER_AGENT: &str = concat!("lightfi-exporter/", env!("CARGO_PKG_VERSION"))
 /// A longer `Retry-After` is shortened to this.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
-/// Whether requests use the proxies that the environment names.
+/// The proxies that requests use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Proxies {
     /// Use `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`.

@@ -150,7 +150,7 @@ impl CredentialStore {
         }
     }
 
-    /// Whether the newest refresh token is in no file, so that it is lost when the process ends.
+    /// Returns whether the newest refresh token is in no file, so that it is lost when the process ends.
     pub(super) fn is_in_memory_only(&self) -> bool {
         lock(&self.memory).is_unsaved()
     }
@@ -302,7 +302,7 @@ mod tests {
         let path = directory.path().join("store.json");
         let login = |token: &str, at| TokenStore::create(&path, &secret(token), None, at).unwrap();
         let credentials = credential_store(Some(&path));
-        // Both where no store exists before and where one does.
+        // First without a store, then with one.
         for at in [7.0, 8.0] {
             let used = preferred(&credentials);
             login("login", at);

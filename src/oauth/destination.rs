@@ -1,4 +1,4 @@
-//! Where the refresh token of a login goes: the token store, a file, standard output.
+//! Writes the refresh token of a login to the token store, a file or standard output.
 //!
 //! `cli/login` chooses the destination and checks that it is writable before it sends a person to log in.
 
@@ -26,7 +26,7 @@ pub enum TokenFormat {
     KubernetesSecret,
 }
 
-/// Where a refresh token goes, and in which format.
+/// The place of a refresh token, and its format there.
 #[derive(Debug)]
 pub struct TokenDestination {
     /// The file, and the key or the flag that names it.

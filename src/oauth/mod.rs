@@ -45,10 +45,10 @@ use crate::stats::Reason;
 /// Why there is no access token; each variant needs another reaction. Its text contains no secret.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum TokenError {
-    /// No refresh token is found where the configuration says.
+    /// The files of the configuration hold no refresh token.
     #[error("no refresh token: {0}")]
     RefreshTokenMissing(String),
-    /// The client id or secret is not found where the configuration says.
+    /// A file of the configuration holds no client id or secret.
     #[error("no client credentials: {0}")]
     ClientMissing(String),
     /// The refresh token is expired or revoked: a new login is needed.
@@ -116,7 +116,7 @@ impl TokenError {
         }
     }
 
-    /// Whether both are the same kind of failure, whatever their text.
+    /// Returns whether both are the same kind of failure, whatever their text.
     fn is_like(&self, other: &Self) -> bool {
         discriminant(self) == discriminant(other) && self.reason() == other.reason()
     }

@@ -87,7 +87,7 @@ pub(super) async fn request_token(
         let what = format!("cannot read the reply of the token endpoint: {error}");
         return Err(TokenError::unavailable(error.reason(), what));
     }
-    // Without a body, the status alone says that the request failed.
+    // Without a body, the status alone shows that the request failed.
     let body = body.unwrap_or_default();
     parse_token_response(status.as_u16(), retry_after, &body, redactor)
 }

@@ -150,7 +150,7 @@ impl RefreshSchedule {
             .find(|credentials| !self.refused.contains(credentials))
     }
 
-    /// Whether other credentials would end the failure.
+    /// Returns whether other credentials would end the failure.
     pub(super) fn needs_credentials(&self) -> bool {
         let failure = self.failure.as_ref();
         failure.is_some_and(|failure| !matches!(failure.error, TokenError::Unavailable { .. }))
@@ -166,7 +166,7 @@ impl RefreshSchedule {
         }
     }
 
-    /// Whether there is a token that has not expired and was not rejected.
+    /// Returns whether there is a token that has not expired and was not rejected.
     pub(super) fn has_valid_token(&self, now: Duration) -> bool {
         self.current
             .as_ref()

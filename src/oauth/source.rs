@@ -195,8 +195,8 @@ impl TokenSource {
         }
     }
 
-    /// Whether the server has rotated the refresh token and the new one is in no file, so that it is lost when the
-    /// process ends.
+    /// Returns whether the server has rotated the refresh token and the new one is in no file, so that it is lost when
+    /// the process ends.
     pub fn is_rotated_in_memory_only(&self) -> bool {
         self.credentials.is_in_memory_only()
     }

@@ -150,15 +150,24 @@ async fn every_rotation_is_stored_and_no_collection_fails_for_three_minutes() {
 struct Victim(Child);
 
 impl Victim {
-    fn start(config: &Path) -> Self {
+    /// Returns as soon as a token was issued to it.
+    async fn start_and_wait_for_token(cloud: &Cloud, config: &Path) -> Self {
+        let granted = || cloud.simulator.requests().token_granted;
+        let before = granted();
         let child = command()
             .arg("--config.file")
             .arg(config)
             .arg("--web.listen-address=127.0.0.1:0")
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .spawn();
-        Self(child.expect("the binary starts"))
+            .spawn()
+            .expect("the binary starts");
+        let start = Instant::now();
+        while granted() == before {
+            assert!(start.elapsed() < Duration::from_secs(10), "no token");
+            tokio::time::sleep(Duration::from_micros(100)).await;
+        }
+        Self(child)
     }
 
     fn kill(mut self) {
@@ -171,10 +180,6 @@ fn configured(directory: &TempDir, yaml: &str) -> PathBuf {
     let path = directory.path().join("config.yaml");
     fs::write(&path, yaml).expect("written");
     path
-}
-
-fn granted(cloud: &Cloud) -> usize {
-    cloud.simulator.requests().token_granted
 }
 
 /// Checks that the stored token is accepted.
@@ -192,12 +197,7 @@ async fn kills_at_random_times_leave_a_usable_store(kills: usize) {
     let store = directory.path().join("store.json");
     let config = configured(&directory, &cloud.config_with_store(&store, COLLECT));
     for _ in 0..kills {
-        let before = granted(&cloud);
-        let victim = Victim::start(&config);
-        wait_until("it gets a token", Duration::from_secs(10), || {
-            granted(&cloud) > before
-        })
-        .await;
+        let victim = Victim::start_and_wait_for_token(&cloud, &config).await;
         tokio::time::sleep(Duration::from_micros(fastrand::u64(0..2_500_000))).await;
         victim.kill();
         stored(&store);
@@ -243,17 +243,7 @@ async fn kills_around_the_write_leave_a_complete_store(kills: usize, grace: Dura
         if kill >= kills && before_the_write > 0 && after_it > 0 {
             break;
         }
-        let before = granted(&cloud);
-        let victim = Victim::start(&config);
-        let start = Instant::now();
-        while granted(&cloud) == before {
-            assert!(
-                start.elapsed() < Duration::from_secs(10),
-                "no token after a kill: {:?}",
-                cloud.simulator.requests()
-            );
-            tokio::time::sleep(Duration::from_micros(100)).await;
-        }
+        let victim = Victim::start_and_wait_for_token(&cloud, &config).await;
         // A timer is too coarse for this.
         let grant = Instant::now();
         while grant.elapsed() < offset {

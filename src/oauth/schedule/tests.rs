@@ -199,7 +199,7 @@ fn only_another_kind_of_failure_is_new() {
     assert_eq!(schedule.last_error(), Some(&missing()));
 }
 
-/// What may happen to a schedule.
+/// An event in the life of a schedule.
 #[derive(Debug, Clone)]
 enum Event {
     TimePasses(f64),
