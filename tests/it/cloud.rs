@@ -27,16 +27,9 @@ impl Cloud {
     }
 
     pub async fn start_on(options: Options, address: &str) -> Self {
-        let simulator = Simulator::new(options).expect("the options are valid");
-        let listener = TcpListener::bind(address)
-            .await
-            .expect("loopback can be bound");
-        let url = format!(
-            "http://{}",
-            listener
-                .local_addr()
-                .expect("a bound listener has an address")
-        );
+        let simulator = Simulator::new(options).unwrap();
+        let listener = TcpListener::bind(address).await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
         let end = CancellationToken::new();
         tokio::spawn(
             simulator
@@ -56,7 +49,7 @@ impl Cloud {
         let token = yaml
             .lines()
             .find(|line| line.trim_start().starts_with("refresh_token:"))
-            .expect("it is configured");
+            .unwrap();
         yaml.replacen(&format!("{token}\n"), oauth, 1)
     }
 
@@ -74,16 +67,14 @@ impl Cloud {
     /// Returns a quoted value of the configuration. The refresh token is the one issued last.
     pub fn value(&self, key: &str) -> String {
         let config = self.config("");
-        let (_, rest) = config
-            .split_once(&format!("{key}: \""))
-            .expect("it is configured");
-        let (value, _) = rest.split_once('"').expect("it is quoted");
+        let (_, rest) = config.split_once(&format!("{key}: \"")).unwrap();
+        let (value, _) = rest.split_once('"').unwrap();
         value.to_owned()
     }
 
     /// Switches a fault on or off.
     pub fn fault(&self, name: &str, on: bool) {
-        let fault: Fault = name.parse().expect("a known fault");
+        let fault: Fault = name.parse().unwrap();
         self.simulator.set_fault(&fault, on);
     }
 }

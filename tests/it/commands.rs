@@ -25,7 +25,7 @@ struct Finished {
 
 impl From<Output> for Finished {
     fn from(output: Output) -> Self {
-        let text = |bytes| String::from_utf8(bytes).expect("the output is text");
+        let text = |bytes| String::from_utf8(bytes).unwrap();
         Self {
             code: output.status.code(),
             stdout: text(output.stdout),
@@ -48,9 +48,9 @@ impl Finished {
 
 /// Returns a command that uses the configuration, and the directory of its file.
 fn command_with(config: &str, arguments: &[&str]) -> (Command, TempDir) {
-    let directory = TempDir::new().expect("a temporary directory");
+    let directory = TempDir::new().unwrap();
     let file = directory.path().join("lightfi-exporter.yaml");
-    fs::write(&file, config).expect("the configuration is written");
+    fs::write(&file, config).unwrap();
     let mut command = command();
     command.args(arguments).arg("--config.file").arg(&file);
     (command, directory)
@@ -60,16 +60,13 @@ fn command_with(config: &str, arguments: &[&str]) -> (Command, TempDir) {
 async fn run(config: &str, arguments: &[&str]) -> Finished {
     let (mut command, _directory) = command_with(config, arguments);
     let output = tokio::task::spawn_blocking(move || command.output()).await;
-    output
-        .expect("the task does not panic")
-        .expect("the binary starts")
-        .into()
+    output.unwrap().unwrap().into()
 }
 
 /// Returns a configuration of the cloud without its sensors and locations.
 fn without_targets(cloud: &Cloud) -> String {
     let config = cloud.config("");
-    let (head, _) = config.split_once("locations:").expect("locations");
+    let (head, _) = config.split_once("locations:").unwrap();
     head.to_owned()
 }
 
@@ -98,9 +95,9 @@ async fn check_validates_the_configuration_without_sending_a_request() {
 #[tokio::test]
 async fn check_warns_if_the_exporter_would_not_start_on_this_machine() {
     let cloud = cloud().await;
-    let directory = TempDir::new().expect("a temporary directory");
+    let directory = TempDir::new().unwrap();
     let damaged = directory.path().join("store.json");
-    fs::write(&damaged, "{").expect("the store is written");
+    fs::write(&damaged, "{").unwrap();
     for (store, expected) in [
         (damaged.clone(), "is not a token store or is damaged"),
         (directory.path().join("missing/store.json"), "cannot write "),
@@ -110,7 +107,7 @@ async fn check_warns_if_the_exporter_would_not_start_on_this_machine() {
         check.assert_printed("warning start: the exporter would not start here: ");
         check.assert_printed(expected);
     }
-    let unchanged = fs::read_to_string(&damaged).expect("the store exists");
+    let unchanged = fs::read_to_string(&damaged).unwrap();
     assert_eq!(unchanged, "{");
 }
 
@@ -143,7 +140,7 @@ async fn check_online_warns_if_a_rotated_refresh_token_cannot_be_stored() {
     check.assert_printed("warning token: the server rotates refresh tokens");
     check.assert_printed("summary: everything works, 1 warning");
 
-    let directory = TempDir::new().expect("a temporary directory");
+    let directory = TempDir::new().unwrap();
     let config = cloud.config_with_store(&directory.path().join("store.json"), "");
     let check = run(&config, &["check", "--online"]).await;
     check.assert_ended_with(0);
@@ -224,12 +221,12 @@ async fn check_health_asks_a_running_exporter() {
 
 #[test]
 fn a_file_that_is_far_too_large_for_a_configuration_is_not_read() {
-    let directory = TempDir::new().expect("a temporary directory");
+    let directory = TempDir::new().unwrap();
     let file = directory.path().join("endless.yaml");
     // The file is sparse, so it needs no space on the disk.
-    let endless = File::create(&file).expect("the file is created");
-    endless.set_len((128 << 20) + 1).expect("the file grows");
-    let file = file.to_str().expect("the path is text");
+    let endless = File::create(&file).unwrap();
+    endless.set_len((128 << 20) + 1).unwrap();
+    let file = file.to_str().unwrap();
     let check = Finished::from(exporter::run(&["check", "--config.file", file]));
     check.assert_ended_with(2);
     let expected = "endless.yaml: cannot be read: larger than 134217728 bytes";
@@ -245,8 +242,8 @@ async fn sensors_lists_the_locations_as_table_json_and_yaml() {
     assert!(table.stdout.starts_with("SENSOR"), "{}", table.stdout);
 
     let json = run(&cloud.config(""), &["sensors", "--output", "json"]).await;
-    let list: serde_json::Value = serde_json::from_str(&json.stdout).expect("JSON");
-    let sensors = list.as_array().expect("a list");
+    let list: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    let sensors = list.as_array().unwrap();
     assert_eq!(sensors.len(), 20);
     for key in [
         "id",
@@ -293,12 +290,10 @@ async fn sensors_accepts_that_its_output_is_closed_early() {
     let cloud = cloud().await;
     let (mut command, _directory) = command_with(&cloud.config(""), &["sensors"]);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().expect("the binary starts");
+    let mut child = command.spawn().unwrap();
     drop(child.stdout.take());
     let output = tokio::task::spawn_blocking(move || child.wait_with_output()).await;
-    let output = output
-        .expect("the task does not panic")
-        .expect("the command ends");
+    let output = output.unwrap().unwrap();
     let list = Finished::from(output);
     list.assert_ended_with(0);
     assert_eq!(list.stderr, "");

@@ -76,7 +76,7 @@ async fn the_first_scrape_has_every_family_and_both_formats_are_valid() {
     assert!(unknown.is_empty(), "not in FAMILIES: {unknown:?}");
     tools::promtool_accepts(&text.body);
     let cpu = text.value("process_cpu_seconds_total");
-    let cpu = cpu.expect("the CPU time is exported");
+    let cpu = cpu.unwrap();
     assert!(cpu > 0.0 && cpu < 10.0, "{cpu} s");
 
     let openmetrics = scrape_openmetrics(&demo).await;
@@ -89,13 +89,13 @@ async fn the_first_scrape_has_every_family_and_both_formats_are_valid() {
 async fn scrape_openmetrics(demo: &Exporter) -> Scrape {
     let request = demo.request("/metrics");
     let request = request.header("Accept", "application/openmetrics-text");
-    let response = request.send().await.expect("a response");
+    let response = request.send().await.unwrap();
     assert_eq!(
         response.headers()["content-type"],
         "application/openmetrics-text; version=1.0.0; charset=utf-8"
     );
     assert_eq!(response.headers()["vary"], "Accept, Accept-Encoding");
-    let body = response.text().await.expect("a whole body");
+    let body = response.text().await.unwrap();
     assert!(body.ends_with("# EOF\n"));
     Scrape::parse(body)
 }
@@ -121,9 +121,9 @@ async fn a_building_of_ten_sensors_reports_every_variable() {
 
 #[tokio::test]
 async fn demo_runs_on_a_machine_without_certificate_authorities() {
-    let directory = TempDir::new().expect("a temporary directory");
+    let directory = TempDir::new().unwrap();
     let empty = directory.path().join("empty.pem");
-    std::fs::write(&empty, "").expect("the file is written");
+    std::fs::write(&empty, "").unwrap();
     let mut command = command();
     command
         .env("SSL_CERT_FILE", &empty)
@@ -140,6 +140,6 @@ async fn demo_prints_its_urls() {
     demo.says(&format!("{}/probe", demo.url)).await;
     assert_eq!(demo.get("/probe").await.status(), 200);
     assert_eq!(demo.get("/metrics").await.status(), 404);
-    let page = demo.get("/").await.text().await.expect("a page");
+    let page = demo.get("/").await.text().await.unwrap();
     assert!(page.contains("href=\"probe\""), "{page}");
 }

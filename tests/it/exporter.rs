@@ -33,10 +33,7 @@ pub fn coverage() -> Option<(&'static str, OsString)> {
 
 /// Runs the binary until it exits.
 pub fn run(arguments: &[&str]) -> Output {
-    command()
-        .args(arguments)
-        .output()
-        .expect("the binary starts")
+    command().args(arguments).output().unwrap()
 }
 
 pub struct Exporter {
@@ -62,9 +59,9 @@ impl Exporter {
     }
 
     pub fn serve_with(config: &str, flags: &[&str]) -> Self {
-        let directory = TempDir::new().expect("a temporary directory");
+        let directory = TempDir::new().unwrap();
         let file = directory.path().join("lightfi-exporter.yaml");
-        std::fs::write(&file, config).expect("the configuration is written");
+        std::fs::write(&file, config).unwrap();
         let mut command = command();
         command
             .arg("--config.file")
@@ -79,7 +76,7 @@ impl Exporter {
         command
             .args(["demo", "--web.listen-address=127.0.0.1:0"])
             .args(flags);
-        Self::spawn(command, TempDir::new().expect("a temporary directory"))
+        Self::spawn(command, TempDir::new().unwrap())
     }
 
     pub fn spawn(mut command: Command, directory: TempDir) -> Self {
@@ -87,17 +84,17 @@ impl Exporter {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .expect("the binary starts");
+            .unwrap();
         let output = Arc::new(Mutex::new(Vec::new()));
         let streams: [Box<dyn std::io::Read + Send>; 2] = [
-            Box::new(child.stdout.take().expect("standard output is piped")),
-            Box::new(child.stderr.take().expect("standard error is piped")),
+            Box::new(child.stdout.take().unwrap()),
+            Box::new(child.stderr.take().unwrap()),
         ];
         for stream in streams {
             let output = output.clone();
             thread::spawn(move || {
                 for line in BufReader::new(stream).lines().map_while(Result::ok) {
-                    output.lock().expect("no thread panics with it").push(line);
+                    output.lock().unwrap().push(line);
                 }
             });
         }
@@ -123,10 +120,7 @@ impl Exporter {
             if let Some(address) = listening {
                 exporter.url = format!("http://{}", address);
             }
-            let ended = exporter
-                .child
-                .try_wait()
-                .expect("a child can be waited for");
+            let ended = exporter.child.try_wait().unwrap();
             assert!(
                 ended.is_none() && start.elapsed() < TIMEOUT,
                 "the exporter does not listen:\n{}",
@@ -148,10 +142,7 @@ impl Exporter {
 
     /// Returns all output so far, of both streams.
     pub fn output(&self) -> String {
-        self.output
-            .lock()
-            .expect("no thread panics with it")
-            .join("\n")
+        self.output.lock().unwrap().join("\n")
     }
 
     /// Waits until the output contains these words, and returns the output.
@@ -183,17 +174,17 @@ impl Exporter {
     /// Returns a request for a path.
     pub fn request(&self, path: &str) -> reqwest::RequestBuilder {
         let client = crate::tools::client().no_proxy().build();
-        client.expect("a client").get(format!("{}{path}", self.url))
+        client.unwrap().get(format!("{}{path}", self.url))
     }
 
     pub async fn get(&self, path: &str) -> reqwest::Response {
-        self.request(path).send().await.expect("it answers")
+        self.request(path).send().await.unwrap()
     }
 
     pub async fn scrape(&self) -> Scrape {
         let response = self.get("/metrics").await;
         assert_eq!(response.status(), 200);
-        Scrape::parse(response.text().await.expect("a whole body"))
+        Scrape::parse(response.text().await.unwrap())
     }
 
     /// Scrapes until a condition holds, which `words` describe.
@@ -218,14 +209,14 @@ impl Exporter {
         let status = Command::new("kill")
             .args([&format!("-{name}"), &self.pid().to_string()])
             .status();
-        assert!(status.expect("kill runs").success());
+        assert!(status.unwrap().success());
     }
 
     /// Waits until the process exits, and returns its exit code.
     pub fn wait(&mut self, timeout: Duration) -> Option<i32> {
         let start = Instant::now();
         while start.elapsed() < timeout {
-            if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
+            if let Some(status) = self.child.try_wait().unwrap() {
                 return status.code();
             }
             thread::sleep(Duration::from_millis(10));
@@ -266,11 +257,8 @@ impl Scrape {
             .lines()
             .filter(|line| !line.starts_with('#'))
             .map(|line| {
-                let (series, value) = line.rsplit_once(' ').expect("a sample has a value");
-                (
-                    series.to_owned(),
-                    value.parse().expect("a value is a number"),
-                )
+                let (series, value) = line.rsplit_once(' ').unwrap();
+                (series.to_owned(), value.parse().unwrap())
             });
         let samples: Vec<_> = samples.collect();
         let series = samples.len();

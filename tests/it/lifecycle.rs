@@ -18,8 +18,8 @@ use crate::{
 
 /// Returns a listener on a free port, and its address.
 fn listener() -> (TcpListener, SocketAddr) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = listener.local_addr().expect("it is bound");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
     (listener, address)
 }
 
@@ -48,11 +48,11 @@ fn a_port_in_use_is_a_failure_that_names_the_address() {
 
 #[test]
 fn a_bad_configuration_is_found_before_a_port_is_bound() {
-    let directory = tempfile::tempdir().expect("a temporary directory");
+    let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("bad.yaml");
-    std::fs::write(&file, "colect: {}\n").expect("written");
+    std::fs::write(&file, "colect: {}\n").unwrap();
     let (_taken, address) = listener();
-    let file = file.to_str().expect("a plain path");
+    let file = file.to_str().unwrap();
     let address = address.to_string();
     let output = run(&["--config.file", file, "--web.listen-address", &address]);
     assert_eq!(output.status.code(), Some(2), "{output:?}");
@@ -109,8 +109,8 @@ async fn a_scrape_before_the_first_collection_returns_the_exporters_own_metrics_
         .request("/metrics")
         .header("X-Prometheus-Scrape-Timeout-Seconds", "1");
     let start = Instant::now();
-    let response = request.send().await.expect("it answers");
-    let body = response.text().await.expect("a whole body");
+    let response = request.send().await.unwrap();
+    let body = response.text().await.unwrap();
     let took = start.elapsed();
     assert!(
         took > Duration::from_millis(400) && took < Duration::from_millis(950),
@@ -150,18 +150,18 @@ async fn a_hanging_file_does_not_delay_the_exit() {
         ..Options::default()
     })
     .await;
-    let directory = tempfile::tempdir().expect("a temporary directory");
+    let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("refresh-token");
-    std::fs::write(&file, cloud.simulator.newest_refresh_token()).expect("written");
+    std::fs::write(&file, cloud.simulator.newest_refresh_token()).unwrap();
     let oauth = format!("  refresh_token_file: {}\n", file.display());
     let mut exporter = Exporter::serve(&cloud.config_without_token(&oauth, ""));
     exporter
         .scrape_until("a token", |scrape| scrape.value("lightfi_up") == Some(1.0))
         .await;
-    std::fs::remove_file(&file).expect("removed");
+    std::fs::remove_file(&file).unwrap();
     // Reading a pipe without a writer blocks forever, like a file on a network share that is down.
     let made = std::process::Command::new("mkfifo").arg(&file).status();
-    assert!(made.expect("mkfifo runs").success());
+    assert!(made.unwrap().success());
     tokio::time::sleep(Duration::from_secs(2)).await;
     exporter.signal("TERM");
     assert_eq!(exporter.wait(Duration::from_secs(5)), Some(0));
@@ -178,7 +178,7 @@ async fn a_scrape_in_flight_at_the_signal_is_answered() {
     let scrape = tokio::spawn(request.send());
     tokio::time::sleep(Duration::from_millis(300)).await;
     exporter.signal("TERM");
-    let response = scrape.await.expect("no panic").expect("it is answered");
+    let response = scrape.await.unwrap().unwrap();
     assert_eq!(response.status(), 200);
     assert_eq!(exporter.wait(Duration::from_secs(5)), Some(0));
 }
@@ -186,9 +186,9 @@ async fn a_scrape_in_flight_at_the_signal_is_answered() {
 #[tokio::test]
 async fn the_exporter_listens_on_all_addresses_of_the_flags_after_the_command() {
     let cloud = Cloud::with_sensors(10).await;
-    let directory = tempfile::tempdir().expect("a temporary directory");
+    let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("lightfi-exporter.yaml");
-    std::fs::write(&file, cloud.config("")).expect("written");
+    std::fs::write(&file, cloud.config("")).unwrap();
     let mut command = command();
     command.arg("--config.file").arg(&file);
     command.args([
@@ -210,11 +210,11 @@ async fn blocking_threads_have_a_lower_priority_than_the_runtime_thread() {
     let exporter = Exporter::demo(&[]);
     exporter.scrape().await;
     let pid = exporter.pid();
-    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     let mut niceness: Vec<(bool, i32)> = threads
         .map(|thread| {
-            let thread = thread.expect("a thread");
-            let stat = std::fs::read_to_string(thread.path().join("stat")).expect("it lives");
+            let thread = thread.unwrap();
+            let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap();
             // proc_pid_stat(5): the 19th field, and the 3rd follows the name.
             let (_, fields) = stat.rsplit_once(") ").expect("the name is in parentheses");
             let nice = fields.split(' ').nth(16).expect("nice");
@@ -235,7 +235,7 @@ async fn logs_can_be_json() {
     let output = demo.output();
     let lines = output.lines().filter(|line| line.starts_with('{'));
     let lines: Vec<serde_json::Value> = lines
-        .map(|line| serde_json::from_str(line).expect("a JSON line"))
+        .map(|line| serde_json::from_str(line).unwrap())
         .collect();
     assert!(
         lines
@@ -249,15 +249,14 @@ async fn logs_can_be_json() {
 async fn other_methods_and_unknown_paths_are_refused() {
     let demo = Exporter::demo(&["--sensors=10"]);
     let client = crate::tools::client().no_proxy().no_gzip();
-    let client = client.build().expect("a client");
-    let status = async |request: reqwest::RequestBuilder| {
-        request.send().await.expect("it answers").status().as_u16()
-    };
+    let client = client.build().unwrap();
+    let status =
+        async |request: reqwest::RequestBuilder| request.send().await.unwrap().status().as_u16();
     let url = |path: &str| format!("{}{path}", demo.url);
     assert_eq!(status(client.delete(url("/nothing"))).await, 405);
     for path in ["/metrics", "/", "/-/healthy", "/-/ready"] {
         assert_eq!(status(client.post(url(path))).await, 405, "{path}");
-        let head = client.head(url(path)).send().await.expect("it answers");
+        let head = client.head(url(path)).send().await.unwrap();
         assert_eq!(head.status(), 200, "{path}");
         assert!(head.headers().contains_key("content-length"), "{path}");
         assert!(!head.headers().contains_key("server"), "{path}");
@@ -267,9 +266,9 @@ async fn other_methods_and_unknown_paths_are_refused() {
 
 async fn ask_health(stream: &mut TcpStream) {
     let request = b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n";
-    stream.write_all(request).await.expect("it is open");
+    stream.write_all(request).await.unwrap();
     let mut response = [0; 512];
-    let length = stream.read(&mut response).await.expect("it answers");
+    let length = stream.read(&mut response).await.unwrap();
     assert!(response[..length].starts_with(b"HTTP/1.1 200 OK"));
 }
 
@@ -279,9 +278,7 @@ async fn idle_connections_above_the_limit_do_not_block_a_scrape() {
     // More than the limit of 512; every other one has sent half a request.
     let mut connections = Vec::new();
     for number in 0..530 {
-        let mut stream = TcpStream::connect(demo.address())
-            .await
-            .expect("it listens");
+        let mut stream = TcpStream::connect(demo.address()).await.unwrap();
         if number % 2 == 0 {
             let _ = stream.write_all(b"GET /metr").await;
         }
@@ -291,7 +288,7 @@ async fn idle_connections_above_the_limit_do_not_block_a_scrape() {
     demo.scrape().await;
     assert!(start.elapsed() < Duration::from_secs(2));
     // The newest connection is still open.
-    ask_health(connections.last_mut().expect("there are some")).await;
+    ask_health(connections.last_mut().unwrap()).await;
 }
 
 #[tokio::test]
@@ -309,7 +306,7 @@ async fn scrapes_above_the_limit_are_refused_but_probes_are_not() {
     assert_eq!(exporter.get("/metrics").await.status(), 503);
     assert_eq!(exporter.get("/-/healthy").await.status(), 200);
     for scrape in waiting {
-        let response = scrape.await.expect("no panic").expect("it answers");
+        let response = scrape.await.unwrap().unwrap();
         assert_eq!(response.status(), 200);
     }
     assert_eq!(exporter.get("/metrics").await.status(), 200);

@@ -18,16 +18,13 @@ use crate::{
 };
 
 async fn post(exporter: &Exporter) -> (u16, String) {
-    let client = crate::tools::client().no_proxy().build().expect("a client");
+    let client = crate::tools::client().no_proxy().build().unwrap();
     let response = client
         .post(format!("{}/-/reload", exporter.url))
         .send()
         .await
-        .expect("it answers");
-    (
-        response.status().as_u16(),
-        response.text().await.expect("a whole body"),
-    )
+        .unwrap();
+    (response.status().as_u16(), response.text().await.unwrap())
 }
 
 /// A cloud, an exporter of four of its sensors, and the file to change.
@@ -48,7 +45,7 @@ async fn start() -> (Cloud, Exporter, PathBuf, Vec<String>) {
 /// A configuration of these sensors, with `more` YAML after it.
 fn config(cloud: &Cloud, sensors: &[String], more: &str) -> String {
     let all = cloud.config("");
-    let (head, _) = all.split_once("sensors:").expect("it lists sensors");
+    let (head, _) = all.split_once("sensors:").unwrap();
     let list: String = sensors.iter().map(|id| format!("  - {id}\n")).collect();
     format!("{head}sensors:\n{list}{more}")
 }
@@ -76,7 +73,7 @@ async fn sensors_are_added_removed_and_renamed_and_the_rest_stays() {
     assert_eq!(before.value(requests), Some(4.0));
 
     let mut others = cloud.simulator.sensors()[2..5].to_vec();
-    fs::write(&file, config(&cloud, &others, "")).expect("written");
+    fs::write(&file, config(&cloud, &others, "")).unwrap();
     exporter.signal("HUP");
     others.sort();
     let scrape = exporter
@@ -96,7 +93,7 @@ async fn sensors_are_added_removed_and_renamed_and_the_rest_stays() {
     // A new name needs no request: all requests fail now.
     cloud.fault("error-500", true);
     let renamed = format!("  - {{id: {}, name: Boardroom}}\n", ids[2]);
-    fs::write(&file, config(&cloud, &[], &renamed)).expect("written");
+    fs::write(&file, config(&cloud, &[], &renamed)).unwrap();
     assert_eq!(post(&exporter).await.0, 200);
     let scrape = exporter.scrape().await;
     assert_eq!(known(&scrape), [ids[2].clone()]);
@@ -123,7 +120,7 @@ async fn an_overridden_variable_is_exposed_without_a_request() {
     );
     cloud.fault("error-500", true);
     let more = "metrics: {variables: {temperatureC: {name: room_temperature_celsius, scale: 2}}}\n";
-    fs::write(&file, config(&cloud, &ids, more)).expect("written");
+    fs::write(&file, config(&cloud, &ids, more)).unwrap();
     let (status, words) = post(&exporter).await;
     assert_eq!(status, 200, "{words}");
     let scrape = exporter.scrape().await;
@@ -139,11 +136,11 @@ async fn an_overridden_variable_is_exposed_without_a_request() {
 async fn a_setting_that_takes_a_restart_stays_with_a_warning() {
     let (cloud, exporter, file, ids) = start().await;
     let other = config(&cloud, &ids[..1], "log: {format: json, level: debug}\n");
-    fs::write(&file, other).expect("written");
+    fs::write(&file, other).unwrap();
     assert_eq!(post(&exporter).await.0, 200);
     exporter.says("log.format has changed: ").await;
     let shown = exporter.get("/config").await.text().await;
-    let shown = shown.expect("a whole body");
+    let shown = shown.unwrap();
     assert!(shown.contains("format: logfmt"), "{shown}");
     assert!(shown.contains("level: debug"), "{shown}");
     assert_eq!(known(&exporter.scrape().await).len(), 1);
@@ -155,7 +152,7 @@ async fn a_bad_configuration_is_refused_and_the_previous_one_stays() {
     let (cloud, exporter, file, ids) = start().await;
     let good = "lightfi_exporter_config_last_reload_successful";
     assert_eq!(exporter.scrape().await.value(good), Some(1.0));
-    fs::write(&file, config(&cloud, &ids, "colect: {}\n")).expect("written");
+    fs::write(&file, config(&cloud, &ids, "colect: {}\n")).unwrap();
     let (status, words) = post(&exporter).await;
     assert_eq!(status, 500);
     assert!(words.contains("unknown key \"colect\""), "{words}");
@@ -166,7 +163,7 @@ async fn a_bad_configuration_is_refused_and_the_previous_one_stays() {
         .says("config reload failed; keeping the previous configuration")
         .await;
 
-    fs::write(&file, config(&cloud, &ids, "")).expect("written");
+    fs::write(&file, config(&cloud, &ids, "")).unwrap();
     assert_eq!(post(&exporter).await.0, 200);
     assert_eq!(exporter.scrape().await.value(good), Some(1.0));
 }
@@ -188,15 +185,10 @@ async fn a_reload_changes_the_refresh_token_the_mode_and_the_telemetry_path() {
     assert_ne!(revoked.lines().nth(7), changed.lines().nth(7));
     // There is at most one token request per second.
     tokio::time::sleep(Duration::from_secs(1)).await;
-    fs::write(&file, changed).expect("written");
+    fs::write(&file, changed).unwrap();
     assert_eq!(post(&exporter).await.0, 200);
     assert_eq!(exporter.get("/metrics").await.status(), 404);
-    let body = exporter
-        .get("/probe")
-        .await
-        .text()
-        .await
-        .expect("a whole body");
+    let body = exporter.get("/probe").await.text().await.unwrap();
     let scrape = Scrape::parse(body);
     assert_eq!(scrape.sum("lightfi_sensor_read_success"), 4.0);
     assert_eq!(scrape.value("lightfi_collect_interval_seconds"), Some(1.0));
@@ -206,12 +198,7 @@ async fn a_reload_changes_the_refresh_token_the_mode_and_the_telemetry_path() {
 #[tokio::test]
 async fn the_config_page_contains_no_secret_and_is_a_valid_configuration() {
     let (cloud, exporter, _, _) = start().await;
-    let shown = exporter
-        .get("/config")
-        .await
-        .text()
-        .await
-        .expect("a whole body");
+    let shown = exporter.get("/config").await.text().await.unwrap();
     let config = cloud.config("");
     for key in ["client_secret", "refresh_token"] {
         let (_, rest) = config.split_once(&format!("{key}: \"")).unwrap();
@@ -220,12 +207,12 @@ async fn the_config_page_contains_no_secret_and_is_a_valid_configuration() {
         assert!(shown.contains(&format!("{key}: <secret>")), "{shown}");
     }
     let file = exporter.file("shown.yaml");
-    fs::write(&file, &shown).expect("written");
+    fs::write(&file, &shown).unwrap();
     let output = command()
         .args(["check", "--config.file"])
         .arg(&file)
         .output()
-        .expect("the binary starts");
+        .unwrap();
     assert!(
         output.status.success(),
         "{}",
@@ -247,6 +234,23 @@ fn change(cloud: &Cloud, ids: &[String], turn: usize) -> String {
     }
 }
 
+/// Scrapes, and checks that the scrape is whole and has readings of these sensors.
+async fn scrape_all_of(client: &reqwest::Client, url: &str, sensors: &[String]) {
+    let response = client.get(format!("{url}/metrics")).send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    let scrape = Scrape::parse(response.text().await.unwrap());
+    let known = known(&scrape);
+    assert!(known.len() <= 4, "{known:?}");
+    let newest = scrape.series_of("lightfi_sensor_last_reading_timestamp_seconds");
+    for id in sensors {
+        let label = format!("sensor_id=\"{id}\"");
+        let has_readings = newest.keys().any(|series| series.contains(&label));
+        assert!(known.contains(id) && has_readings, "{id} stays");
+    }
+    // The last family of a scrape.
+    assert!(scrape.body.contains("\nprocess_start_time_seconds "));
+}
+
 #[tokio::test]
 async fn a_thousand_scrapes_succeed_during_twenty_reloads() {
     const SCRAPERS: usize = 4;
@@ -256,31 +260,12 @@ async fn a_thousand_scrapes_succeed_during_twenty_reloads() {
     let done = Arc::new(AtomicUsize::new(0));
     let scrapers = (0..SCRAPERS).map(|number| {
         // Half of them keep their connection, half make one for each scrape.
-        let idle = if number % 2 == 0 { 1 } else { 0 };
         let client = crate::tools::client().no_proxy();
-        let client = client.pool_max_idle_per_host(idle).build();
-        let client = client.expect("a client");
-        let (url, done, stay) = (
-            format!("{}/metrics", exporter.url),
-            done.clone(),
-            ids[..3].to_vec(),
-        );
+        let client = client.pool_max_idle_per_host(number % 2).build().unwrap();
+        let (url, done, stay) = (exporter.url.clone(), done.clone(), ids[..3].to_vec());
         tokio::spawn(async move {
             for _ in 0..SCRAPES / SCRAPERS {
-                let response = client.get(&url).send().await.expect("it answers");
-                assert_eq!(response.status(), 200);
-                let scrape = Scrape::parse(response.text().await.expect("a whole body"));
-                let known = known(&scrape);
-                assert!(known.len() <= 4, "{known:?}");
-                for id in &stay {
-                    assert!(known.contains(id), "{id} stays");
-                    let label = format!("sensor_id=\"{id}\"");
-                    let newest = scrape.series_of("lightfi_sensor_last_reading_timestamp_seconds");
-                    let readings = newest.keys().any(|series| series.contains(&label));
-                    assert!(readings, "the readings of {id} stay");
-                }
-                // The last family of a scrape.
-                assert!(scrape.body.contains("\nprocess_start_time_seconds "));
+                scrape_all_of(&client, &url, &stay).await;
                 done.fetch_add(1, Relaxed);
             }
         })
@@ -293,20 +278,17 @@ async fn a_thousand_scrapes_succeed_during_twenty_reloads() {
         {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        fs::write(&file, change(&cloud, &ids, turn)).expect("written");
+        fs::write(&file, change(&cloud, &ids, turn)).unwrap();
         let (status, words) = post(&exporter).await;
         assert_eq!(status, 200, "{words}");
     }
     for scraper in scrapers {
-        scraper.await.expect("every scrape is whole");
+        scraper.await.unwrap();
     }
     assert_eq!(done.load(Relaxed), SCRAPES);
     let scrape = exporter.scrape().await;
-    assert!(
-        scrape
-            .body
-            .contains(&format!("sensor=\"Room {}\"", CHANGES - 1))
-    );
+    let last_name = format!("sensor=\"Room {}\"", CHANGES - 1);
+    assert!(scrape.body.contains(&last_name), "{}", scrape.body);
     assert_eq!(scrape.value("lightfi_collect_interval_seconds"), Some(2.0));
 }
 

@@ -33,15 +33,11 @@ struct Crowd {
 
 impl Crowd {
     async fn gather(exporter: &Exporter, halves: [&[u8]; 3], slowly: &'static [u8]) -> Self {
-        let connect = || async {
-            TcpStream::connect(exporter.address())
-                .await
-                .expect("it listens")
-        };
+        let connect = || async { TcpStream::connect(exporter.address()).await.unwrap() };
         let mut silent = Vec::new();
         for half in halves.iter().cycle().take(HALF_OPEN) {
             let mut stream = connect().await;
-            stream.write_all(half).await.expect("it takes bytes");
+            stream.write_all(half).await.unwrap();
             silent.push(stream);
         }
         let mut stream = connect().await;
@@ -65,15 +61,10 @@ impl Drop for Crowd {
 }
 
 async fn scrape_plain(exporter: &Exporter) {
-    let mut stream = TcpStream::connect(exporter.address())
-        .await
-        .expect("it listens");
-    stream.write_all(REQUEST).await.expect("it takes bytes");
+    let mut stream = TcpStream::connect(exporter.address()).await.unwrap();
+    stream.write_all(REQUEST).await.unwrap();
     let mut answer = String::new();
-    stream
-        .read_to_string(&mut answer)
-        .await
-        .expect("it answers");
+    stream.read_to_string(&mut answer).await.unwrap();
     assert!(
         answer.starts_with("HTTP/1.1 200 OK") && answer.contains("\nlightfi_up 1\n"),
         "{answer}"
@@ -81,10 +72,7 @@ async fn scrape_plain(exporter: &Exporter) {
 }
 
 async fn scrape_tls(client: &Client, exporter: &Exporter) {
-    let answer = client
-        .get(exporter, "/metrics", "")
-        .await
-        .expect("it answers");
+    let answer = client.get(exporter, "/metrics", "").await.unwrap();
     assert!(answer.head.starts_with("http/1.1 200") && answer.body.contains("\nlightfi_up 1\n"));
 }
 

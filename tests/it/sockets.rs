@@ -34,24 +34,19 @@ fn activated(socket: OwnedFd) -> Command {
 
 #[tokio::test]
 async fn clients_that_connect_before_a_start_or_during_a_restart_are_served() {
-    let socket = TcpListener::bind("127.0.0.1:0").expect("loopback can be bound");
-    let address = socket.local_addr().expect("it is bound");
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
     let start = || {
-        let socket = socket.try_clone().expect("a second handle").into();
-        Exporter::spawn(activated(socket), TempDir::new().expect("a directory"))
+        let socket = socket.try_clone().unwrap().into();
+        Exporter::spawn(activated(socket), TempDir::new().unwrap())
     };
     for _ in 0..2 {
-        let mut early = net::TcpStream::connect(address)
-            .await
-            .expect("the socket listens");
-        early.write_all(ASK).await.expect("it takes bytes");
+        let mut early = net::TcpStream::connect(address).await.unwrap();
+        early.write_all(ASK).await.unwrap();
         let mut exporter = start();
         assert_eq!(exporter.url, format!("http://{address}"));
         let mut answer = String::new();
-        early
-            .read_to_string(&mut answer)
-            .await
-            .expect("a whole answer");
+        early.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
         exporter.scrape().await;
         exporter.signal("TERM");
@@ -62,7 +57,7 @@ async fn clients_that_connect_before_a_start_or_during_a_restart_are_served() {
 #[test]
 fn without_a_listening_socket_the_error_says_what_to_change() {
     let fails = |socket| {
-        let output = activated(socket).output().expect("the shell starts");
+        let output = activated(socket).output().unwrap();
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(2), "{error}");
         error
@@ -75,17 +70,17 @@ fn without_a_listening_socket_the_error_says_what_to_change() {
         "{error}"
     );
 
-    let directory = TempDir::new().expect("a directory");
-    let unix = UnixListener::bind(directory.path().join("socket")).expect("it is bound");
+    let directory = TempDir::new().unwrap();
+    let unix = UnixListener::bind(directory.path().join("socket")).unwrap();
     let error = fails(unix.into());
     assert!(
         error.contains("not a valid tcp socket") && error.contains("ListenStream"),
         "{error}"
     );
 
-    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback can be bound");
-    let address = listener.local_addr().expect("it is bound");
-    let connection = TcpStream::connect(address).expect("the socket listens");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let connection = TcpStream::connect(address).unwrap();
     let error = fails(connection.into());
     assert!(error.contains("set Accept=no"), "{error}");
 }

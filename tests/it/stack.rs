@@ -22,11 +22,11 @@ const SOCKET_DROP_IN: &str =
 const UNIT_CONFIG: &str = include_str!("../../deploy/systemd/lightfi-exporter.yaml");
 
 fn parse(yaml: &str) -> Value {
-    serde_saphyr::from_str(yaml).expect("YAML")
+    serde_saphyr::from_str(yaml).unwrap()
 }
 
 fn text(value: &Value) -> &str {
-    value.as_str().expect("a text")
+    value.as_str().unwrap()
 }
 
 fn items(value: &Value) -> impl Iterator<Item = &Value> {
@@ -66,7 +66,7 @@ fn volumes(service: &Value) -> impl Iterator<Item = Volume<'_>> {
 fn the_compose_stack_mounts_files_that_exist_to_where_they_are_read() {
     let stack = parse(COMPOSE);
     let mut targets = Vec::new();
-    for (name, service) in stack["services"].as_object().expect("services") {
+    for (name, service) in stack["services"].as_object().unwrap() {
         for volume in volumes(service) {
             let source = volume.source;
             if let Some(file) = volume.file() {
@@ -99,31 +99,31 @@ fn prometheus_accepts_its_configuration_in_the_stack_and_the_services_find_each_
     }
     let stack = parse(COMPOSE);
     let services = &stack["services"];
-    let root = TempDir::new().expect("a temporary directory");
+    let root = TempDir::new().unwrap();
     let inside = |path: &str| root.path().join(path.trim_start_matches('/'));
     for volume in volumes(&services["prometheus"]) {
         if let Some(file) = volume.file() {
             let target = inside(volume.target);
-            let directory = target.parent().expect("a file is in a directory");
-            fs::create_dir_all(directory).expect("the directory is created");
-            fs::copy(file, target).expect("the file is copied");
+            let directory = target.parent().unwrap();
+            fs::create_dir_all(directory).unwrap();
+            fs::copy(file, target).unwrap();
         }
     }
     let mut flags = items(&services["prometheus"]["command"]).map(text);
     let config = flags.find_map(|flag| flag.strip_prefix("--config.file="));
-    let config = inside(config.expect("the flag --config.file"));
+    let config = inside(config.unwrap());
     let output = Command::new("promtool")
         .args(["check", "config"])
         .arg(&config)
         .output()
-        .expect("promtool starts");
+        .unwrap();
     let stdout = String::from_utf8_lossy(&output.stdout);
     assert!(
         output.status.success() && stdout.contains("2 rule files found"),
         "{output:?}"
     );
 
-    let config = parse(&fs::read_to_string(config).expect("the configuration is text"));
+    let config = parse(&fs::read_to_string(config).unwrap());
     let target = &config["scrape_configs"][0]["static_configs"][0]["targets"][0];
     let datasource = parse(DATASOURCE);
     let url = &datasource["datasources"][0]["url"];
@@ -142,7 +142,7 @@ fn the_systemd_unit_loads_every_credential_that_its_configuration_reads() {
     for key in ["client_secret_file", "refresh_token_file"] {
         let path = text(&config["oauth"][key]);
         let name = path.strip_prefix("/run/credentials/lightfi-exporter.service/");
-        let line = format!("LoadCredential={}:/", name.expect("a credential"));
+        let line = format!("LoadCredential={}:/", name.unwrap());
         assert!(UNIT.contains(&line), "{line}");
     }
     let state = format!("/var/lib/{}/", setting(UNIT, "StateDirectory"));
@@ -166,19 +166,19 @@ fn the_login_command_in_the_unit_works_before_the_first_start() {
         .skip_while(|word| !word.starts_with("LIGHTFI_OAUTH__CLIENT_SECRET_FILE="))
         .take_while(|word| *word != "systemctl")
         .filter(|word| *word != "\\");
-    let directory = TempDir::new().expect("a temporary directory");
+    let directory = TempDir::new().unwrap();
     let path = directory.path();
-    fs::write(path.join("client-secret"), "secret").expect("the secret is written");
-    fs::write(path.join("lightfi-exporter.yaml"), UNIT_CONFIG).expect("the file is written");
+    fs::write(path.join("client-secret"), "secret").unwrap();
+    fs::write(path.join("lightfi-exporter.yaml"), UNIT_CONFIG).unwrap();
     let relocated = |word: &str| word.replace("/etc/lightfi-exporter", &path.to_string_lossy());
     let variable = words.next().and_then(|word| word.split_once('='));
-    let (key, value) = variable.expect("the variable with the secret");
+    let (key, value) = variable.unwrap();
     assert_eq!(words.next(), Some("lightfi-exporter"));
     let output = command()
         .env(key, relocated(value))
         .args(words.map(relocated))
         .output()
-        .expect("the binary starts");
+        .unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.contains("Paste that whole address here"), "{stderr}");
     assert!(!path.join("refresh-token").exists());

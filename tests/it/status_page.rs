@@ -9,10 +9,10 @@ async fn page(exporter: &Exporter, query: &str) -> String {
     assert_eq!(response.status(), 200);
     let policy = response.headers()["content-security-policy"]
         .to_str()
-        .expect("words")
+        .unwrap()
         .to_owned();
     assert!(policy.contains("default-src 'none'"), "{policy}");
-    response.text().await.expect("a whole body")
+    response.text().await.unwrap()
 }
 
 fn rows(page: &str) -> usize {
@@ -36,12 +36,8 @@ async fn the_page_shows_the_state_and_lists_problems_first() {
         assert!(all.contains(words), "no {words:?} in\n{all}");
     }
     assert_eq!(rows(&all), 40);
-    let last_problem = all
-        .rfind("<tr class=\"bad\">")
-        .expect("some sensor has a problem");
-    let first_good = all
-        .find("<tr>\n<th scope=\"row\">")
-        .expect("most have none");
+    let last_problem = all.rfind("<tr class=\"bad\">").unwrap();
+    let first_good = all.find("<tr>\n<th scope=\"row\">").unwrap();
     assert!(last_problem < first_good);
     let problems = page(&demo, "?problems=1").await;
     assert_eq!(
@@ -69,7 +65,7 @@ async fn names_with_markup_are_escaped() {
     .await;
     let id = cloud.simulator.sensors()[0].clone();
     let config = cloud.config("");
-    let (head, _) = config.split_once("sensors:").expect("it lists sensors");
+    let (head, _) = config.split_once("sensors:").unwrap();
     let exporter = Exporter::serve(&format!(
         "{head}sensors:\n  - id: {id}\n    name: \"<script>alert(1)</script>\"\n    location: \"\\\"><img src=x onerror=alert(2)>\"\n"
     ));

@@ -7,7 +7,7 @@
 //! - [`WebFlags`]: the flags, to be flattened into a clap command.
 //! - [`ListenAddress`], [`bind`], [`systemd_listeners`]: the sockets.
 //! - [`WebConfig`]: the file; [`WebConfig::watch`] reloads it when it or a certificate changes.
-//! - [`Server`] with its [`Limits`]: accepts connections, checks requests, calls the service, shuts down gracefully.
+//! - [`Server`] with its [`Limits`]: accepts connections, checks requests, calls the router, shuts down gracefully.
 //! - [`Signals`]: SIGTERM, SIGINT and SIGHUP.
 //!
 //! The modules, in the order of their imports: `config_file` (what the files say), `tls`, `users`, `rate_limit`, `web_config`

@@ -1,6 +1,6 @@
 //! Accepts connections, bounds them, checks each request against the web configuration, and shuts down gracefully.
 //!
-//! The order for a request is: rate limit (429), user (401), size (414, 431), service; then the configured headers are added.
+//! The order for a request is: rate limit (429), user (401), size (414, 431), router; then the configured headers are added.
 
 use std::{
     convert::Infallible,
@@ -254,7 +254,7 @@ impl RunningServer {
             }
             Err(status) => (status, "too many logins at once\n").into_response(),
         };
-        // The service's own headers take precedence.
+        // The headers that the router sets take precedence.
         for (name, value) in &active.headers {
             let entry = response.headers_mut().entry(name);
             entry.or_insert_with(|| value.clone());
