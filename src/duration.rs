@@ -5,7 +5,10 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
+use serde::{Serialize, Serializer};
+
+use crate::text::FromText;
+pub(crate) use crate::text::parse as deserialize;
 
 /// Units with their milliseconds, largest first.
 const UNITS: &[(&str, u64)] = &[
@@ -38,31 +41,23 @@ pub fn parse(text: &str) -> Result<Duration, &'static str> {
     let mut units = UNITS.iter();
     let mut total: u64 = 0;
     while !rest.is_empty() || text.is_empty() {
-        let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or(ADVICE)?;
         let (number, after) = rest.split_at(digits);
-        let letters = after.len()
-            - after
-                .trim_start_matches(|c: char| c.is_ascii_alphabetic())
-                .len();
-        let (unit, after) = after.split_at(letters);
+        let letters = after.find(|c: char| !c.is_ascii_alphabetic());
+        let (unit, after) = after.split_at(letters.unwrap_or(after.len()));
         // Each unit at most once and the larger first: `units` never goes back.
-        let millis = units
-            .find(|(name, _)| *name == unit)
-            .map(|(_, millis)| *millis)
-            .ok_or(ADVICE)?;
-        if number.is_empty() {
-            return Err(ADVICE);
-        }
-        total = number
-            .parse::<u64>()
-            .ok()
-            .and_then(|number| number.checked_mul(millis))
-            .and_then(|part| total.checked_add(part))
-            .filter(|total| Duration::from_millis(*total) <= LONGEST)
-            .ok_or("is longer than a hundred years")?;
+        let millis = units.find(|(name, _)| *name == unit);
+        let (_, millis) = millis.filter(|_| digits > 0).ok_or(ADVICE)?;
+        // A number with too many digits is longer than any limit.
+        let number: u64 = number.parse().unwrap_or(u64::MAX);
+        total = total.saturating_add(number.saturating_mul(*millis));
         rest = after;
     }
-    Ok(Duration::from_millis(total))
+    let duration = Duration::from_millis(total);
+    match duration <= LONGEST {
+        true => Ok(duration),
+        false => Err("is longer than a hundred years"),
+    }
 }
 
 /// Writes a duration in the largest unit that divides it, so that [`parse`] reads it back; what is finer than a
@@ -72,13 +67,18 @@ pub fn format(duration: Duration) -> String {
     if millis == 0 {
         return "0".to_owned();
     }
-    let (unit, size) = UNITS
+    let mut units = UNITS
         .iter()
-        .skip_while(|(unit, _)| *unit != LARGEST_FORMATTED)
-        .map(|(unit, size)| (unit, u128::from(*size)))
-        .find(|(_, size)| millis.is_multiple_of(*size))
-        .unwrap_or((&"ms", 1));
-    format!("{}{unit}", millis / size)
+        .skip_while(|(unit, _)| *unit != LARGEST_FORMATTED);
+    let exact = units.find(|(_, size)| millis.is_multiple_of(u128::from(*size)));
+    let (unit, size) = exact.unwrap_or(&("ms", 1));
+    format!("{}{unit}", millis / u128::from(*size))
+}
+
+impl FromText for Duration {
+    fn from_text(text: &str) -> Result<Self, String> {
+        parse(text).map_err(str::to_owned)
+    }
 }
 
 /// Writes a duration as a text, for serde.
@@ -89,34 +89,16 @@ pub(crate) fn serialize<S: Serializer>(
     serializer.serialize_str(&format(*duration))
 }
 
-/// Reads a duration from a text, for serde.
-pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    parse(text.trim()).map_err(D::Error::custom)
-}
-
 /// A duration that may be absent, for serde.
 pub(crate) mod option {
-    use super::{Deserialize, Deserializer, Duration, Serializer, format};
+    use super::{Duration, Serialize, Serializer, format};
+    pub(crate) use crate::text::parse_option as deserialize;
 
     pub(crate) fn serialize<S: Serializer>(
         duration: &Option<Duration>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        match duration {
-            Some(duration) => serializer.serialize_str(&format(*duration)),
-            None => serializer.serialize_none(),
-        }
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<Duration>, D::Error> {
-        #[derive(Deserialize)]
-        struct Text(#[serde(with = "super")] Duration);
-        Ok(Option::<Text>::deserialize(deserializer)?.map(|text| text.0))
+        duration.map(format).serialize(serializer)
     }
 }
 

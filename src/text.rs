@@ -1,7 +1,7 @@
 //! Values from their text. The layers of the configuration hold texts, so that `00123` stays what was written; the type
 //! of a field says how its text is read, with `#[serde(deserialize_with = "text::parse")]`.
 //!
-//! A leaf: used by `config` and `catalog`. An error completes a sentence that begins with the value.
+//! Used by `config`, `catalog` and `duration`. An error completes a sentence that begins with the value.
 
 use std::{collections::BTreeMap, fmt::Display, str::FromStr};
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
 use tracing::Level;
 use url::Url;
 
-/// A value that a text can stand for.
+/// A value that is read from a text.
 pub(crate) trait FromText: Sized {
     /// Reads a text without spaces around it.
     fn from_text(text: &str) -> Result<Self, String>;
@@ -28,8 +28,8 @@ pub(crate) fn parse_option<'de, D: Deserializer<'de>, T: FromText>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
     let text = Option::<String>::deserialize(deserializer)?;
-    text.map(|text| T::from_text(text.trim()).map_err(D::Error::custom))
-        .transpose()
+    let value = text.map(|text| T::from_text(text.trim())).transpose();
+    value.map_err(D::Error::custom)
 }
 
 /// Reads a text for which empty means absent.

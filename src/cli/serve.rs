@@ -316,7 +316,7 @@ impl Reloader {
             mut config,
             warnings,
         } = blocking::run(move || load()).await?;
-        let kept = config.keep_what_takes_a_restart(&self.exporter.config);
+        let kept = config.retain_restart_only_settings(&self.exporter.config);
         let (web_config, file) = (self.web_config.clone(), config.web.config_file.clone());
         let prepared = blocking::run(move || web_config.prepare(file.as_deref())).await?;
         let next = self.exporter.rebuild(config).await?;

@@ -1,14 +1,15 @@
-//! The YAML file as a tree. serde-saphyr reads it and finds its errors; the tree keeps the source text of each scalar
-//! (`00123` stays `00123`) and the line of each key and value.
+//! The YAML of a configuration as a tree. serde-saphyr reads it and finds its errors; the tree keeps the source text of
+//! each value (`00123` stays `00123`) and its line.
 //!
-//! The meaning of a text is decided by the type of its field, in `text`. Anchors, aliases, tags, duplicate keys and
-//! several documents are refused. No error here quotes a value. Called by `layer`.
+//! The type of a field decides what its text means, see `text`. Anchors, aliases, tags, duplicate keys and several
+//! documents are refused. No error here quotes a value. Called by `layers`.
 
-use std::{borrow::Cow, fmt, ops::Range};
+use std::{fmt, ops::Range};
 
+use figment::value::{Dict, Empty, Tag, Value};
 use serde::{
     Deserialize, Deserializer,
-    de::{Error as _, MapAccess, SeqAccess, Visitor},
+    de::{Error as _, MapAccess, SeqAccess, Visitor, value::SeqAccessDeserializer},
 };
 use serde_saphyr::{
     Error, MergeKeyPolicy, NonFiniteFloatPolicy, Options, Spanned, Tagged, budget::BudgetBreach,
@@ -17,100 +18,107 @@ use serde_saphyr::{
 /// Deeper nesting than any configuration needs.
 const MAX_DEPTH: usize = 16;
 
-const TAG_ADVICE: &str = "YAML tags are not supported, quote a text that begins with \"!\"";
-const ANCHOR_ADVICE: &str = "YAML anchors are not supported, quote a text that begins with \"&\"";
-const ALIAS_ADVICE: &str = "YAML aliases are not supported, quote a text that begins with \"*\"";
-const KEY_ADVICE: &str = "a key is a list, a map or nothing, a text is expected";
+const NOT_SUPPORTED: &str =
+    "YAML tags, anchors and aliases are not supported, quote a text that begins with !, & or *";
 
-/// A file that has been read.
-pub(super) struct Document<'a> {
-    source: &'a str,
-    pub(super) root: Node<'a>,
-}
+/// The file with all defaults.
+const DEFAULTS: &str = include_str!("default.yaml");
 
-/// A value and its line, counted from 1.
-pub(super) struct Node<'a> {
+/// A value of a YAML document.
+#[derive(Debug)]
+pub(super) struct Node {
+    /// Counted from 1; a value that has a key has the line of its key.
     pub(super) line: u32,
-    pub(super) kind: Kind<'a>,
+    pub(super) kind: Kind,
 }
 
-/// What a value is.
-pub(super) enum Kind<'a> {
+#[derive(Debug)]
+pub(super) enum Kind {
     /// Nothing, `null` or `~`.
     Null,
-    Text(Cow<'a, str>),
-    /// A plain scalar that YAML takes for a number or a boolean: where its text is in the source.
+    Text(String),
+    /// A number or a boolean, by the place of its text in the source. [`Node::parse`] replaces it by the text.
     Plain(Range<u32>),
-    List(Vec<Node<'a>>),
-    /// Keys are unique texts, in the order of the file.
-    Map(Vec<(Node<'a>, Node<'a>)>),
+    List(Vec<Node>),
+    /// Keys are unique, in the order of the file.
+    Map(Vec<(String, Node)>),
 }
 
-impl Kind<'_> {
-    /// The word for a value of the wrong kind.
-    pub(super) fn for_display(&self) -> &'static str {
-        match self {
-            Self::Null => "nothing",
-            Self::Text(_) | Self::Plain(_) => "text",
-            Self::List(_) => "a list",
-            Self::Map(_) => "keys",
-        }
-    }
+/// Returns the built-in defaults.
+pub(super) fn defaults() -> Value {
+    let root = Node::parse(DEFAULTS).expect("the unit tests read the embedded default.yaml");
+    root.to_value(0)
 }
 
-/// Why a text is not the YAML of a configuration.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Invalid {
-    pub(super) line: Option<usize>,
-    pub(super) message: String,
+/// Returns whether `default.yaml` names the key, in its comments too.
+pub(super) fn is_known_key(key: &str) -> bool {
+    let mut words = DEFAULTS.split_whitespace();
+    words.any(|word| word.strip_suffix(':') == Some(key))
 }
 
-impl<'a> Document<'a> {
-    /// Reads one document. `is_known_key` tells which keys may be named in an error.
-    pub(super) fn parse(
-        text: &'a str,
-        is_known_key: impl Fn(&str) -> bool,
-    ) -> Result<Self, Invalid> {
+impl Node {
+    /// Reads one document. An error has a line where it is known.
+    pub(super) fn parse(text: &str) -> Result<Self, (Option<u32>, String)> {
         let source = text.strip_prefix('\u{feff}').unwrap_or(text);
-        match serde_saphyr::from_str_with_options(source, options()) {
-            Ok(root) => Ok(Self { source, root }),
-            Err(error) => Err(Invalid {
-                line: error.location().map(|location| location.line() as usize),
-                message: describe(&error, is_known_key),
-            }),
+        let mut root: Self =
+            serde_saphyr::from_str_with_options(source, options()).map_err(|error| {
+                let line = error.location().map(|location| location.line() as u32);
+                (line, describe(&error))
+            })?;
+        root.restore_texts(source);
+        Ok(root)
+    }
+
+    fn restore_texts(&mut self, source: &str) {
+        match &mut self.kind {
+            Kind::Plain(Range { start, end }) => {
+                let text = source.get(*start as usize..*end as usize);
+                self.kind = Kind::Text(text.unwrap_or_default().to_owned());
+            }
+            Kind::List(items) => items.iter_mut().for_each(|item| item.restore_texts(source)),
+            Kind::Map(entries) => entries
+                .iter_mut()
+                .for_each(|(_, value)| value.restore_texts(source)),
+            Kind::Null | Kind::Text(_) => {}
         }
     }
 
-    /// The text of a scalar; `None` for a list, a map or nothing.
-    pub(super) fn text<'n>(&'n self, node: &'n Node<'a>) -> Option<&'n str> {
-        match &node.kind {
-            Kind::Text(text) => Some(text),
-            Kind::Plain(range) => self.source.get(range.start as usize..range.end as usize),
-            Kind::Null | Kind::List(_) | Kind::Map(_) => None,
-        }
-    }
-
-    /// The value under `key`, with the line of the key; a list is indexed by number.
-    pub(super) fn child<'n>(
-        &'n self,
-        node: &'n Node<'a>,
-        key: &str,
-    ) -> Option<(u32, &'n Node<'a>)> {
-        match &node.kind {
+    /// Returns the value under a key of a map or an index of a list.
+    pub(super) fn child(&self, key: &str) -> Option<&Self> {
+        match &self.kind {
             Kind::Map(entries) => entries
                 .iter()
-                .find(|(at, _)| self.text(at) == Some(key))
-                .map(|(at, value)| (at.line, value)),
+                .find(|(at, _)| at == key)
+                .map(|(_, value)| value),
+            Kind::List(items) => items.get(key.parse::<usize>().ok()?),
+            _ => None,
+        }
+    }
+
+    /// Returns the node as a value of figment: texts, lists and maps. Known keys without a value are left out down to
+    /// `depth` levels.
+    pub(super) fn to_value(&self, depth: usize) -> Value {
+        match &self.kind {
+            Kind::Null | Kind::Plain(_) => Value::Empty(Tag::Default, Empty::None),
+            Kind::Text(text) => Value::from(text.as_str()),
             Kind::List(items) => {
-                let item = items.get(key.parse::<usize>().ok()?)?;
-                Some((item.line, item))
+                let items = items.iter().map(|item| item.to_value(depth));
+                Value::from(items.collect::<Vec<_>>())
             }
-            Kind::Null | Kind::Text(_) | Kind::Plain(_) => None,
+            Kind::Map(entries) => {
+                let mut dict = Dict::new();
+                for (key, node) in entries {
+                    if depth == 0 || !matches!(node.kind, Kind::Null) || !is_known_key(key) {
+                        dict.insert(key.clone(), node.to_value(depth.saturating_sub(1)));
+                    }
+                }
+                Value::from(dict)
+            }
         }
     }
 }
 
-/// A list of 100,000 sensors passes; the size of the file is limited by `load`.
+/// The default limits of the library allow about 22,700 sensors. `load` limits the size of the file.
 fn options() -> Options {
     serde_saphyr::options! {
         budget: serde_saphyr::budget! {
@@ -124,58 +132,50 @@ fn options() -> Options {
         merge_keys: MergeKeyPolicy::AsOrdinary,
         strict_booleans: true,
         non_finite_float_policy: NonFiniteFloatPolicy::PassThrough,
+        reject_unsupported_tags: true,
         // A snippet would show secrets.
         with_snippet: false,
     }
 }
 
-/// Says what is wrong in words that hold nothing of the file but a known key.
-fn describe(error: &Error, is_known_key: impl Fn(&str) -> bool) -> String {
-    let advice = match error {
+/// Describes an error in words that hold nothing of the file but a known key.
+fn describe(error: &Error) -> String {
+    match error {
         // The parser's own words name at most a character.
-        Error::ExternalMessage { msg, .. } => return format!("not valid YAML: {msg}"),
+        Error::ExternalMessage { msg, .. } => format!("not valid YAML: {msg}"),
         Error::DuplicateMappingKey { key, .. } => match key {
-            Some(key) if is_known_key(key) => return format!("key \"{key}\" is given twice"),
-            _ => "a key is given twice",
+            Some(key) if is_known_key(key) => format!("key \"{key}\" is given twice"),
+            _ => "a key is given twice".to_owned(),
         },
-        Error::Message { msg, .. } if msg == TAG_ADVICE => TAG_ADVICE,
-        Error::Message { msg, .. } if msg == KEY_ADVICE => KEY_ADVICE,
-        Error::UnsupportedTag { .. } => TAG_ADVICE,
-        Error::UnknownAnchor { .. } => ALIAS_ADVICE,
-        Error::MultipleDocuments { .. } => "a second YAML document begins here, one is expected",
+        Error::MultipleDocuments { .. } => "a second YAML document begins here".to_owned(),
         Error::Budget { breach, .. } => match breach {
-            BudgetBreach::Anchors { .. } => ANCHOR_ADVICE,
-            BudgetBreach::Aliases { .. } => ALIAS_ADVICE,
-            _ => return format!("nested more than {MAX_DEPTH} levels deep"),
+            BudgetBreach::Depth { .. } => format!("nested more than {MAX_DEPTH} levels deep"),
+            _ => NOT_SUPPORTED.to_owned(),
         },
-        _ => "not valid YAML",
-    };
-    advice.to_owned()
+        Error::UnsupportedTag { .. } | Error::UnknownAnchor { .. } => NOT_SUPPORTED.to_owned(),
+        Error::Message { msg, .. } if msg == NOT_SUPPORTED => NOT_SUPPORTED.to_owned(),
+        _ => "not valid YAML, or a key is not a text".to_owned(),
+    }
 }
 
-impl<'de> Deserialize<'de> for Node<'de> {
+impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Spanned {
-            value: Tagged(kind, tag),
-            referenced: place,
-            ..
-        } = Spanned::deserialize(deserializer)?;
-        if tag.is_some() {
-            return Err(D::Error::custom(TAG_ADVICE));
-        }
-        let span = place.span();
-        let kind = match (kind, span.byte_offset(), span.byte_len()) {
-            (Kind::Plain(_), Some(start), Some(length)) => {
-                Kind::Plain(start as u32..(start + length) as u32)
-            }
-            (kind, ..) => kind,
+        let spanned = Spanned::<Tagged<Kind>>::deserialize(deserializer)?;
+        let Tagged(mut kind, None) = spanned.value else {
+            return Err(D::Error::custom(NOT_SUPPORTED));
         };
+        let place = spanned.referenced;
+        if let Kind::Plain(range) = &mut kind {
+            let start = place.span().byte_offset().unwrap_or_default() as u32;
+            let length = place.span().byte_len().unwrap_or_default() as u32;
+            *range = start..start + length;
+        }
         let line = place.line() as u32;
         Ok(Self { line, kind })
     }
 }
 
-impl<'de> Deserialize<'de> for Kind<'de> {
+impl<'de> Deserialize<'de> for Kind {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(KindVisitor)
     }
@@ -183,63 +183,46 @@ impl<'de> Deserialize<'de> for Kind<'de> {
 
 struct KindVisitor;
 
-impl KindVisitor {
-    /// Takes a number or a boolean: [`Node`] knows where its text is.
-    fn plain<'a, E>() -> Result<Kind<'a>, E> {
-        Ok(Kind::Plain(0..0))
-    }
-}
-
 impl<'de> Visitor<'de> for KindVisitor {
-    type Value = Kind<'de>;
+    type Value = Kind;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a value")
     }
 
-    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+    fn visit_unit<E>(self) -> Result<Kind, E> {
         Ok(Kind::Null)
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
-        Self::plain()
+    fn visit_bool<E>(self, _: bool) -> Result<Kind, E> {
+        Ok(Kind::Plain(0..0))
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
-        Self::plain()
+    fn visit_i64<E>(self, _: i64) -> Result<Kind, E> {
+        Ok(Kind::Plain(0..0))
     }
 
-    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
-        Self::plain()
+    fn visit_u64<E>(self, _: u64) -> Result<Kind, E> {
+        Ok(Kind::Plain(0..0))
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
-        Self::plain()
+    fn visit_f64<E>(self, _: f64) -> Result<Kind, E> {
+        Ok(Kind::Plain(0..0))
     }
 
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(Kind::Text(Cow::Borrowed(text)))
+    fn visit_str<E>(self, text: &str) -> Result<Kind, E> {
+        Ok(Kind::Text(text.to_owned()))
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(Kind::Text(Cow::Owned(text.to_owned())))
+    fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<Kind, A::Error> {
+        Vec::deserialize(SeqAccessDeserializer::new(items)).map(Kind::List)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
-        let mut list = Vec::new();
-        while let Some(item) = items.next_element()? {
-            list.push(item);
-        }
-        Ok(Kind::List(list))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Kind, A::Error> {
         let mut map = Vec::new();
-        while let Some((key, value)) = entries.next_entry::<Node<'de>, Node<'de>>()? {
-            if !matches!(key.kind, Kind::Text(_) | Kind::Plain(_)) {
-                return Err(A::Error::custom(KEY_ADVICE));
-            }
-            map.push((key, value));
+        while let Some((key, mut value)) = entries.next_entry::<Spanned<String>, Node>()? {
+            value.line = key.referenced.line() as u32;
+            map.push((key.value, value));
         }
         // There may be a hundred thousand maps.
         map.shrink_to_fit();

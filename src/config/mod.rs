@@ -1,16 +1,15 @@
 //! The configuration: its sections as plain values, and [`load`], which makes them from defaults, file, environment and
 //! flags. A [`Config`] that exists has passed every check. Called by `cli`, at the start and for a reload.
 //!
-//! `document` reads the file, `layer` says what each layer holds, `layers` merges them and reports problems, `validate`
-//! checks with the rules of `names`. A key is a field here, with its doc comment, and a line in
-//! `default.yaml`. Nothing here reads the file of a credential: `oauth` does, again whenever it changes. No error quotes a
+//! `document` reads the file, `overrides` reads environment and flags, `layers` merges all and reports problems, `validate`
+//! checks with the rules of `names`. A key is a field here, with its doc comment, and a line in `default.yaml`. Nothing here reads the file of a credential: `oauth` does, again whenever it changes. No error quotes a
 //! value of section `oauth` or a URL.
 
 mod document;
 mod error;
-mod layer;
 mod layers;
 mod names;
+mod overrides;
 mod secret;
 mod validate;
 
@@ -18,7 +17,6 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io::{self, Read as _},
-    iter,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -29,12 +27,12 @@ use clap::Args;
 pub use error::Errors;
 use exporter_toolkit::WebFlags;
 pub use secret::Secret;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::IgnoredAny, ser::Error as _};
+use serde::{Deserialize, Serialize, Serializer, ser::Error as _};
 use url::Url;
 
 use error::Problem;
-use layer::Source;
 use layers::{CREDENTIAL_KEYS, Layers};
+use validate::{validate_ids, validate_labels};
 
 use crate::{catalog::Override, text};
 
@@ -45,7 +43,10 @@ pub const DEFAULT_PORT: u16 = 10420;
 pub const DEFAULT_FILE: &str = "lightfi-exporter.yaml";
 
 /// A larger file is no configuration: 100,000 sensors with names take a tenth of it.
-const LARGEST_FILE: u64 = 128 << 20;
+const MAX_FILE_BYTES: u64 = 128 << 20;
+
+const MISSING_FILE: &str = "no such file here: write one, name another with --config.file, or list sensors in \
+                            LIGHTFI_SENSORS; `lightfi-exporter demo` runs without any";
 
 /// Room that a collection leaves at a limited rate, for the last request to be answered within the interval.
 const RATE_MARGIN: f64 = 1.1;
@@ -137,27 +138,19 @@ pub fn load(
     environment: impl Iterator<Item = (String, String)>,
     purpose: Purpose,
 ) -> Result<Loaded, Errors> {
-    let path = flags
-        .config_file
-        .as_deref()
-        .unwrap_or(Path::new(DEFAULT_FILE));
+    let path = flags.config_file.as_deref();
+    let path = path.unwrap_or(Path::new(DEFAULT_FILE));
     let name = path.to_string_lossy();
     match read_file(path) {
-        Ok(text) => {
-            let source = Source {
-                name: &name,
-                text: &text,
-            };
-            from_layers(Some(source), flags, environment, purpose)
-        }
+        Ok(text) => load_text(&name, &text, flags, environment, purpose),
         Err(error) if error.kind() == io::ErrorKind::NotFound && flags.config_file.is_none() => {
-            from_layers(None, flags, environment, purpose)
+            let layers = Layers::new("configuration", "", environment, flags)?;
+            if purpose == Purpose::Serve && layers.problems.is_empty() && !layers.has_targets() {
+                return Err(file_error(DEFAULT_FILE, MISSING_FILE.to_owned()));
+            }
+            read_layers(layers, purpose)
         }
-        Err(error) => Err(Errors::new(vec![Problem {
-            origin: name.into_owned(),
-            line: None,
-            message: format!("cannot be read: {error}"),
-        }])),
+        Err(error) => Err(file_error(&name, format!("cannot be read: {error}"))),
     }
 }
 
@@ -169,94 +162,58 @@ pub fn load_text(
     environment: impl Iterator<Item = (String, String)>,
     purpose: Purpose,
 ) -> Result<Loaded, Errors> {
-    from_layers(Some(Source { name, text }), flags, environment, purpose)
+    let layers = Layers::new(name, text, environment, flags)?;
+    read_layers(layers, purpose)
 }
 
-fn from_layers(
-    source: Option<Source<'_>>,
-    flags: &Flags,
-    environment: impl Iterator<Item = (String, String)>,
-    purpose: Purpose,
-) -> Result<Loaded, Errors> {
-    let mut layers = Layers::new(source, environment, flags)?;
-    let has_problems = !layers.problems.is_empty();
-    if source.is_none()
-        && purpose == Purpose::Serve
-        && !has_problems
-        && !layers.environment_lists_targets()
-    {
-        return Err(Errors::new(vec![Problem {
-            origin: DEFAULT_FILE.to_owned(),
-            line: None,
-            message:
-                "no such file here: write one, name another with --config.file, or list sensors in \
-                      LIGHTFI_SENSORS; `lightfi-exporter demo` runs without any"
-                    .to_owned(),
-        }]));
-    }
-    let config = layers.read(purpose).map(|config| Config {
-        sensors: layers.read_list("sensors").into(),
-        locations: layers.read_list("locations"),
-        ..config
-    });
+fn file_error(name: &str, message: String) -> Errors {
+    Errors::new(vec![Problem {
+        origin: name.to_owned(),
+        line: None,
+        message,
+    }])
+}
+
+fn read_layers(mut layers: Layers, purpose: Purpose) -> Result<Loaded, Errors> {
+    let config: Option<Config> = layers.read(purpose);
+    let sensors = layers.read_list::<Sensor>("sensors");
+    let locations = layers.read_list::<Location>("locations");
+    let ids: Vec<_> = sensors
+        .iter()
+        .map(|(at, sensor)| (*at, &*sensor.id))
+        .collect();
+    validate_ids(&mut layers, "sensors", &ids);
+    let ids: Vec<_> = locations
+        .iter()
+        .map(|(at, location)| (*at, &*location.id))
+        .collect();
+    validate_ids(&mut layers, "locations", &ids);
+    validate_labels(&mut layers, &sensors);
     if let Some(config) = &config {
         config.validate(&mut layers);
     }
-    let Some(config) = config.filter(|_| layers.problems.is_empty()) else {
+    let Some(mut config) = config.filter(|_| layers.problems.is_empty()) else {
         return Err(Errors::new(layers.problems));
     };
+    config.sensors = sensors.into_iter().map(|(_, sensor)| sensor).collect();
+    config.locations = locations
+        .into_iter()
+        .map(|(_, location)| location)
+        .collect();
     let mut warnings = layers.warnings;
     if purpose == Purpose::Serve {
-        warnings.extend(warnings_of(&config));
+        warnings.extend(config.warnings());
     }
     Ok(Loaded { config, warnings })
 }
 
-/// What is allowed but hardly meant.
-fn warnings_of(config: &Config) -> Vec<String> {
-    let mut warnings = Vec::new();
-    let requests = config.requests_per_collection();
-    if requests == 0 {
-        warnings.push("nothing to collect: list ids under `sensors` or `locations`".to_owned());
-    }
-    let interval = config.effective_interval();
-    // Rounded up to what a person reads.
-    let effective = (interval.as_secs_f64() * 10.0).ceil() / 10.0;
-    if interval > config.collect.interval {
-        warnings.push(format!(
-            "{requests} requests do not fit into collect.interval ({}) at api.requests_per_second {}: the interval \
-             stretches to {effective}s; raise the rate or the interval, or list locations instead of sensors",
-            duration::format(config.collect.interval),
-            config.api.requests_per_second,
-        ));
-    }
-    let variables = config.metrics.variables.iter();
-    let limits = variables.filter_map(|(variable, own)| {
-        let key = format!("metrics.variables.{variable}.stale_after");
-        Some((key, own.stale_after?))
-    });
-    let general = ("collect.stale_after".to_owned(), config.collect.stale_after);
-    for (key, limit) in iter::once(general).chain(limits) {
-        if !limit.is_zero() && limit < interval {
-            warnings.push(format!(
-                "{key} ({}) is shorter than the interval of {effective}s: readings will be stale before the next \
-                 collection; raise it, or set it to 0 for never",
-                duration::format(limit),
-            ));
-        }
-    }
-    warnings
-}
-
 fn read_file(path: &Path) -> io::Result<String> {
     let mut text = String::new();
-    File::open(path)?
-        .take(LARGEST_FILE + 1)
-        .read_to_string(&mut text)?;
-    if text.len() as u64 > LARGEST_FILE {
-        return Err(io::Error::other(format!(
-            "larger than {LARGEST_FILE} bytes"
-        )));
+    let mut file = File::open(path)?.take(MAX_FILE_BYTES + 1);
+    file.read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_FILE_BYTES {
+        let message = format!("larger than {MAX_FILE_BYTES} bytes");
+        return Err(io::Error::other(message));
     }
     Ok(text)
 }
@@ -278,22 +235,54 @@ impl Config {
             )
     }
 
-    /// Keeps of the configuration before what only a restart changes; a sentence for each that differs.
-    pub fn keep_what_takes_a_restart(&mut self, before: &Self) -> Vec<String> {
-        let mut kept = Vec::new();
+    /// Returns what is allowed but probably a mistake.
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let requests = self.requests_per_collection();
+        if requests == 0 {
+            let warning = "nothing to collect: list ids under `sensors` or `locations`";
+            warnings.push(warning.to_owned());
+        }
+        let interval = self.effective_interval();
+        // Rounded up to tenths of a second.
+        let effective = (interval.as_secs_f64() * 10.0).ceil() / 10.0;
+        if interval > self.collect.interval {
+            warnings.push(format!(
+                "{requests} requests do not fit into collect.interval ({}) at api.requests_per_second {}: the interval \
+                 stretches to {effective}s; raise the rate or the interval, or list locations instead of sensors",
+                duration::format(self.collect.interval),
+                self.api.requests_per_second,
+            ));
+        }
+        let mut limits = vec![("collect".to_owned(), self.collect.stale_after)];
+        for (variable, over) in &self.metrics.variables {
+            let section = format!("metrics.variables.{variable}");
+            limits.extend(over.stale_after.map(|limit| (section, limit)));
+        }
+        for (section, limit) in limits {
+            if !limit.is_zero() && limit < interval {
+                warnings.push(format!(
+                    "{section}.stale_after ({}) is shorter than the interval of {effective}s: readings will be stale \
+                     before the next collection; raise it, or set it to 0 for never",
+                    duration::format(limit),
+                ));
+            }
+        }
+        warnings
+    }
+
+    /// Keeps the settings of `before` that only a restart changes. Returns a sentence for each that differs.
+    pub fn retain_restart_only_settings(&mut self, before: &Self) -> Vec<String> {
+        let mut changed = Vec::new();
         if self.web.listen_address != before.web.listen_address {
-            self.web
-                .listen_address
-                .clone_from(&before.web.listen_address);
-            kept.push("web.listen_address");
+            self.web.listen_address = before.web.listen_address.clone();
+            changed.push("web.listen_address has changed: restart to apply it".to_owned());
         }
         if self.log.format != before.log.format {
             self.log.format = before.log.format;
-            kept.push("log.format");
+            changed.push("log.format has changed: restart to apply it".to_owned());
         }
-        let sentence =
-            |key| format!("{key} has changed: that takes a restart, the old one stays in force");
-        kept.into_iter().map(sentence).collect()
+        changed
     }
 
     /// Requests that are known before the first reply: child locations come on top.
@@ -313,11 +302,9 @@ pub struct Config {
     pub oauth: Oauth,
     /// When readings are fetched and how long they count.
     pub collect: Collect,
-    /// Sensors to read one by one; ids are unique.
-    #[serde(deserialize_with = "read_separately")]
+    /// Sensors to read one by one; ids are unique. They are read apart from the sections: a long list must not be copied.
     pub sensors: Arc<[Sensor]>,
     /// Locations to read as a whole; ids are unique.
-    #[serde(deserialize_with = "read_separately")]
     pub locations: Vec<Location>,
     /// How readings become metrics.
     pub metrics: Metrics,
@@ -515,11 +502,6 @@ pub enum LogFormat {
 
 fn default_recursive() -> bool {
     true
-}
-
-/// Leaves a list to [`Layers::read_list`]: a long one must not be copied from layer to layer.
-fn read_separately<'de, D: Deserializer<'de>, T: Default>(deserializer: D) -> Result<T, D::Error> {
-    IgnoredAny::deserialize(deserializer).map(|_| T::default())
 }
 
 /// Writes each [`Credential`] under `<key>` or `<key>_file`, as it was configured.

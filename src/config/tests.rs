@@ -395,17 +395,17 @@ fn what_takes_a_restart_is_kept_and_named() {
     let web =
         "web: {listen_address: [':1'], telemetry_path: /t}\nlog: {format: json, level: debug}\n";
     let mut after = of_text(&format!("{GOOD}{web}")).unwrap().config;
-    let kept = after.keep_what_takes_a_restart(&before);
+    let kept = after.retain_restart_only_settings(&before);
     assert_eq!(kept.len(), 2, "{kept:?}");
     for (sentence, key) in kept.iter().zip(["web.listen_address", "log.format"]) {
-        let words = format!("{key} has changed: that takes a restart, the old one stays in force");
+        let words = format!("{key} has changed: restart to apply it");
         assert_eq!(*sentence, words);
     }
     assert_eq!(after.web.listen_address, before.web.listen_address);
     assert_eq!(after.log.format, before.log.format);
     assert_eq!(after.web.telemetry_path, "/t");
     assert_eq!(after.log.level, tracing::Level::DEBUG);
-    assert!(after.keep_what_takes_a_restart(&before).is_empty());
+    assert!(after.retain_restart_only_settings(&before).is_empty());
 }
 
 /// The YAML library's default limits allow about 22,700 sensors. `make bench` loads 100,000.

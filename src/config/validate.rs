@@ -3,19 +3,14 @@
 //!
 //! The names of metrics and labels have their rules in `names`. Called by `config::load`.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    fs,
-    path::Path,
-    time::Duration,
-};
+use std::{collections::HashMap, fs, path::Path, time::Duration};
 
 use exporter_toolkit::ListenAddress;
 use url::{Host, Url};
 
 use super::{
-    Api, Collect, Config, Location, Metrics, Oauth, Sensor, Web,
-    layers::{Layers, ListItem, name},
+    Api, Collect, Config, Metrics, Oauth, Sensor, Web,
+    layers::{Layers, name},
     names,
 };
 use crate::{
@@ -32,6 +27,8 @@ const MIN_EXPIRY_MARGIN: Duration = Duration::from_secs(10);
 /// More connections to one host are a typing error.
 const MAX_CONCURRENCY: usize = 1024;
 
+const PEM_BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+
 /// The other routes of the server, which the telemetry path must not take.
 const ROUTES: &[&str] = &[
     "/",
@@ -44,8 +41,8 @@ const ROUTES: &[&str] = &[
 ];
 
 impl Config {
-    /// Reports all that is wrong with the sections; the entries of the lists have been checked.
-    pub(super) fn validate(&self, layers: &mut Layers<'_>) {
+    /// Reports all that is wrong with the sections.
+    pub(super) fn validate(&self, layers: &mut Layers) {
         self.api.validate(layers);
         self.oauth.validate(layers);
         self.collect.validate(layers);
@@ -55,117 +52,110 @@ impl Config {
 }
 
 impl Api {
-    fn validate(&self, layers: &mut Layers<'_>) {
-        let path = ["api", "url"];
-        validate_url(layers, &path, &self.url, self.allow_insecure);
-        let has_query = self.url.query().is_some();
-        layers.require(
-            !has_query,
-            &path,
-            "carries a query, leave out what follows ?",
-        );
-        layers.require(
-            !self.timeout.is_zero(),
-            &["api", "timeout"],
-            "must be longer than 0",
-        );
-        layers.require(
-            (1..=MAX_CONCURRENCY).contains(&self.max_concurrency),
-            &["api", "max_concurrency"],
-            &format!("must be from 1 to {MAX_CONCURRENCY}"),
-        );
-        layers.require(
-            self.requests_per_second >= 0.0,
-            &["api", "requests_per_second"],
-            "must not be negative, 0 means no limit",
-        );
-        layers.require(
-            self.max_response_bytes > 0,
-            &["api", "max_response_bytes"],
-            "must be at least 1",
-        );
-        let Some(file) = &self.ca_file else {
-            return;
-        };
-        let path = ["api", "ca_file"];
-        match fs::read(file) {
-            Ok(bytes) => layers.require(
-                String::from_utf8_lossy(&bytes).contains("-----BEGIN CERTIFICATE-----"),
-                &path,
-                "holds no certificate in PEM form",
-            ),
-            Err(error) => layers.refuse(&path, &format!("cannot be read: {error}")),
+    fn validate(&self, layers: &mut Layers) {
+        validate_url(layers, &["api", "url"], &self.url, self.allow_insecure);
+        if self.url.query().is_some() {
+            layers.refuse(&["api", "url"], "carries a query, leave out what follows ?");
         }
+        if self.timeout.is_zero() {
+            layers.refuse(&["api", "timeout"], "must be longer than 0");
+        }
+        if !(1..=MAX_CONCURRENCY).contains(&self.max_concurrency) {
+            let message = format!("must be from 1 to {MAX_CONCURRENCY}");
+            layers.refuse(&["api", "max_concurrency"], &message);
+        }
+        if self.requests_per_second < 0.0 {
+            let message = "must not be negative, 0 means no limit";
+            layers.refuse(&["api", "requests_per_second"], message);
+        }
+        if self.max_response_bytes == 0 {
+            layers.refuse(&["api", "max_response_bytes"], "must be at least 1");
+        }
+        let message = match self.ca_file.as_ref().map(fs::read) {
+            Some(Err(error)) => format!("cannot be read: {error}"),
+            Some(Ok(bytes)) if !String::from_utf8_lossy(&bytes).contains(PEM_BEGIN) => {
+                "holds no certificate in PEM form".to_owned()
+            }
+            _ => return,
+        };
+        layers.refuse(&["api", "ca_file"], &message);
     }
 }
 
 impl Oauth {
-    fn validate(&self, layers: &mut Layers<'_>) {
-        for (key, url) in [
-            ("token_url", &self.token_url),
-            ("authorize_url", &self.authorize_url),
-        ] {
-            validate_url(layers, &["oauth", key], url, self.allow_insecure);
+    fn validate(&self, layers: &mut Layers) {
+        let insecure = self.allow_insecure;
+        validate_url(layers, &["oauth", "token_url"], &self.token_url, insecure);
+        let path = ["oauth", "authorize_url"];
+        validate_url(layers, &path, &self.authorize_url, insecure);
+        if self.token_store.as_deref() == Some(Path::new("")) {
+            let message = "is empty, name a file or leave the key out";
+            layers.refuse(&["oauth", "token_store"], message);
         }
-        let has_name = self.token_store.as_deref() != Some(Path::new(""));
-        layers.require(
-            has_name,
-            &["oauth", "token_store"],
-            "is empty, name a file or leave the key out",
-        );
-        layers.require(
-            self.expiry_margin >= MIN_EXPIRY_MARGIN,
-            &["oauth", "expiry_margin"],
-            &format!("must be at least {}", duration::format(MIN_EXPIRY_MARGIN)),
-        );
+        if self.expiry_margin < MIN_EXPIRY_MARGIN {
+            let message = format!("must be at least {}", duration::format(MIN_EXPIRY_MARGIN));
+            layers.refuse(&["oauth", "expiry_margin"], &message);
+        }
     }
 }
 
 impl Collect {
-    fn validate(&self, layers: &mut Layers<'_>) {
-        let (min, max) = (
-            duration::format(MIN_INTERVAL),
-            duration::format(MAX_INTERVAL),
-        );
-        layers.require(
-            (MIN_INTERVAL..=MAX_INTERVAL).contains(&self.interval),
-            &["collect", "interval"],
-            &format!("must be from {min} to {max}"),
-        );
-        layers.require(
-            self.max_series > 0,
-            &["collect", "max_series"],
-            "must be at least 1",
-        );
+    fn validate(&self, layers: &mut Layers) {
+        if !(MIN_INTERVAL..=MAX_INTERVAL).contains(&self.interval) {
+            let [min, max] = [MIN_INTERVAL, MAX_INTERVAL].map(duration::format);
+            layers.refuse(
+                &["collect", "interval"],
+                &format!("must be from {min} to {max}"),
+            );
+        }
+        if self.max_series == 0 {
+            layers.refuse(&["collect", "max_series"], "must be at least 1");
+        }
     }
 }
 
-impl ListItem for Sensor {
-    fn id(&self) -> &str {
-        &self.id
+/// Reports ids of the list under `key` that are not valid or not unique. Each id comes with its index in the list.
+pub(super) fn validate_ids(layers: &mut Layers, key: &str, ids: &[(usize, &str)]) {
+    for (index, id) in ids {
+        if !is_id(id) {
+            let advice = "is not an id, use letters, digits, \".\", \"_\" and \"-\"";
+            layers.refuse_text(&[key, &index.to_string()], id, advice);
+        }
     }
+    refuse_duplicates(layers, &[key], ids);
+}
 
-    fn validate(&self, layers: &mut Layers<'_>, path: &[&str]) {
-        for label in self.labels.keys() {
+fn is_id(text: &str) -> bool {
+    let is_id_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    !text.is_empty() && text.bytes().all(is_id_byte) && !matches!(text, "." | "..")
+}
+
+fn refuse_duplicates(layers: &mut Layers, path: &[&str], items: &[(usize, &str)]) {
+    let mut seen = HashMap::new();
+    for (index, text) in items {
+        if let Some(first) = seen.insert(*text, *index) {
+            let first = name(&[path, &[&first.to_string()]].concat());
+            let message = format!("is listed twice, first as {first}");
+            layers.refuse_text(&[path, &[&index.to_string()]].concat(), text, &message);
+        }
+    }
+}
+
+pub(super) fn validate_labels(layers: &mut Layers, sensors: &[(usize, Sensor)]) {
+    for (index, sensor) in sensors {
+        for label in sensor.labels.keys() {
             if let Err(message) = names::check_label(label) {
-                layers.refuse_name(&[path, &["labels"]].concat(), label, &message);
+                let path = ["sensors", &index.to_string(), "labels", label];
+                layers.refuse_text(&path, label, &message);
             }
         }
     }
 }
 
-impl ListItem for Location {
-    fn id(&self) -> &str {
-        &self.id
-    }
-
-    fn validate(&self, _: &mut Layers<'_>, _: &[&str]) {}
-}
-
 impl Metrics {
-    fn validate(&self, layers: &mut Layers<'_>) {
+    fn validate(&self, layers: &mut Layers) {
         let mut by_variable = HashMap::new();
-        let mut by_metric: BTreeMap<&str, &str> = BTreeMap::new();
+        let mut by_metric = HashMap::new();
         for (var_name, over) in &self.variables {
             let path = ["metrics", "variables", var_name];
             if let Some(first) = by_variable.insert(catalog::canonical(var_name), var_name) {
@@ -173,11 +163,10 @@ impl Metrics {
                 layers.refuse(&path, &message);
             }
             validate_override(over, var_name, layers);
-            let metric = over.name.as_deref().unwrap_or_default();
-            if let Some(first) = by_metric
-                .insert(metric, var_name)
-                .filter(|_| over.name.is_some())
-            {
+            let Some(metric) = &over.name else {
+                continue;
+            };
+            if let Some(first) = by_metric.insert(metric, var_name) {
                 let first = name(&["metrics", "variables", first]);
                 let message = format!("is taken by {first}, choose another");
                 layers.refuse(&[&path[..], &["name"]].concat(), &message);
@@ -186,64 +175,58 @@ impl Metrics {
     }
 }
 
-fn validate_override(over: &Override, var_name: &str, layers: &mut Layers<'_>) {
-    let path = |key| ["metrics", "variables", var_name, key];
+fn validate_override(over: &Override, var_name: &str, layers: &mut Layers) {
+    let mut refuse = |key: &str, message: &str| {
+        layers.refuse(&["metrics", "variables", var_name, key], message);
+    };
     let set = [
-        ("name", over.name.is_some()),
         ("help", over.help.is_some()),
         ("scale", over.scale.is_some()),
+        ("name", over.name.is_some()),
         ("stale_after", over.stale_after.is_some()),
     ];
-    let first_set = |keys: &[&str]| {
-        let mut set = set
-            .iter()
-            .filter(|(key, is_set)| *is_set && keys.contains(key));
-        set.next().map(|(key, _)| *key)
-    };
     if over.drop {
-        if let Some(key) = first_set(&["name", "help", "scale", "stale_after"]) {
-            layers.refuse(
-                &path(key),
-                "is set, but drop leaves the variable out, keep one",
-            );
+        if let Some((key, _)) = set.iter().find(|(_, is_set)| *is_set) {
+            refuse(key, "is set, but drop leaves the variable out, keep one");
         }
         return;
     }
     let variable = catalog::canonical(var_name);
     let is_unnamed = over.name.is_none() && !catalog::has_row(variable);
-    if let Some(key) = first_set(&["help", "scale"]).filter(|_| is_unnamed) {
+    if let Some((key, _)) = set[..2].iter().find(|(_, is_set)| *is_set && is_unnamed) {
         let message =
             "needs a name: without one the variable stays in lightfi_reading, unconverted";
-        layers.refuse(&path(key), message);
+        refuse(key, message);
         return;
     }
     if let Some(name) = &over.name
         && let Err(message) = names::check_metric(name, var_name)
     {
-        layers.refuse(&path("name"), &message);
+        refuse("name", &message);
     }
-    let help = over.help.as_deref().unwrap_or("none");
-    layers.require(
-        !help.trim().is_empty(),
-        &path("help"),
-        "is empty, say what the metric is",
-    );
+    if over
+        .help
+        .as_ref()
+        .is_some_and(|help| help.trim().is_empty())
+    {
+        refuse("help", "is empty, say what the metric is");
+    }
     let scale = over.scale.unwrap_or(1.0);
-    layers.require(
-        scale != 0.0,
-        &path("scale"),
-        "must not be 0, use drop: true to leave the variable out",
-    );
+    if scale == 0.0 {
+        refuse(
+            "scale",
+            "must not be 0, use drop: true to leave the variable out",
+        );
+    }
     // A counter with a name of its own becomes a gauge.
-    layers.require(
-        scale >= 0.0 || over.name.is_some() || !catalog::is_counter(variable),
-        &path("scale"),
-        "must not be negative for a counter, give it a name to export it as a gauge",
-    );
+    if scale < 0.0 && over.name.is_none() && catalog::is_counter(variable) {
+        let message = "must not be negative for a counter, give it a name to export it as a gauge";
+        refuse("scale", message);
+    }
 }
 
 impl Web {
-    fn validate(&self, layers: &mut Layers<'_>) {
+    fn validate(&self, layers: &mut Layers) {
         let path = ["web", "listen_address"];
         for (index, address) in self.listen_address.iter().enumerate() {
             if let Err(message) = address.parse::<ListenAddress>() {
@@ -251,9 +234,10 @@ impl Web {
             }
         }
         let addresses = self.listen_address.iter().map(String::as_str).enumerate();
-        layers.refuse_duplicates(&path, addresses);
-        let is_empty = self.listen_address.is_empty();
-        layers.require(!is_empty, &path, "is empty, list at least one address");
+        refuse_duplicates(layers, &path, &addresses.collect::<Vec<_>>());
+        if self.listen_address.is_empty() {
+            layers.refuse(&path, "is empty, list at least one address");
+        }
         if let Err(message) = check_telemetry_path(&self.telemetry_path) {
             layers.refuse(&["web", "telemetry_path"], message);
         }
@@ -277,7 +261,7 @@ fn check_telemetry_path(path: &str) -> Result<(), &'static str> {
 }
 
 /// Reports the first thing that is wrong with a URL.
-fn validate_url(layers: &mut Layers<'_>, path: &[&str; 2], url: &Url, allow_insecure: bool) {
+fn validate_url(layers: &mut Layers, path: &[&str; 2], url: &Url, allow_insecure: bool) {
     let is_http = url.scheme() == "http";
     let message = if !is_http && url.scheme() != "https" {
         "is neither an https:// nor an http:// URL"
