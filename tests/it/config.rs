@@ -47,7 +47,7 @@ fn marked(path: &Path, mark: &str) -> Vec<String> {
 }
 
 #[test]
-fn no_metric_of_ones_own_may_take_the_name_of_another() {
+fn a_custom_metric_must_not_take_the_name_of_another() {
     for family in demo::FAMILIES {
         let Some(name) = family.strip_prefix("lightfi_") else {
             continue;
@@ -85,7 +85,7 @@ fn each_bad_file_is_refused_with_its_exact_message() {
 }
 
 #[test]
-fn each_good_file_is_accepted_and_so_is_what_config_shows_of_it() {
+fn each_good_file_is_accepted_and_its_shown_form_too() {
     for path in files("good-") {
         let Loaded { config, warnings } = load(&path).unwrap_or_else(|errors| panic!("{errors}"));
         assert_eq!(warnings, marked(&path, "# warning: "), "{}", path.display());

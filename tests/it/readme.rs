@@ -16,12 +16,12 @@ fn cells(line: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_metric_table_is_the_catalogue() {
+fn the_metric_table_matches_the_catalog() {
     let table = README
         .split("<!-- checked against src/catalog.rs")
         .nth(1)
         .expect("the table is marked");
-    let told: Vec<_> = table
+    let shown: Vec<_> = table
         .lines()
         .skip(3)
         .take_while(|line| line.starts_with('|'))
@@ -51,18 +51,18 @@ fn the_metric_table_is_the_catalogue() {
         }
     }
     known.push(row(UNMAPPED.0, Kind::Gauge, "", None));
-    assert_eq!(told, known);
+    assert_eq!(shown, known);
 }
 
 #[test]
-fn every_fault_of_the_simulator_is_named() {
+fn every_fault_of_the_simulator_is_in_the_readme() {
     for name in lightfi_simulator::fault_names() {
         assert!(README.contains(&format!("`{name}`")), "{name}");
     }
 }
 
 #[test]
-fn every_metric_it_names_exists() {
+fn every_metric_in_the_readme_exists() {
     let catalog = Catalog::new(&BTreeMap::new(), Duration::from_secs(3600), true);
     let mut known: Vec<String> = catalog
         .families()
