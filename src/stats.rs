@@ -180,7 +180,7 @@ impl Stats {
             gauge.set(value);
             TrackedGauge { gauge, changes: changes.clone() }
         };
-        let build_info = Opts::new("lightfi_exporter_build_info", "Version of the exporter and of its build; always 1")
+        let build_info = Opts::new("lightfi_exporter_build_info", "Version and build of the exporter; always 1")
             .const_label("version", env!("CARGO_PKG_VERSION"))
             .const_label("revision", env!("LIGHTFI_EXPORTER_REVISION"))
             .const_label("rustc", env!("LIGHTFI_EXPORTER_RUSTC"));
@@ -201,7 +201,7 @@ impl Stats {
             access_token_expiry: gauge("lightfi_exporter_access_token_expiry_timestamp_seconds",
                 "Unix time at which the current access token expires", f64::NAN),
             refresh_token_valid: gauge("lightfi_exporter_refresh_token_valid",
-                "0 while the refresh token is missing, expired or revoked, so that a new login is needed, else 1", 1.0),
+                "1 if the refresh token is usable, 0 if it is missing, expired or revoked and a new login is needed", 1.0),
             refresh_token_obtained: gauge("lightfi_exporter_refresh_token_obtained_timestamp_seconds",
                 "Unix time of the login that the refresh token comes from", f64::NAN),
             config_reload_successful: gauge("lightfi_exporter_config_last_reload_successful",

@@ -29,7 +29,7 @@ use crate::{
     stats::{Reason, Route, Stats},
 };
 
-/// The routes that readings come from, as the API's document would list them.
+/// The routes that readings come from, as the API's OpenAPI document would list them.
 const ROUTES: [&str; 3] = ["/sensors/{}", "/locations/{}/", "/locations"];
 
 /// A longer body is decoded on a blocking thread: decoding this much takes a tenth of a millisecond.
@@ -101,7 +101,7 @@ impl RequestError {
     pub fn out_of_time() -> Self {
         Self::new(
             Reason::Timeout,
-            "no answer before the end of the collection",
+            "no response before the end of the collection",
         )
     }
 }
@@ -289,7 +289,10 @@ impl Client {
         self.apply_retry_after(&response);
         let status = response.status().as_u16();
         if let Some(reason) = Reason::of_status(status) {
-            return Err(RequestError::new(reason, format!("HTTP {status}")));
+            return Err(RequestError::new(
+                reason,
+                format!("the API answered HTTP {status}"),
+            ));
         }
         let body = http::read_limited(response, self.api.max_response_bytes).await;
         let body = body.map_err(|error| self.transport_error(error))?;
@@ -322,7 +325,10 @@ impl Client {
 
     fn transport_error(&self, error: http::BodyError) -> RequestError {
         let message = match error.reason() {
-            Reason::Timeout => format!("no whole answer within {:?}", self.api.timeout),
+            Reason::Timeout => format!(
+                "no complete response within {:?} (api.timeout)",
+                self.api.timeout
+            ),
             _ => error.to_string(),
         };
         RequestError::new(error.reason(), message)

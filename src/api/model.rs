@@ -140,13 +140,13 @@ fn decode_location_or_id(
     let entries = || reply.sensors.iter().chain(&reply.children);
     if entries().count() > MAX_ENTRIES {
         return Err(Malformed(format!(
-            "more than {MAX_ENTRIES} sensors and child locations"
+            "contains more than {MAX_ENTRIES} sensors and child locations"
         )));
     }
     let mut ids = entries().map(|entry| &entry.id).chain(&reply.id);
     if let Some(id) = ids.find(|id| id.len() > MAX_ID_BYTES) {
         return Err(Malformed(format!(
-            "an id of {} bytes; the longest id allowed has {MAX_ID_BYTES}",
+            "contains an id of {} bytes; at most {MAX_ID_BYTES} are allowed",
             id.len()
         )));
     }
@@ -155,7 +155,7 @@ fn decode_location_or_id(
         return Ok(reply);
     }
     Err(Malformed(format!(
-        "no sensor and no child location recognised; top-level keys: {}",
+        "contains neither a sensor nor a child location; top-level keys: {}",
         shown_keys(&object(root).unwrap_or_default())
     )))
 }
@@ -188,7 +188,7 @@ fn parse(body: &[u8]) -> Result<&RawValue, Malformed> {
     let values = body.iter().filter(|byte| **byte == b',').count();
     if values > MAX_SHORT_VALUES + body.len() / MIN_VALUE_BYTES {
         return Err(Malformed(format!(
-            "{values} values in {} bytes are too short to be readings",
+            "{values} values in {} bytes: too many for a reply with readings",
             body.len()
         )));
     }

@@ -33,10 +33,10 @@ const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
 /// The flags of `check`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Also get a token, make one collection, and compare the routes with the API's own document
+    /// Also get a token, make one collection, and compare the routes with the API's OpenAPI document
     #[arg(long, conflicts_with = "health")]
     online: bool,
-    /// Only ask the exporter at this URL for its health, for containers
+    /// Only check whether the exporter at this URL is healthy, for health checks of containers
     #[arg(long, value_name = "URL")]
     health: Option<Url>,
 }
@@ -102,7 +102,7 @@ fn check_web_config(file: &Path, report: &mut Report) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Gets a token, makes one collection, and compares the routes with the API's document.
+/// Gets a token, makes one collection, and compares the routes with the API's OpenAPI document.
 async fn check_online(config: Config, mut report: Report) -> Result<(), Failure> {
     let exporter = Exporter::new(config, Proxies::FromEnvironment).await?;
     if check_token(&exporter, &mut report).await? {
@@ -125,7 +125,7 @@ async fn check_token(exporter: &Exporter, report: &mut Report) -> io::Result<boo
     let lifetime = Duration::from_secs(lifetime.round() as u64);
     let margin = config.oauth.expiry_margin.min(lifetime / 2);
     let [lifetime, margin] = [lifetime, margin].map(duration::format);
-    let lifetime = format!("lives {lifetime}, renewed {margin} before its end");
+    let lifetime = format!("valid for {lifetime}, renewed {margin} before it expires");
     report.line(OK, "token", lifetime)?;
     if tokens.is_rotated_in_memory_only() {
         let warning = "the server rotates refresh tokens, and the new one is lost when this check ends, as there is no \
@@ -158,17 +158,20 @@ async fn check_collection(exporter: &Exporter, report: &mut Report) -> io::Resul
     Ok(())
 }
 
-/// Compares the routes that the exporter requests with the API's document.
+/// Compares the routes that the exporter requests with the API's OpenAPI document.
 async fn check_routes(exporter: &Exporter, report: &mut Report) -> io::Result<()> {
     let session = Session::new(Instant::now() + exporter.config.api.timeout);
     match exporter.client().routes_not_documented(&session).await {
-        Ok(missing) if missing.is_empty() => report.line(OK, "routes", "all in the API's document"),
+        Ok(missing) if missing.is_empty() => {
+            report.line(OK, "routes", "all in the API's OpenAPI document")
+        }
         Ok(missing) => missing.iter().try_for_each(|route| {
-            let warning = format!("GET {route} is not in the API's document");
+            let warning = format!("GET {route} is not in the API's OpenAPI document");
             report.line(WARNING, "routes", warning)
         }),
         Err(failure) => {
-            let note = format!("cannot get the API's document, GET /openapi.json: {failure}");
+            let note =
+                format!("cannot get the API's OpenAPI document, GET /openapi.json: {failure}");
             report.line(NOTE, "routes", note)
         }
     }
@@ -229,7 +232,7 @@ async fn check_health(mut url: Url) -> anyhow::Result<()> {
         .map_err(|error| anyhow!(error.without_url()))
         .with_context(|| format!("no answer from {url}"))?
         .status();
-    anyhow::ensure!(status.is_success(), "{url} answers {status}");
+    anyhow::ensure!(status.is_success(), "{url} answered {status}");
     writeln!(io::stdout(), "healthy")?;
     Ok(())
 }

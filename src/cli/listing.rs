@@ -32,7 +32,7 @@ pub(super) fn entries(snapshot: &Snapshot) -> Vec<ListedSensor<'_>> {
 fn entry(sensor: &Sensor, now: UnixTime) -> ListedSensor<'_> {
     let identity = &sensor.identity;
     let readings = || sensor.readings.iter();
-    // The time of a measurement shows best when the sensor was last active. A gateway measures nothing.
+    // The newest measurement shows when the sensor was last active. A gateway has none, so any reading counts.
     let measured = readings().filter(|reading| catalog::is_measured(&reading.var_name));
     let newest = measured
         .map(|reading| reading.time)

@@ -52,20 +52,20 @@ pub(super) struct Arguments {
     /// Only print the address to open instead of starting a browser
     #[arg(long)]
     no_browser: bool,
-    /// Read the address that the browser ends up at from standard input, for a machine without a browser
+    /// Log in with a browser on another machine: paste the address at which the browser ends into standard input
     #[arg(long)]
     paste: bool,
-    /// URI that the browser is sent back to, exactly as registered for the client; not on loopback only with --paste
+    /// URI that the browser is sent back to, exactly as registered for the client; one that is not on loopback needs --paste
     #[arg(long, value_name = "URI", default_value = "http://localhost:3000")]
     redirect_uri: String,
     /// Write the refresh token to this file, readable by its owner only (default: oauth.token_store, else
     /// oauth.refresh_token_file)
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Print the refresh token to standard output, also where it goes to a file
+    /// Print the refresh token to standard output, even if it is also written to a file
     #[arg(long)]
     print: bool,
-    /// The format for --out and --print; the configured files always hold what the exporter reads
+    /// Format of the token for --out and --print; files named in the configuration keep their own format
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
     format: TokenFormat,
 }
@@ -150,7 +150,7 @@ async fn wait_for_callback(
     };
     match timeout(limit, callback).await {
         Ok(callback) => {
-            callback?.context("standard input ended before an address with a code was pasted")
+            callback?.context("standard input ended before an address with an authorization code was pasted: run `lightfi-exporter login --paste` again")
         }
         Err(_) => Err(anyhow!(
             "no login within {}: run `lightfi-exporter login` again",
@@ -168,7 +168,7 @@ async fn finish(
     let refresh_token = login.exchange_code(callback).await?;
     destination
         .write(&refresh_token, unix_now(), &mut io::stdout())
-        .context("logged in, but the refresh token is lost")
+        .context("logged in, but the refresh token could not be written everywhere; fix the cause and run `lightfi-exporter login` again")
 }
 
 /// Writes a message to standard output, or with `--print` to standard error, as standard output is for the token then.

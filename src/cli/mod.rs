@@ -45,7 +45,7 @@ enum Command {
     Simulate(Box<simulate::Arguments>),
     /// Logs in with a browser and stores the refresh token for the exporter
     Login(WithFlags<login::Arguments>),
-    /// Validates the configuration; with --online also tries it, with --health asks a running exporter
+    /// Validates the configuration; --online also makes one collection, --health checks a running exporter
     Check(WithFlags<check::Arguments>),
     /// Lists the sensors in the configured locations
     Sensors(WithFlags<sensors::Arguments>),

@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use arc_swap::ArcSwap;
 use axum::Router;
 use exporter_toolkit::{Limits, ListenAddress, ListenFd, Server, Signals, WebConfig};
@@ -162,9 +162,12 @@ async fn bind_all(addresses: &[String]) -> anyhow::Result<Vec<TcpListener>> {
             .parse()
             .map_err(|error| anyhow!("web.listen_address: {address:?} {error}"))?;
         let bound = exporter_toolkit::bind(&parsed).await;
-        let bound =
-            bound.with_context(|| format!("cannot listen on {address} (web.listen_address)"))?;
-        listeners.extend(bound);
+        listeners.extend(bound.map_err(|error| {
+            anyhow!(
+                "cannot listen on {address}: {error}; free the port, or set another with --web.listen-address or \
+                 web.listen_address"
+            )
+        })?);
     }
     Ok(listeners)
 }
@@ -220,7 +223,7 @@ async fn serve(
     };
     tokio::select! {
         () = work => info!("stopped"),
-        () = timeout => warn!("shutdown timed out"),
+        () = timeout => warn!("shutdown timed out; exiting with tasks still running"),
     }
     Ok(())
 }
@@ -294,11 +297,11 @@ impl Reloader {
             let time = &stats.config_reload_success_timestamp;
             count_reload(&stats.config_reload_successful, time, result.is_ok());
             match &result {
-                Ok(()) => info!("config reloaded"),
+                Ok(()) => info!("configuration reloaded"),
                 Err(error) => {
                     error!(
                         error,
-                        "config reload failed; keeping the previous configuration"
+                        "configuration reload failed; keeping the previous configuration"
                     );
                 }
             }

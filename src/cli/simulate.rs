@@ -39,16 +39,16 @@ pub(super) struct Arguments {
     /// Additional allowed redirect URI; repeatable
     #[arg(long = "redirect-uri", value_name = "URI")]
     redirect_uris: Vec<String>,
-    /// Fault to inject: NAME, NAME=SENSOR_ID, NAME=LOCATION_ID or NAME=token; repeatable
+    /// Fault to inject: NAME, NAME=SENSOR_ID, NAME=LOCATION_ID or NAME=token; repeatable; the names are in the README
     #[arg(long = "fault", value_name = "NAME[=ID]")]
     faults: Vec<Fault>,
-    /// How far the clock that stamps tokens is ahead; behind with a minus sign
+    /// How far the simulated clock is ahead, such as 5m; -5m means behind
     #[arg(long, default_value = "0", value_name = "DURATION", value_parser = clock_skew, allow_hyphen_values = true)]
     clock_skew: f64,
     /// Recorded readings to serve, as CSV with the columns time,sensor_id,var_name,value and optionally location
     #[arg(long, value_name = "FILE.csv")]
     replay: Option<PathBuf>,
-    /// Replay the recorded readings this many times as fast
+    /// Replay speed; 2 replays the recorded readings twice as fast
     #[arg(
         long,
         default_value_t = 1.0,

@@ -36,7 +36,7 @@ struct LocationRequest {
     /// Whether the children are requested too.
     recursive: bool,
     outcome: LocationOutcome,
-    /// From this collection's reply, else from the cache.
+    /// The location's reply from this collection, or else the cached one.
     location: Arc<LocationReply>,
     /// The sensors in the reply. The readings are `None` if they are not of the known shape.
     sensors: Vec<(LocationEntry, Option<ParsedReadings>)>,
@@ -132,13 +132,14 @@ impl LocationWalk {
         let child_count = self.child_count + reply.children.len();
         if entry_count > max_series.saturating_mul(MAX_ENTRIES_PER_SERIES) {
             return Err(format!(
-                "with it, the replies hold more than {MAX_ENTRIES_PER_SERIES} readings for each series of \
-                 collect.max_series ({max_series}); raise it, or list fewer locations"
+                "with this location the collection has more than {MAX_ENTRIES_PER_SERIES} times collect.max_series \
+                 ({max_series}) entries; raise collect.max_series or list fewer locations"
             ));
         }
         if child_count > MAX_CHILD_LOCATIONS {
             return Err(format!(
-                "with it, the replies hold more than {MAX_CHILD_LOCATIONS} child locations"
+                "with this location the collection has more than {MAX_CHILD_LOCATIONS} child locations; list fewer \
+                 locations"
             ));
         }
         (self.entry_count, self.child_count) = (entry_count, child_count);

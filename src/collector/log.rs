@@ -74,13 +74,13 @@ impl CollectionLog {
                 sensors_dropped = summary.sensors_dropped,
                 readings_dropped = summary.readings_dropped,
                 max_series,
-                "over the series limit; the rest is not shown: raise collect.max_series, or list fewer locations; of a \
-                 sensor with more than 200 variables the first by name are shown"
+                "series limit reached; some sensors or readings are not exposed: raise collect.max_series or list fewer \
+                 locations (at most 200 variables of one sensor are exposed, the first by name)"
             );
         } else if !over_limit && self.over_limit {
             info!(
                 sensors = snapshot.sensors.len(),
-                "no longer over the series limit"
+                "series limit no longer reached"
             );
         }
         self.over_limit = over_limit;
@@ -139,10 +139,7 @@ mod tests {
 
     #[test]
     fn the_series_limit_is_logged_when_it_is_reached_and_when_it_no_longer_is() {
-        let (starts, ends) = (
-            "over the series limit; the rest",
-            "no longer over the series limit",
-        );
+        let (starts, ends) = ("series limit reached", "series limit no longer reached");
         let mut log = CollectionLog::default();
         for (sensors_dropped, readings_dropped, locations_failed, words) in [
             (0, 0, 1, ""),

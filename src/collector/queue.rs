@@ -59,7 +59,7 @@ pub(super) struct CarriedOver {
     /// The higher, the sooner it is sent: 0 if it was answered, 1 if it was sent without an answer, and one more for each
     /// collection that had no time to send it.
     pub(super) priority: u32,
-    /// Whether it hung when it was last sent.
+    /// Whether it got no response when it was last sent.
     pub(super) hung: bool,
 }
 

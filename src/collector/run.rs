@@ -25,8 +25,8 @@ use crate::{
     stats::Reason,
 };
 
-/// After this share of a collection's time the configured sensors no longer wait for locations that may hold them. It is later
-/// than the last location of a spread collection, and leaves enough time for the sensors.
+/// After this share of a collection's time, configured sensors are requested directly instead of waiting for a location that may
+/// contain them. By then a spread collection has sent its last location, and there is enough time left for the sensors.
 const DIRECT_FALLBACK_SHARE: f64 = 2.0 / 3.0;
 
 /// A good reply.

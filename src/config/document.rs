@@ -154,7 +154,7 @@ fn describe(error: &Error) -> String {
         },
         Error::UnsupportedTag { .. } | Error::UnknownAnchor { .. } => NOT_SUPPORTED.to_owned(),
         Error::Message { msg, .. } if msg == NOT_SUPPORTED => NOT_SUPPORTED.to_owned(),
-        _ => "not valid YAML, or a key is not a text".to_owned(),
+        _ => "invalid YAML, or a key is not a string".to_owned(),
     }
 }
 

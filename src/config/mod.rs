@@ -2,11 +2,12 @@
 //! flags. A [`Config`] that exists has passed every check. Called by `cli`, at the start and for a reload.
 //!
 //! `document` reads the file, `overrides` reads environment and flags, `layers` merges all and reports problems, `validate`
-//! checks with the rules of `names`. A key is a field here, with its doc comment, and a line in `default.yaml`. Nothing here reads the file of a credential: `oauth` does, again whenever it changes. No error quotes a
-//! value of section `oauth` or a URL.
+//! checks with the rules of `names`. A key is a field here, with its doc comment, and a line in `default.yaml`. No error
+//! quotes a value of section `oauth` or a URL. The files of credentials are read in `oauth`, again whenever they change.
 
 mod document;
 mod error;
+mod flags;
 mod layers;
 mod names;
 mod overrides;
@@ -23,9 +24,8 @@ use std::{
 };
 
 pub use crate::duration;
-use clap::Args;
 pub use error::Errors;
-use exporter_toolkit::WebFlags;
+pub use flags::Flags;
 pub use secret::Secret;
 use serde::{Deserialize, Serialize, Serializer, ser::Error as _};
 use url::Url;
@@ -45,72 +45,14 @@ pub const DEFAULT_FILE: &str = "lightfi-exporter.yaml";
 /// A larger file is no configuration: 100,000 sensors with names take a tenth of it.
 const MAX_FILE_BYTES: u64 = 128 << 20;
 
-const MISSING_FILE: &str = "no such file here: write one, name another with --config.file, or list sensors in \
-                            LIGHTFI_SENSORS; `lightfi-exporter demo` runs without any";
+const MISSING_FILE: &str = "no such file in the working directory: create it, name another with --config.file, or list \
+                            sensors in LIGHTFI_SENSORS; `lightfi-exporter demo` needs no file";
 
 /// Room that a collection leaves at a limited rate, for the last request to be answered within the interval.
 const RATE_MARGIN: f64 = 1.1;
 
 /// Keeps a tiny rate from stretching the interval beyond what clocks can add.
 const LONGEST_EFFECTIVE_INTERVAL: Duration = Duration::from_secs(365 * 86_400);
-
-/// The flags that configure the exporter, named as in the Prometheus exporters. None takes a secret, and none has a default:
-/// a flag that is not given leaves its value to the environment and the file.
-#[derive(Debug, Clone, Default, Args)]
-#[command(mut_args(with_default_in_help))]
-pub struct Flags {
-    /// Configuration file (default: lightfi-exporter.yaml)
-    #[arg(long = "config.file", value_name = "FILE")]
-    pub config_file: Option<PathBuf>,
-    /// The flags of the web server.
-    #[command(flatten)]
-    pub web: WebFlags,
-    /// Allow POST /-/reload
-    #[arg(long = "web.enable-lifecycle")]
-    pub enable_lifecycle: bool,
-    /// Minimum log level: error, warn, info, debug or trace (default: info)
-    #[arg(long = "log.level", value_name = "LEVEL")]
-    pub log_level: Option<String>,
-    /// Log format: logfmt or json (default: logfmt)
-    #[arg(long = "log.format", value_name = "FORMAT")]
-    pub log_format: Option<String>,
-}
-
-/// Adds the defaults to the help of the web flags, which `exporter-toolkit` does not know.
-fn with_default_in_help(arg: clap::Arg) -> clap::Arg {
-    let default = match arg.get_long().unwrap_or_default() {
-        "web.listen-address" => ":10420",
-        "web.telemetry-path" => "/metrics",
-        "web.max-requests" => "40",
-        _ => return arg,
-    };
-    let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
-    arg.help(format!("{help} (default: {default})"))
-}
-
-impl Flags {
-    /// Adds the flags of `other` that are not given here.
-    pub fn or(self, other: Self) -> Self {
-        let (web, other_web) = (self.web, other.web);
-        let listen_address = match web.listen_address.is_empty() {
-            true => other_web.listen_address,
-            false => web.listen_address,
-        };
-        Self {
-            config_file: self.config_file.or(other.config_file),
-            web: WebFlags {
-                listen_address,
-                systemd_socket: web.systemd_socket || other_web.systemd_socket,
-                config_file: web.config_file.or(other_web.config_file),
-                telemetry_path: web.telemetry_path.or(other_web.telemetry_path),
-                max_requests: web.max_requests.or(other_web.max_requests),
-            },
-            enable_lifecycle: self.enable_lifecycle || other.enable_lifecycle,
-            log_level: self.log_level.or(other.log_level),
-            log_format: self.log_format.or(other.log_format),
-        }
-    }
-}
 
 /// What a configuration is for, and so what it must hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -263,7 +205,7 @@ impl Config {
             if !limit.is_zero() && limit < interval {
                 warnings.push(format!(
                     "{section}.stale_after ({}) is shorter than the interval of {effective}s: readings will be stale \
-                     before the next collection; raise it, or set it to 0 for never",
+                     before the next collection; raise it, or set it to 0 so that readings never become stale",
                     duration::format(limit),
                 ));
             }

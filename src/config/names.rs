@@ -90,11 +90,13 @@ pub(super) fn check_metric(name: &str, var_name: &str) -> Result<(), String> {
     }
     for word in name.to_ascii_lowercase().split('_') {
         if TYPES.contains(&word) {
-            return Err(format!("names the metric type {word}, leave it out"));
+            return Err(format!(
+                "contains the metric type {word}; remove it from the name"
+            ));
         }
         if ABBREVIATIONS.contains(&word) {
             return Err(format!(
-                "holds the abbreviated unit {word}, write it in full"
+                "contains the abbreviated unit {word}; write the unit in full"
             ));
         }
         if let Some(base) = base_unit_instead(word) {
@@ -104,7 +106,7 @@ pub(super) fn check_metric(name: &str, var_name: &str) -> Result<(), String> {
         }
     }
     match taken_by(&full, var_name) {
-        Some(metric) => Err(format!("is taken by {metric}, choose another")),
+        Some(metric) => Err(format!("is taken by {metric}, choose another name")),
         None => Ok(()),
     }
 }
@@ -123,7 +125,7 @@ pub(super) fn check_label(name: &str) -> Result<(), String> {
 
 fn check_word(name: &str) -> Result<(), String> {
     if RESERVED.contains(&name) || name.starts_with("__") {
-        return Err("is reserved for a label of the exporter, choose another".to_owned());
+        return Err("is reserved for a label of the exporter, choose another name".to_owned());
     }
     let is_camel_case = |pair: &[u8]| pair[0].is_ascii_lowercase() && pair[1].is_ascii_uppercase();
     if name.as_bytes().windows(2).any(is_camel_case) {

@@ -3,6 +3,7 @@
 
 use std::iter;
 
+use exporter_toolkit::WebFlags;
 use proptest::prelude::*;
 
 use super::*;

@@ -159,7 +159,8 @@ impl Metrics {
         for (var_name, over) in &self.variables {
             let path = ["metrics", "variables", var_name];
             if let Some(first) = by_variable.insert(catalog::canonical(var_name), var_name) {
-                let message = format!("and {first} are one variable, keep one");
+                let message =
+                    format!("and {first} are two names of the same variable; remove one of them");
                 layers.refuse(&path, &message);
             }
             validate_override(over, var_name, layers);
@@ -168,7 +169,7 @@ impl Metrics {
             };
             if let Some(first) = by_metric.insert(metric, var_name) {
                 let first = name(&["metrics", "variables", first]);
-                let message = format!("is taken by {first}, choose another");
+                let message = format!("is taken by {first}, choose another name");
                 layers.refuse(&[&path[..], &["name"]].concat(), &message);
             }
         }
@@ -187,7 +188,10 @@ fn validate_override(over: &Override, var_name: &str, layers: &mut Layers) {
     ];
     if over.drop {
         if let Some((key, _)) = set.iter().find(|(_, is_set)| *is_set) {
-            refuse(key, "is set, but drop leaves the variable out, keep one");
+            refuse(
+                key,
+                "has no effect because drop is true; remove this key or drop",
+            );
         }
         return;
     }

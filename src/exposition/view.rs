@@ -102,7 +102,7 @@ type CollectionFamily = (
 #[rustfmt::skip] // a table
 const COLLECTION_FAMILIES: &[CollectionFamily] = &[
     ("lightfi_up",
-        "1 if the last collection had a valid token and a successful request, or needed no request, else 0",
+        "1 if the last collection had a valid access token and at least one successful request, or needed none, else 0",
         |_, summary| Some(summary.up.into())),
     ("lightfi_collect_duration_seconds", "Duration of the last collection",
         |_, summary| Some(summary.duration.as_secs_f64())),
@@ -118,7 +118,7 @@ const COLLECTION_FAMILIES: &[CollectionFamily] = &[
     ("lightfi_collect_sensors_dropped", "Sensors left out because collect.max_series was reached",
         |_, summary| Some(summary.sensors_dropped as f64)),
     ("lightfi_collect_readings_dropped",
-        "Readings left out because collect.max_series was reached or one sensor has too many variables",
+        "Readings left out because collect.max_series was reached or a sensor has too many variables",
         |_, summary| Some(summary.readings_dropped as f64)),
     ("lightfi_collect_interval_seconds", "Effective collection interval",
         |_, summary| Some(summary.interval.as_secs_f64())),

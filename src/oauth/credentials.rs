@@ -108,7 +108,7 @@ impl CredentialStore {
         let Some(store) = &self.store else {
             if memory.newest.replace(rotated).is_none() {
                 tracing::warn!(
-                    "the server rotates refresh tokens and oauth.token_store is not set: the new refresh token is kept in memory and lost at the next restart"
+                    "the server rotates refresh tokens, but oauth.token_store is not set: the new refresh token is kept in memory only and is lost at the next restart; set oauth.token_store"
                 );
             }
             return;
@@ -175,7 +175,7 @@ impl CredentialStore {
             Ok(None) => {}
             Err(error) => {
                 if !mem::replace(&mut memory.store_unreadable, true) {
-                    tracing::error!(%error, "cannot read the token store; using the refresh token in memory");
+                    tracing::error!(%error, "cannot read the token store; continuing with the last known refresh token");
                 }
             }
         }

@@ -58,7 +58,7 @@ pub enum DestinationError {
     #[error(transparent)]
     File(#[from] FileError),
     /// Standard output is closed.
-    #[error("cannot print it: {0}")]
+    #[error("cannot write the refresh token to standard output: {0}")]
     Print(#[from] io::Error),
 }
 

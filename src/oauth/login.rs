@@ -102,7 +102,7 @@ pub enum Callback {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CallbackError {
     /// It contains neither a code nor an error.
-    #[error("this address contains no code")]
+    #[error("this address contains no authorization code")]
     Incomplete,
     /// It answers another login, or is forged.
     #[error("this address belongs to another login")]

@@ -85,7 +85,9 @@ impl TokenError {
             Self::RefreshTokenMissing(_) | Self::InvalidGrant(_) => {
                 "run `lightfi-exporter login` or set a new refresh token"
             }
-            Self::ClientMissing(_) => "set it",
+            Self::ClientMissing(_) => {
+                "make sure that the file exists, is readable and is not empty"
+            }
             Self::InvalidClient(_) => {
                 "check oauth.client_id, oauth.client_secret and oauth.client_auth"
             }
@@ -103,7 +105,7 @@ impl TokenError {
     pub fn advice(&self) -> String {
         let automatic = match self {
             Self::Unavailable { .. } => "the exporter retries automatically",
-            _ => "the exporter picks it up automatically",
+            _ => "the exporter picks up changed files automatically",
         };
         format!("{}; {automatic}", self.remedy())
     }
@@ -139,7 +141,7 @@ mod tests {
         for (error, remedy) in [
             (TokenError::RefreshTokenMissing(text()), login),
             (TokenError::InvalidGrant(text()), login),
-            (TokenError::ClientMissing(text()), "set it"),
+            (TokenError::ClientMissing(text()), "is readable"),
             (TokenError::InvalidClient(text()), "oauth.client_secret"),
             (unavailable(Reason::ServerError), "retry later"),
             (unavailable(Reason::Timeout), "the network"),

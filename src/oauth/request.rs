@@ -138,7 +138,7 @@ pub fn parse_token_response(
 fn parse_success(reply: Reply, redactor: &Redactor) -> Result<TokenResponse, TokenError> {
     let malformed = |what| TokenError::unavailable(Reason::Malformed, what);
     let Some(token) = &reply.access_token else {
-        let what = "the reply of the token endpoint is no JSON object with an access_token";
+        let what = "the response of the token endpoint is not a JSON object with an access_token";
         return Err(malformed(with_error(what.to_owned(), &reply, redactor)));
     };
     redactor.register_secret(&Secret::new(token));
@@ -206,7 +206,7 @@ mod tests {
         );
         assert_eq!(
             error(200, &json!({"error": "slow_down"})).to_string(),
-            "no access token: the reply of the token endpoint is no JSON object with an access_token: slow_down"
+            "no access token: the response of the token endpoint is not a JSON object with an access_token: slow_down"
         );
     }
 

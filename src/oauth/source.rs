@@ -29,7 +29,7 @@ use crate::{
     stats::{Reason, Stats},
 };
 
-/// From the end of one request to the start of the next, so that the server sees at most one a second.
+/// The minimum time from the end of one request to the start of the next: the server gets at most one request a second.
 const MIN_REQUEST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often files are read again while the refresh token or the client is refused or missing. New credentials must be
@@ -171,7 +171,7 @@ impl TokenSource {
         self.schedule().failed(self.now(), error, 0.0);
         let request_ended = self.refresh_lock.lock();
         if timeout(SHUTDOWN_TIMEOUT, request_ended).await.is_err() {
-            tracing::debug!("shut down with a token request in flight");
+            tracing::debug!("shutdown abandoned a token request in flight");
         }
     }
 
@@ -253,7 +253,7 @@ impl TokenSource {
         match response {
             Ok(response) => self.record_success(received, response, used).await,
             Err(error) if self.finds_others(&error, used).await => {
-                tracing::info!(%error, "credentials refused; trying others");
+                tracing::info!(%error, "credentials refused; retrying with other credentials");
             }
             Err(error) => self.record_failure(error),
         }

@@ -117,9 +117,9 @@ async fn check_online_reports_each_step() {
     let check = run(&cloud.config(""), &["check", "--online"]).await;
     check.assert_ended_with(0);
     for line in [
-        "ok      token: lives 4h, renewed 1m before its end",
+        "ok      token: lives 4h, renewed 1m before it expires",
         "ok      collection: 20 of 20 sensors read in",
-        "ok      routes: all in the API's document",
+        "ok      routes: all in the API's OpenAPI document",
         "ok      summary: everything works",
         "temperatureC",
     ] {
@@ -178,15 +178,15 @@ async fn check_online_compares_the_routes_with_the_document_of_the_api() {
         (
             documented,
             &[
-                "warning routes: GET /locations/{}/ is not in the API's document",
-                "warning routes: GET /locations is not in the API's document",
+                "warning routes: GET /locations/{}/ is not in the API's OpenAPI document",
+                "warning routes: GET /locations is not in the API's OpenAPI document",
                 "summary: everything works, 2 warnings",
             ][..],
         ),
         (
             sensor,
             &[
-                "note    routes: cannot get the API's document, GET /openapi.json: HTTP 404",
+                "note    routes: cannot get the API's OpenAPI document, GET /openapi.json: the API answered HTTP 404",
                 "summary: everything works\n",
             ],
         ),
@@ -281,7 +281,7 @@ async fn sensors_fails_if_the_list_is_incomplete() {
     let list = run(&cloud.config(""), &["sensors", "--output=json"]).await;
     list.assert_ended_with(1);
     assert_eq!(list.stdout.trim(), "[]");
-    let expected = "the base location: HTTP 500";
+    let expected = "the base location: the API answered HTTP 500";
     assert!(list.stderr.contains(expected), "{}", list.stderr);
 }
 

@@ -44,7 +44,7 @@ fn text<'a>(value: &'a Value, key: &str) -> &'a str {
 }
 
 #[test]
-fn they_can_be_imported_into_any_grafana_and_their_links_exist() {
+fn dashboards_import_into_any_grafana_and_their_links_exist() {
     let dashboards = dashboards();
     let names: Vec<_> = dashboards.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, UIDS);

@@ -127,7 +127,7 @@ fn golden_sensor(case: &str, identity: Arc<Identity>, readings: &[(&str, f64, f6
 }
 
 #[test]
-fn gateway_and_meter() {
+fn gateway_and_meter_readings_match_the_golden_files() {
     let readings = [
         ("clientsWiFi", 20.0, 42.0),
         ("clientsBLE", 20.0, 17.0),
@@ -238,7 +238,7 @@ fn skipped_readings_are_counted() {
 }
 
 #[test]
-fn hostile_names() {
+fn hostile_names_are_escaped() {
     let names = [
         "say \"hi\"",
         "back\\slash\\",
@@ -312,14 +312,14 @@ fn failing_sensor() {
 }
 
 #[test]
-fn before_the_first_collection() {
+fn the_exposition_before_the_first_collection_matches_the_golden_files() {
     let mut snapshot = Snapshot::default();
     snapshot.summary.interval = Duration::from_secs(60);
     golden("first_moments", &snapshot, &catalog());
 }
 
 #[test]
-fn overridden_variables_and_reading_timestamps() {
+fn overridden_variables_and_reading_timestamps_match_the_golden_files() {
     let named = |name: &str| Override {
         name: Some(name.to_owned()),
         ..Override::default()
@@ -373,7 +373,7 @@ fn overridden_variables_and_reading_timestamps() {
 }
 
 #[test]
-fn the_exporters_own_metrics() {
+fn the_exporters_own_metrics_match_the_golden_files() {
     let registry = Registry::new();
     let info = Gauge::with_opts(
         Opts::new("a_build_info", "Say \"what\" \\ built it")

@@ -548,7 +548,7 @@ async fn requests_that_do_not_belong_to_the_login_are_refused_and_it_goes_on() {
         assert_eq!(page.headers()["content-type"], "text/plain; charset=utf-8");
         let page = page.text().await.unwrap();
         assert!(
-            page.contains("Not this login") && !page.contains("script"),
+            page.contains("Login not accepted") && !page.contains("script"),
             "{page}"
         );
     }

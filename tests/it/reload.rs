@@ -109,7 +109,7 @@ async fn sensors_are_added_removed_and_renamed_and_the_rest_stays() {
 }
 
 #[tokio::test]
-async fn an_overridden_variable_is_exposed_without_a_request() {
+async fn a_newly_overridden_variable_is_exposed_without_a_new_request() {
     let (cloud, exporter, file, ids) = start().await;
     assert!(
         !exporter
@@ -160,7 +160,7 @@ async fn a_bad_configuration_is_refused_and_the_previous_one_stays() {
     assert_eq!(scrape.value(good), Some(0.0));
     assert_eq!(known(&scrape).len(), 4);
     exporter
-        .says("config reload failed; keeping the previous configuration")
+        .says("configuration reload failed; keeping the previous configuration")
         .await;
 
     fs::write(&file, config(&cloud, &ids, "")).unwrap();
@@ -169,7 +169,7 @@ async fn a_bad_configuration_is_refused_and_the_previous_one_stays() {
 }
 
 #[tokio::test]
-async fn without_its_flag_the_reload_route_is_forbidden() {
+async fn the_reload_route_is_forbidden_without_its_flag() {
     let demo = Exporter::demo(&["--sensors=10"]);
     assert_eq!(post(&demo).await.0, 403);
     assert_eq!(demo.get("/-/reload").await.status(), 405);

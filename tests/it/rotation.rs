@@ -467,7 +467,7 @@ fn short_lived() -> Options {
 
 #[tokio::test]
 async fn temporary_failures_of_the_endpoint_are_logged_once_and_recovered_from() {
-    let no_token = "no JSON object with an access_token";
+    let no_token = "not a JSON object with an access_token";
     let faults = [
         ("error-500=token", "server_error", "answered 500"),
         ("slow=token", "timeout", "timed out"),
@@ -572,7 +572,7 @@ async fn a_changed_store_ends_invalid_grant() {
 }
 
 #[tokio::test]
-async fn a_changed_secret_file_ends_invalid_client() {
+async fn a_corrected_secret_file_ends_the_invalid_client_state() {
     let cloud = Cloud::start(short_lived()).await;
     let directory = TempDir::new().expect("a temporary directory");
     let file = directory.path().join("secret");

@@ -148,7 +148,7 @@ impl Files {
         Ok(content.map(|content| Pem { key, content }))
     }
 
-    /// Relative paths start at the directory of the web configuration file.
+    /// Resolves a path. A relative one is relative to the directory of the web configuration file.
     fn resolve(&self, name: &str) -> PathBuf {
         let directory = self.path.as_deref().and_then(Path::parent);
         directory.unwrap_or(Path::new("")).join(name)

@@ -121,7 +121,7 @@ pub fn systemd_listeners(mut sockets: ListenFd) -> Result<Vec<TcpListener>, Stri
         let socket = sockets.take_tcp_listener(index)?;
         let socket = socket.ok_or(ErrorKind::NotFound)?;
         if !SockRef::from(&socket).is_listener()? {
-            let message = "the socket is a connection, set Accept=no in the socket unit";
+            let message = "the socket is a connection, not a listener";
             return Err(io::Error::other(message));
         }
         socket.set_nonblocking(true)?;
@@ -130,7 +130,7 @@ pub fn systemd_listeners(mut sockets: ListenFd) -> Result<Vec<TcpListener>, Stri
     let listeners: io::Result<Vec<_>> = (0..count).map(take).collect();
     listeners.map_err(|error| {
         format!(
-            "{error}: set ListenStream of the socket unit to a port, or to an IP address and a port"
+            "{error}: in the socket unit, set Accept=no, and set ListenStream to a port, or to an IP address and a port"
         )
     })
 }

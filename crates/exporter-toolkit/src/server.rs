@@ -163,7 +163,7 @@ impl RunningServer {
             let stream = match listener.accept().await {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    warn!(%error, "cannot accept a connection");
+                    warn!(%error, "cannot accept a connection; retrying");
                     sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
@@ -177,8 +177,8 @@ impl RunningServer {
                 let serving = server.serve_connection(stream, connection);
                 match close.run_until_cancelled(serving).await {
                     Some(Ok(())) => {}
-                    Some(Err(error)) => debug!(%error, "connection error"),
-                    None => debug!("closing idle connection"),
+                    Some(Err(error)) => debug!(%error, "connection failed"),
+                    None => debug!("idle connection closed"),
                 }
             });
         }
@@ -252,7 +252,11 @@ impl RunningServer {
                 let challenge = [(header::WWW_AUTHENTICATE, "Basic")];
                 (StatusCode::UNAUTHORIZED, challenge, "Unauthorized\n").into_response()
             }
-            Err(status) => (status, "too many logins at once\n").into_response(),
+            Err(status) => (
+                status,
+                "too many password checks at once, try again later\n",
+            )
+                .into_response(),
         };
         // The headers that the router sets take precedence.
         for (name, value) in &active.headers {

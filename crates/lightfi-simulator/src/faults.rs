@@ -120,7 +120,7 @@ const FAULTS: [(&str, FaultKind, Scope); 28] = [
 /// A fault of all API requests, or of one route. Written `NAME` or `NAME=ID`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// Its kind.
+    /// What goes wrong.
     pub kind: FaultKind,
     scope: Scope,
     /// The id of the only sensor or location whose route it affects, or [`TOKEN_ENDPOINT`].
@@ -140,7 +140,9 @@ pub enum FaultError {
     #[error("fault {0:?}: the id after \"=\" is missing; without \"=\" it affects all sensors")]
     MissingId(String),
     /// A fault of the token endpoint with an id, or a payload fault for the token endpoint.
-    #[error("fault {0:?} does not affect that route; see the table of faults in the README")]
+    #[error(
+        "fault {0:?}: this fault cannot be limited to what follows \"=\"; see the table of faults in the README"
+    )]
     WrongRoute(String),
 }
 
@@ -260,7 +262,10 @@ mod tests {
             "fault \"slow=\": the id after \"=\" is missing; without \"=\" it affects all sensors"
         );
         for text in ["data-null=token", "token-revoked=LF-1"] {
-            assert!(error(text).contains("does not affect that route"), "{text}");
+            assert!(
+                error(text).contains("this fault cannot be limited"),
+                "{text}"
+            );
         }
     }
 

@@ -53,7 +53,7 @@ pub enum ReplayError {
     Unreadable {
         /// The file.
         path: String,
-        /// The reason.
+        /// Why the file cannot be read.
         why: io::Error,
     },
     /// The file is not CSV, lacks a column, or has an invalid field. The message names the line.

@@ -203,7 +203,7 @@ fn an_empty_location_is_no_error_and_an_unknown_shape_is() {
     ] {
         assert_eq!(location(body), Ok(LocationReply::default()), "{body}");
     }
-    let nothing = "no sensor and no child location recognised; top-level keys: ";
+    let nothing = "contains neither a sensor nor a child location; top-level keys: ";
     let long_key = format!(r#"{{"detail":1,"{}":2}}"#, "s3cret".repeat(7));
     for (body, keys) in [
         (r#"{"detail":"x","sensors":3}"#, "detail, sensors"),
@@ -246,10 +246,10 @@ fn a_body_that_would_take_many_times_its_length_in_memory_is_malformed() {
     for value in ["0", "{}", "null"] {
         let body = repeated(r#"{"data":["#, value, 1_000_000);
         let error = sensor(&body).unwrap_err().to_string();
-        assert!(error.contains("too short"), "{error}");
+        assert!(error.contains("too many for a reply"), "{error}");
     }
     let body = repeated(r#"{"sensors":["#, "0", 1_000_000);
-    assert!(error(location(&body)).contains("too short"));
+    assert!(error(location(&body)).contains("too many for a reply"));
     let body = repeated(r#"{"data":["#, "0", 90_000);
     assert_eq!(sensor(&body).unwrap().items.len(), 90_000);
     let body = repeated(r#"{"sensors":["#, r#"{"id":"a"}"#, MAX_ENTRIES + 1);

@@ -49,10 +49,10 @@ pub(super) async fn bind(redirect_uri: &RedirectUri) -> anyhow::Result<Vec<TcpLi
             // Next to the IPv4 address, an IPv6 address that this machine does not have is not needed.
             Err(error) if !listeners.is_empty() && error.kind() != ErrorKind::AddrInUse => {}
             Err(error) => {
-                return Err(anyhow!(error).context(format!(
-                    "cannot listen on {address} for the browser: free the port, name another registered URI with \
-                     --redirect-uri, or use --paste"
-                )));
+                return Err(anyhow!(
+                    "cannot listen on {address} for the browser's request: {error}; free the port, name another \
+                     registered URI with --redirect-uri, or use --paste"
+                ));
             }
         }
     }
@@ -140,7 +140,7 @@ async fn page(State(mut state): State<CallbackState>, method: Method, uri: Uri) 
                 warn!("ignored a callback that belongs to another login");
             }
             let text = format!(
-                "Not this login: {error}. Log in at the address that lightfi-exporter prints.\n"
+                "Login not accepted: {error}. Open the address that lightfi-exporter printed, and log in there.\n"
             );
             return (StatusCode::BAD_REQUEST, text);
         }

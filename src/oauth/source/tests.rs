@@ -88,7 +88,7 @@ async fn the_form_has_the_client_s_credentials_and_with_basic_the_header_has_the
     assert_eq!(body.form, form(&[grant, client].concat()));
     assert_eq!(body.authorization, None);
     assert_eq!(basic.form, form(&grant));
-    // client-id:a%3Ab+c%2B%C3%BC
+    // The decoded text is client-id:a%3Ab+c%2B%C3%BC
     let encoded = "Basic Y2xpZW50LWlkOmElM0FiK2MlMkIlQzMlQkM=";
     assert_eq!(basic.authorization.as_deref(), Some(encoded));
 }
@@ -243,7 +243,7 @@ async fn no_secret_appears_in_errors_status_or_debug_output() {
     let error = source.token().await.unwrap_err();
     let shown = format!("{error} {error:?} {:?}", source.status());
     assert!(shown.contains("bad"), "{shown}");
-    // The end of the base64 is that of the secret.
+    // The end of the base64 text encodes the secret.
     for secret in ["s3cret", &basic[18..]] {
         assert!(!shown.contains(secret), "{shown}");
     }

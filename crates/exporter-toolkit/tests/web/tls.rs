@@ -139,7 +139,7 @@ async fn each_client_auth_type_accepts_the_certificates_that_go_accepts() {
 }
 
 #[tokio::test]
-async fn expired_early_and_server_certificates_of_clients_are_refused() {
+async fn client_certificates_that_are_expired_not_yet_valid_or_for_servers_are_refused() {
     type Params = CertificateParams;
     let purpose = |params: &mut Params, purpose| params.extended_key_usages = vec![purpose];
     let expired = |params: &mut Params| params.not_after = date_time_ymd(2021, 1, 1);
