@@ -117,7 +117,7 @@ async fn check_online_reports_each_step() {
     let check = run(&cloud.config(""), &["check", "--online"]).await;
     check.assert_ended_with(0);
     for line in [
-        "ok      token: lives 4h, renewed 1m before it expires",
+        "ok      token: valid for 4h, renewed 1m before it expires",
         "ok      collection: 20 of 20 sensors read in",
         "ok      routes: all in the API's OpenAPI document",
         "ok      summary: everything works",
@@ -209,7 +209,7 @@ async fn check_health_asks_a_running_exporter() {
         ("", 0, "healthy\n"),
         ("/", 0, "healthy\n"),
         ("/-/ready", 0, "healthy\n"),
-        ("/absent", 1, "/absent answers 404 Not Found"),
+        ("/absent", 1, "/absent answered 404 Not Found"),
     ] {
         let health = format!("--health={}{path}", demo.url);
         let check = Finished::from(exporter::run(&["check", &health]));

@@ -475,7 +475,7 @@ async fn the_address_can_be_pasted_whatever_the_redirect_uri_is() {
         let url = login.url();
         login.paste("");
         login.paste("what?");
-        login.line_with("contains no code");
+        login.line_with("contains no authorization code");
         login.paste("https://oauth.pstmn.io/v1/callback?code=abc&state=wrong");
         login.line_with("another login");
         let address = press("login", &url).await;
