@@ -290,13 +290,13 @@ def text(results, grown):
     total = lambda name: sum(value for series, value in own.items() if series.partition("{")[0] == name)
     count = lambda value: f"{value:,.0f}"
     facts = [
-        f"{count(results['seconds'])} s, of which {count(results['warm_up'])} s of warm-up; {results['machine']}",
+        f"{count(results['seconds'])} s, including {count(results['warm_up'])} s of warm-up; {results['machine']}",
         f"{count(results['scrapes'])} scrapes, {len(results['failures'])} failed, {count(results['parsed'])} parsed strictly",
         f"{count(sum(results['faults'].values()))} faults of {len(results['faults'])} kinds",
         f"{count(total('lightfi_exporter_api_requests_total'))} requests to the API, "
         f"{count(total('lightfi_exporter_api_request_failures_total'))} failed; "
-        f"{count(total('lightfi_exporter_token_refreshes_total'))} tokens asked for, "
-        f"{count(total('lightfi_exporter_token_refresh_failures_total'))} in vain",
+        f"{count(total('lightfi_exporter_token_refreshes_total'))} token requests, "
+        f"{count(total('lightfi_exporter_token_refresh_failures_total'))} failed",
     ]
     header = ["grows in an hour by", "slope", "95 %", "limit", ""]
     return "\n".join(f"- {fact}" for fact in facts) + "\n\n" + report.table(header, rows)

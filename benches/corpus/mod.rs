@@ -13,7 +13,7 @@ use std::{
 use lightfi_exporter::{
     api::{SensorReply, decode_sensor},
     catalog::Catalog,
-    collector::{CollectionRun, Job, Reply, Schedule, SensorRegistry, Step, Targets},
+    collector::{CollectionPlan, CollectionRun, Job, Reply, Schedule, SensorRegistry, Step},
     config::{self, Mode},
     exposition::{Filter, Format, View},
     snapshot::Snapshot,
@@ -36,7 +36,7 @@ const INTERVAL: Duration = Duration::from_secs(3600);
 
 /// An exporter's refreshes, without network and clock.
 pub struct Refreshes {
-    targets: Arc<Targets>,
+    plan: Arc<CollectionPlan>,
     registry: SensorRegistry,
     catalog: Arc<Catalog>,
     ids: Vec<Arc<str>>,
@@ -61,7 +61,7 @@ impl Refreshes {
             ..config::Sensor::default()
         });
         Self {
-            targets: Arc::new(Targets {
+            plan: Arc::new(CollectionPlan {
                 sensors: listed.map(|it| (it.id.clone(), it)).collect(),
                 locations: [].into(),
                 max_concurrency: usize::MAX,
@@ -88,16 +88,16 @@ impl Refreshes {
     /// The snapshot they make, by the steps of a collection.
     pub fn build(&mut self, answers: Answers) -> Arc<Snapshot> {
         let now = Instant::now();
-        let window = Schedule::new(Mode::Interval, INTERVAL).started(now, 0.5);
+        let window = Schedule::new(Mode::Interval, INTERVAL).start_collection(now, 0.5);
         let rng = fastrand::Rng::with_seed(1);
         let registry = take(&mut self.registry);
-        let mut run = CollectionRun::start(self.targets.clone(), registry, now, window, rng);
+        let mut run = CollectionRun::start(self.plan.clone(), registry, now, window, rng);
         for (reply, id) in answers.into_iter().zip(&self.ids) {
             let Step::Send(job) = run.next(now) else {
                 unreachable!("all may be asked for at once")
             };
             assert_eq!(job, Job::Sensor(id.clone()));
-            run.reply(&job, Ok(Reply::Sensor(reply)), now, NOW);
+            run.handle_result(&job, Ok(Reply::Sensor(reply)), now, NOW);
         }
         (self.registry, _) = run.finish(now, NOW);
         self.registry.snapshot().into()

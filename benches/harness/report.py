@@ -115,7 +115,7 @@ def collections_table(at):
 
 
 def starts_table(at):
-    return table(["start of the process to the answer of `/metrics`", "median", "least"],
+    return table(["start of the process to the answer of `/metrics`", "median", "minimum"],
                  [[f"{at['times']} starts", duration(at["median"]), duration(at["least"])]])  # fmt: skip
 
 

@@ -50,8 +50,8 @@ pub struct Client {
 /// The state shared by the requests of one collection: its deadline, and the one token refresh that it may force.
 pub struct Session {
     deadline: Instant,
-    /// The first access token that was refused with a 401.
-    refused: OnceLock<Arc<AccessToken>>,
+    /// The first access token that was rejected with a 401.
+    rejected: OnceLock<Arc<AccessToken>>,
 }
 
 impl Session {
@@ -59,7 +59,7 @@ impl Session {
     pub fn new(deadline: Instant) -> Self {
         Self {
             deadline,
-            refused: OnceLock::new(),
+            rejected: OnceLock::new(),
         }
     }
 }
@@ -240,19 +240,19 @@ impl Client {
         }
     }
 
-    /// Returns an access token other than the one that was refused, if there is one. Only the first token that a session
-    /// finds refused is replaced, so that a session forces at most one refresh.
+    /// Returns an access token other than the one that was rejected, if there is one. Only the first token that a session
+    /// finds rejected is replaced, so that a session forces at most one refresh.
     async fn refresh_after_401(
         &self,
-        refused: &Arc<AccessToken>,
+        rejected: &Arc<AccessToken>,
         session: &Session,
     ) -> Result<Option<Arc<AccessToken>>, RequestError> {
-        let first_refused = session.refused.get_or_init(|| refused.clone());
-        let token = match Arc::ptr_eq(first_refused, refused) {
-            true => self.tokens.replace(refused).await?,
+        let first_rejected = session.rejected.get_or_init(|| rejected.clone());
+        let token = match Arc::ptr_eq(first_rejected, rejected) {
+            true => self.tokens.replace(rejected).await?,
             false => self.tokens.token().await?,
         };
-        Ok((!Arc::ptr_eq(&token, refused)).then_some(token))
+        Ok((!Arc::ptr_eq(&token, rejected)).then_some(token))
     }
 
     async fn send<T: Send + 'static>(

@@ -128,8 +128,8 @@ async fn check_token(exporter: &Exporter, report: &mut Report) -> io::Result<boo
     let lifetime = format!("valid for {lifetime}, renewed {margin} before it expires");
     report.line(OK, "token", lifetime)?;
     if tokens.is_rotated_in_memory_only() {
-        let warning = "the server rotates refresh tokens, and the new one is lost when this check ends, as there is no \
-                       oauth.token_store: set one, then run `lightfi-exporter login`";
+        let warning = "the server rotates refresh tokens, and the new one is lost when this check ends, as it is in \
+                       no file: set oauth.token_store to a writable file, then run `lightfi-exporter login`";
         report.line(WARNING, "token", warning)?;
     }
     Ok(true)
@@ -139,7 +139,7 @@ async fn check_collection(exporter: &Exporter, report: &mut Report) -> io::Resul
     let (snapshot, failures) = exporter.collect_once().await;
     for failure in &failures {
         let text = format!("{} ({})", failure.message, failure.reason.as_str());
-        report.line(FAILED, &failure.target, text)?;
+        report.line(FAILED, &failure.subject, text)?;
     }
     let sensors = &snapshot.sensors;
     let read = sensors.iter().filter(|sensor| sensor.read == Some(true));

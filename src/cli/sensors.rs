@@ -71,7 +71,7 @@ pub(super) async fn run(
     if failures.is_empty() {
         return Ok(());
     }
-    let line = |failure: &RequestFailure| format!("\n{}: {}", failure.target, failure.message);
+    let line = |failure: &RequestFailure| format!("\n{}: {}", failure.subject, failure.message);
     let failures: String = failures.iter().map(line).collect();
     Err(anyhow!("incomplete: some requests failed{failures}").into())
 }

@@ -1,5 +1,5 @@
 //! Finds sensors by walking the configured locations: which locations to request, and where each sensor was found. Pure: sends
-//! nothing, never waits. Called by `run`, and for the result by `state`.
+//! nothing, never waits. Called by `run`, and for the result by `registry`.
 //!
 //! Each location is requested once, however many paths lead to it. Where a sensor is found is decided at the end, from all
 //! replies together, so that it never depends on the order of the replies.
@@ -11,7 +11,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{path, readings::ParsedReadings, targets::BASE_LOCATION};
+use super::{path, plan::BASE_LOCATION, readings::ParsedReadings};
 use crate::{
     api::{LocationEntry, LocationReply},
     config,
@@ -22,7 +22,7 @@ use crate::{
 const MAX_CHILD_LOCATIONS: usize = 100_000;
 /// How many sensors and items the replies of one collection may hold for each series of `collect.max_series`. A smaller excess
 /// is left out at the end of the collection, always the same sensors.
-const MAX_ENTRIES_PER_SERIES: usize = 2;
+const MAX_SENSORS_AND_ITEMS_PER_SERIES: usize = 2;
 /// The number of levels of locations at most; a deeper tree has a loop.
 const MAX_DEPTH: usize = 32;
 
@@ -58,7 +58,7 @@ pub(super) struct SensorUpdate {
     pub(super) path: Arc<str>,
     pub(super) location_id: Option<Arc<str>>,
     /// The location requests whose replies hold it.
-    pub(super) sources: Vec<Arc<str>>,
+    pub(super) found_by: Vec<Arc<str>>,
     /// `None` if no reply holds readings of the known shape.
     pub(super) readings: Option<ParsedReadings>,
 }
@@ -81,10 +81,10 @@ pub(super) struct LocationWalk {
     roots: Arc<[config::Location]>,
     cache: Arc<LocationCache>,
     requests: BTreeMap<Arc<str>, LocationRequest>,
-    /// Requests that [`Self::take_new`] has not returned yet.
+    /// Requests that [`Self::take_to_request`] has not returned yet.
     new: Vec<Arc<str>>,
     child_count: usize,
-    entry_count: usize,
+    sensor_and_item_count: usize,
 }
 
 impl LocationWalk {
@@ -96,10 +96,10 @@ impl LocationWalk {
             requests: BTreeMap::new(),
             new: Vec::new(),
             child_count: 0,
-            entry_count: 0,
+            sensor_and_item_count: 0,
         };
         for root in &*roots {
-            walk.enqueue(&root.id, root.recursive);
+            walk.add_request(&root.id, root.recursive);
         }
         walk
     }
@@ -115,7 +115,7 @@ impl LocationWalk {
     }
 
     /// Returns the locations that are to be requested since the last call.
-    pub(super) fn take_new(&mut self) -> Vec<Arc<str>> {
+    pub(super) fn take_to_request(&mut self) -> Vec<Arc<str>> {
         take(&mut self.new)
     }
 
@@ -128,25 +128,25 @@ impl LocationWalk {
         now: UnixTime,
     ) -> Result<(), String> {
         let entries = |sensor: &LocationEntry| 1 + sensor.items.as_ref().map_or(0, Vec::len);
-        let entry_count = self.entry_count + reply.sensors.iter().map(entries).sum::<usize>();
+        let sensor_and_item_count =
+            self.sensor_and_item_count + reply.sensors.iter().map(entries).sum::<usize>();
         let child_count = self.child_count + reply.children.len();
-        if entry_count > max_series.saturating_mul(MAX_ENTRIES_PER_SERIES) {
+        if sensor_and_item_count > max_series.saturating_mul(MAX_SENSORS_AND_ITEMS_PER_SERIES) {
             return Err(format!(
-                "with this location the collection has more than {MAX_ENTRIES_PER_SERIES} times collect.max_series \
-                 ({max_series}) entries; raise collect.max_series or list fewer locations"
+                "this reply brings the collection over {MAX_SENSORS_AND_ITEMS_PER_SERIES} sensors and readings for each series of \
+                 collect.max_series ({max_series}); raise it, or list fewer locations"
             ));
         }
         if child_count > MAX_CHILD_LOCATIONS {
             return Err(format!(
-                "with this location the collection has more than {MAX_CHILD_LOCATIONS} child locations; list fewer \
-                 locations"
+                "this reply brings the collection over {MAX_CHILD_LOCATIONS} child locations; list fewer locations"
             ));
         }
-        (self.entry_count, self.child_count) = (entry_count, child_count);
+        (self.sensor_and_item_count, self.child_count) = (sensor_and_item_count, child_count);
         if let Some(request) = self.requests.get_mut(id) {
-            request.apply_reply(reply, now);
+            request.set_answered(reply, now);
         }
-        self.enqueue_children(id);
+        self.add_children(id);
         Ok(())
     }
 
@@ -155,10 +155,11 @@ impl LocationWalk {
         if let Some(request) = self.requests.get_mut(id) {
             request.outcome = LocationOutcome::Failed;
         }
-        self.enqueue_children(id);
+        self.add_children(id);
     }
 
-    /// Marks everything without an answer as failed, and what the cache knows below it.
+    /// Marks all pending locations as failed, and also those below them that the cache knows, which are added to the new requests
+    /// so that `run` reports them.
     pub(super) fn fail_pending(&mut self) {
         let requests = self.requests.iter();
         let pending = requests.filter(|(_, it)| it.outcome == LocationOutcome::Pending);
@@ -170,7 +171,7 @@ impl LocationWalk {
         }
     }
 
-    fn enqueue(&mut self, id: &str, recursive: bool) {
+    fn add_request(&mut self, id: &str, recursive: bool) {
         let id: Arc<str> = id.into();
         let request = self.requests.entry(id.clone()).or_insert_with(|| {
             self.new.push(id.clone());
@@ -183,12 +184,12 @@ impl LocationWalk {
         });
         if recursive && !request.recursive {
             request.recursive = true;
-            self.enqueue_children(&id);
+            self.add_children(&id);
         }
     }
 
     /// Requests the children of a location that was answered; of one that failed, those it had before.
-    fn enqueue_children(&mut self, id: &str) {
+    fn add_children(&mut self, id: &str) {
         let Some(request) = self.requests.get(id) else {
             return;
         };
@@ -199,10 +200,10 @@ impl LocationWalk {
         if id == BASE_LOCATION
             && let Some(base_id) = &location.id
         {
-            self.enqueue(base_id, recursive);
+            self.add_request(base_id, recursive);
         }
         for child in location.children.iter().filter(|_| recursive) {
-            self.enqueue(&child.id, true);
+            self.add_request(&child.id, true);
         }
     }
 
@@ -220,59 +221,61 @@ impl LocationWalk {
     }
 
     /// Returns whether the location was requested and has no good reply.
-    pub(super) fn has_failed(&self, id: &str) -> bool {
+    pub(super) fn has_no_good_reply(&self, id: &str) -> bool {
         let request = self.requests.get(id);
         request.is_some_and(|request| request.outcome != LocationOutcome::Answered)
     }
 
     /// Returns how many locations have no good reply, and how many requests have one.
     pub(super) fn counts(&self) -> (usize, usize) {
-        let sources = self.requests.keys();
-        let failed: Vec<&Arc<str>> = sources.filter(|id| self.has_failed(id)).collect();
+        let ids = self.requests.keys();
+        let failed: Vec<&Arc<str>> = ids.filter(|id| self.has_no_good_reply(id)).collect();
         let answered = self.requests.len() - failed.len();
         let failed: HashSet<_> = failed.into_iter().map(|id| self.location_id(id)).collect();
         (failed.len(), answered)
     }
 
-    /// Returns the location that a request is about: the base location has two requests.
-    fn location_id<'a>(&'a self, source: &'a str) -> &'a str {
+    /// Returns the id of the location that a request is about. The base location is requested twice: as `base`, for its id, and
+    /// under that id, for its content.
+    fn location_id<'a>(&'a self, request_id: &'a str) -> &'a str {
         let base = self.requests.get(BASE_LOCATION);
         match base.and_then(|base| base.location.id.as_deref()) {
-            Some(base_id) if source == BASE_LOCATION => base_id,
-            _ => source,
+            Some(base_id) if request_id == BASE_LOCATION => base_id,
+            _ => request_id,
         }
     }
 
     /// Adds every sensor that was found to `updates`, which hold the sensors' own replies. Returns the cache for the next
     /// collection.
-    pub(super) fn finish(&self, updates: &mut SensorUpdates) -> LocationCache {
+    pub(super) fn place_sensors(&self, updates: &mut SensorUpdates) -> LocationCache {
         let paths = self.paths();
         let mut placements = Vec::new();
-        for (source, request) in &self.requests {
+        for (request_id, request) in &self.requests {
             for (sensor, readings) in request.counted_sensors() {
                 let id = sensor.parent.as_deref();
-                let id = id.unwrap_or_else(|| self.location_id(source));
+                let id = id.unwrap_or_else(|| self.location_id(request_id));
                 if let Some(from_root) = paths.get(id) {
-                    placements.push((id, from_root, source, sensor, readings));
+                    placements.push((id, from_root, request_id, sensor, readings));
                 }
             }
         }
+        // A placement is one location in which a sensor was found, with the path to it.
         placements.sort_by_key(|(id, from_root, ..)| {
             let number = id.parse().unwrap_or(u64::MAX);
-            let depth = path::depth(&from_root.path);
+            let depth = path::name_count(&from_root.path);
             (Reverse(depth), from_root.root, number, *id)
         });
-        for (id, from_root, source, sensor, readings) in placements {
+        for (id, from_root, request_id, sensor, readings) in placements {
             let found = updates.entry(sensor.id.as_str().into()).or_default();
             // The best placement comes first.
-            if found.sources.is_empty() {
+            if found.found_by.is_empty() {
                 found.path = from_root.path.clone();
                 found.location_id = (id != BASE_LOCATION).then(|| id.into());
             }
             let name = non_empty(sensor.name.as_deref());
             found.name = found.name.take().or_else(|| name.map(Arc::from));
-            if !found.sources.contains(source) {
-                found.sources.push(source.clone());
+            if !found.found_by.contains(request_id) {
+                found.found_by.push(request_id.clone());
             }
             if let Some(readings) = readings {
                 found.readings = Some(readings.clone().merge(found.readings.take()));
@@ -284,13 +287,13 @@ impl LocationWalk {
             .collect()
     }
 
-    /// Returns the longest path to each location; of equally long ones the one whose root is listed first.
+    /// Returns the path with the most names to each location; of equal ones, the one whose root is listed first.
     fn paths(&self) -> HashMap<&str, PathFromRoot<'_>> {
         let mut children = HashMap::<&str, Vec<&LocationEntry>>::new();
-        for (source, request) in &self.requests {
+        for (request_id, request) in &self.requests {
             for child in &request.location.children {
                 let parent = child.parent.as_deref();
-                let parent = parent.unwrap_or_else(|| self.location_id(source));
+                let parent = parent.unwrap_or_else(|| self.location_id(request_id));
                 children.entry(parent).or_default().push(child);
             }
         }
@@ -298,7 +301,9 @@ impl LocationWalk {
         for root in 0..self.roots.len() {
             for (id, found) in self.paths_from(root, &children) {
                 let known = longest.get(id);
-                if known.is_none_or(|known| path::depth(&known.path) < path::depth(&found.path)) {
+                if known.is_none_or(|known| {
+                    path::name_count(&known.path) < path::name_count(&found.path)
+                }) {
                     longest.insert(id, found);
                 }
             }
@@ -306,6 +311,7 @@ impl LocationWalk {
         longest
     }
 
+    /// Returns the path with the most levels below one root to each location.
     fn paths_from<'a>(
         &'a self,
         root: usize,
@@ -354,7 +360,7 @@ impl LocationWalk {
 
 impl LocationRequest {
     /// Takes in a good reply. Names that it does not hold are kept.
-    fn apply_reply(&mut self, mut reply: LocationReply, now: UnixTime) {
+    fn set_answered(&mut self, mut reply: LocationReply, now: UnixTime) {
         let cached = self.location.clone();
         let children = cached.children.iter();
         let cached_names: HashMap<&str, &Option<String>> =

@@ -12,7 +12,7 @@ use crate::{snapshot::Snapshot, stats::Reason};
 #[derive(Debug, Default)]
 pub(super) struct CollectionLog {
     failing: BTreeSet<Reason>,
-    over_limit: bool,
+    limited: bool,
 }
 
 impl CollectionLog {
@@ -48,7 +48,7 @@ impl CollectionLog {
                 warn!(
                     reason = reason.as_str(),
                     failed = failures.len(),
-                    example = example.target,
+                    example = example.subject,
                     error = example.message,
                     "API requests failed; serving last readings until they go stale"
                 );
@@ -68,22 +68,22 @@ impl CollectionLog {
         let summary = &snapshot.summary;
         let is_over = summary.sensors_dropped + summary.readings_dropped > 0;
         // The sensors of a failed location may be over the limit as before.
-        let over_limit = is_over || self.over_limit && summary.locations_failed > 0;
-        if over_limit && !self.over_limit {
+        let limited = is_over || self.limited && summary.locations_failed > 0;
+        if limited && !self.limited {
             warn!(
                 sensors_dropped = summary.sensors_dropped,
                 readings_dropped = summary.readings_dropped,
                 max_series,
-                "series limit reached; some sensors or readings are not exposed: raise collect.max_series or list fewer \
-                 locations (at most 200 variables of one sensor are exposed, the first by name)"
+                "some readings are not exposed: over collect.max_series (raise it, or list fewer locations), or a sensor has \
+                 more than 200 variables (those with a metric of their own are kept, then the first by name)"
             );
-        } else if !over_limit && self.over_limit {
+        } else if !limited && self.limited {
             info!(
                 sensors = snapshot.sensors.len(),
-                "series limit no longer reached"
+                "all readings are within the limits again"
             );
         }
-        self.over_limit = over_limit;
+        self.limited = limited;
     }
 }
 
@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn failures_are_logged_when_they_start_and_when_all_have_ended() {
         let failure = |reason, no_token| RequestFailure {
-            target: "sensor A".to_owned(),
+            subject: "sensor A".to_owned(),
             reason,
             message: String::new(),
             no_token,
@@ -139,7 +139,10 @@ mod tests {
 
     #[test]
     fn the_series_limit_is_logged_when_it_is_reached_and_when_it_no_longer_is() {
-        let (starts, ends) = ("series limit reached", "series limit no longer reached");
+        let (starts, ends) = (
+            "some readings are not exposed",
+            "all readings are within the limits again",
+        );
         let mut log = CollectionLog::default();
         for (sensors_dropped, readings_dropped, locations_failed, words) in [
             (0, 0, 1, ""),

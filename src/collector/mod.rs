@@ -1,29 +1,29 @@
 //! Makes collections: decides when, what to request and in which order, and turns the replies into one snapshot per
 //! collection.
 //!
-//! The decisions are pure and have files of their own: [`schedule`] (when), [`targets`] (what), [`queue`] (order, pace,
-//! retries), [`discovery`] (which sensors the locations hold, and where), [`readings`] and [`state`] (what is kept), and
-//! [`run`], which makes one collection of them. This file is the task around them: it waits, sends requests through `api`, and
+//! The decisions are pure and have files of their own: [`schedule`] (when), [`plan`] (what), [`queue`] (order, pace,
+//! retries), [`discovery`] (which sensors the locations hold, and where), [`readings`] and [`registry`] (what is kept), and
+//! [`run`], which uses them to make one collection; [`log`] reports it, [`path`] joins names. This file is the task around them: it waits, sends requests through `api`, and
 //! hands each snapshot to the publisher. Scrapes and reloads reach it through [`Handle`].
 
 mod discovery;
 mod log;
 mod path;
+mod plan;
 mod queue;
 mod readings;
+mod registry;
 mod run;
 mod schedule;
-mod state;
-mod targets;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod tests;
 
+pub use plan::CollectionPlan;
 pub use queue::{Job, Step};
+pub use registry::SensorRegistry;
 pub use run::{CollectionRun, Reply, RequestFailure};
 pub use schedule::{CollectionWindow, Schedule};
-pub use state::SensorRegistry;
-pub use targets::Targets;
 
 use std::{
     future::{Future, pending},
@@ -49,9 +49,9 @@ use crate::{
     snapshot::Snapshot,
 };
 use log::CollectionLog;
-use targets::BASE_LOCATION;
+use plan::BASE_LOCATION;
 
-/// Commands that wait for the collector. A scrape whose command finds no room needs none: there is one already.
+/// Commands that may wait for the collector. If there are that many, a scrape need not add another one.
 const MAX_COMMANDS: usize = 16;
 /// How late the collector may be before it counts as stuck: no machine is that busy for that long.
 const MAX_LATENESS: Duration = Duration::from_secs(60);
@@ -59,11 +59,11 @@ const MAX_LATENESS: Duration = Duration::from_secs(60);
 /// The part of a configuration that the collector needs.
 pub struct CollectorConfig {
     client: Client,
-    targets: Arc<Targets>,
+    plan: Arc<CollectionPlan>,
     mode: Mode,
     /// Published together with each snapshot.
     catalog: Arc<Catalog>,
-    /// Changes when an access token can be had again.
+    /// Changes when an access token is available again.
     token_recovered: watch::Receiver<()>,
 }
 
@@ -77,7 +77,7 @@ impl CollectorConfig {
     ) -> Self {
         Self {
             client,
-            targets: Arc::new(Targets::new(config)),
+            plan: Arc::new(CollectionPlan::new(config)),
             mode: config.collect.mode,
             catalog,
             token_recovered: tokens.recovered(),
@@ -110,8 +110,9 @@ struct Status {
     mode: Mode,
     /// The number of collections that have finished.
     collections: u64,
-    /// The time by which the collector does something next; `None` while it waits for a scrape.
-    due: Option<Instant>,
+    /// When the collector acts next at the latest: the next start, or the deadline of the running collection; `None` while it
+    /// waits for a scrape.
+    next_event_by: Option<Instant>,
     /// In scrape mode: the time until which no scrape needs another collection.
     fresh_until: Option<Instant>,
 }
@@ -124,8 +125,8 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Waits for the collection that a scrape at this moment must wait for, if there is one, but no longer than
-    /// `max_wait`: for the first one, and in scrape mode for the one that is due or running.
+    /// Waits until a scrape may be answered, at most `max_wait`. In interval mode it waits for the first collection only; in
+    /// scrape mode for the collection that is due or running.
     pub async fn wait_until_fresh(&self, max_wait: impl FnOnce() -> Duration) {
         let status = *self.status.borrow();
         let is_fresh = match status.mode {
@@ -150,7 +151,7 @@ impl Handle {
 
     /// Returns whether collections are still made.
     pub fn liveness(&self, now: Instant) -> Liveness {
-        let due = self.status.borrow().due;
+        let due = self.status.borrow().next_event_by;
         if self.commands.is_closed() {
             Liveness::Ended
         } else if due.is_some_and(|due| now >= due + MAX_LATENESS) {
@@ -190,12 +191,12 @@ pub enum Liveness {
 impl Collector {
     /// Returns a collector that has not started, and its handle.
     pub fn new(config: CollectorConfig) -> (Self, Handle) {
-        let interval = config.targets.interval;
+        let interval = config.plan.interval;
         let (commands, received) = mpsc::channel(MAX_COMMANDS);
         let (status, changes) = watch::channel(Status {
             mode: config.mode,
             collections: 0,
-            due: None,
+            next_event_by: None,
             fresh_until: None,
         });
         let collector = Self {
@@ -230,10 +231,10 @@ impl Collector {
         }
     }
 
-    /// Makes one collection, for a command that ends after it.
+    /// Makes one collection, for a sub-command that then ends.
     pub async fn run_once(mut self) -> (Snapshot, Vec<RequestFailure>) {
         let collected = self.collect().await;
-        // Only a reload interrupts a collection, and such a command has none.
+        // Only a reload interrupts a collection, and a sub-command has no reloads.
         collected.unwrap_or_else(|_| (self.registry.snapshot(), Vec::new()))
     }
 
@@ -243,16 +244,17 @@ impl Collector {
     ) {
         while let Some(mut command) = self.wait_for_start().await {
             let (snapshot, failures) = loop {
-                if let Command::Reconfigure(config, _done) = command {
+                if let Command::Reconfigure(config, done) = command {
                     self.activate(*config);
                     publish(self.registry.snapshot(), self.config.catalog.clone()).await;
+                    drop(done); // The reload may go on.
                 }
                 match self.collect().await {
                     Ok(collected) => break collected,
                     Err(interrupting) => command = interrupting,
                 }
             };
-            let max_series = self.config.targets.max_series;
+            let max_series = self.config.plan.max_series;
             self.log.report(&snapshot, &failures, max_series);
             publish(snapshot, self.config.catalog.clone()).await;
             self.status.send_modify(|status| {
@@ -266,10 +268,11 @@ impl Collector {
     async fn wait_for_start(&mut self) -> Option<Command> {
         loop {
             let next = self.schedule.next_start(Instant::now());
-            self.status.send_modify(|status| status.due = next);
+            self.status
+                .send_modify(|status| status.next_event_by = next);
             tokio::select! {
-                () = sleep_until_some(next) => return Some(Command::Collect),
-                // Readings need not wait for the next start when a token can be had again.
+                () = sleep_until_or_forever(next) => return Some(Command::Collect),
+                // When a token is available again, the next start is too late. In scrape mode (`next` is `None`) a scrape starts it.
                 Ok(()) = self.config.token_recovered.changed(), if next.is_some() => {
                     return Some(Command::Collect);
                 }
@@ -283,12 +286,12 @@ impl Collector {
 
     /// Replaces the configuration: sensors that it no longer contains leave, the others get the names that it gives them.
     fn activate(&mut self, config: CollectorConfig) {
-        self.registry.reconfigure(&config.targets);
-        self.schedule = Schedule::new(config.mode, config.targets.interval);
+        self.registry.reconfigure(&config.plan);
+        self.schedule = Schedule::new(config.mode, config.plan.interval);
         self.status.send_modify(|status| {
             status.mode = config.mode;
             status.fresh_until = None;
-            status.due = Some(Instant::now());
+            status.next_event_by = Some(Instant::now());
         });
         self.config = config;
     }
@@ -296,16 +299,15 @@ impl Collector {
     /// Makes one collection, from its start to its snapshot. Returns the command that interrupts it, if there is one.
     async fn collect(&mut self) -> Result<(Snapshot, Vec<RequestFailure>), Command> {
         let start = Instant::now();
-        let window = self.schedule.started(start, fastrand::f64());
+        let window = self.schedule.start_collection(start, fastrand::f64());
         self.status
-            .send_modify(|status| status.due = Some(window.deadline));
-        let (client, targets) = (&self.config.client, self.config.targets.clone());
+            .send_modify(|status| status.next_event_by = Some(window.deadline));
+        let (client, plan) = (&self.config.client, self.config.plan.clone());
         let session = Session::new(window.deadline);
         let registry = take(&mut self.registry);
         let rng = fastrand::Rng::new();
         let mut run =
-            blocking::run(move || CollectionRun::start(targets, registry, start, window, rng))
-                .await;
+            blocking::run(move || CollectionRun::start(plan, registry, start, window, rng)).await;
         let mut in_flight = FuturesUnordered::new();
         loop {
             let wake = match run.next(Instant::now()) {
@@ -318,7 +320,7 @@ impl Collector {
             };
             tokio::select! {
                 Some((job, result)) = in_flight.next() => {
-                    run.reply(&job, result, Instant::now(), unix_now());
+                    run.handle_result(&job, result, Instant::now(), unix_now());
                 }
                 () = sleep_until(wake.into()) => {}
                 Some(command) = self.commands.recv() => {
@@ -351,7 +353,7 @@ async fn send(client: &Client, session: &Session, job: Job) -> (Job, Result<Repl
     (job, result)
 }
 
-async fn sleep_until_some(at: Option<Instant>) {
+async fn sleep_until_or_forever(at: Option<Instant>) {
     match at {
         Some(at) => sleep_until(at.into()).await,
         None => pending().await,

@@ -1,5 +1,5 @@
 //! The path of a sensor as a label shows it: the names of the locations around it, from the top down. Called by
-//! `discovery` and `state`.
+//! `discovery` and `registry`.
 
 /// Separates two names. A name from the configuration may contain it.
 const SEPARATOR: &str = " / ";
@@ -21,7 +21,7 @@ pub(super) fn join(above: &str, below: &str) -> String {
 }
 
 /// Returns the number of names in a path.
-pub(super) fn depth(path: &str) -> usize {
+pub(super) fn name_count(path: &str) -> usize {
     match path {
         "" => 0,
         path => path.split(SEPARATOR).count(),
@@ -43,7 +43,7 @@ mod tests {
             let path = names
                 .iter()
                 .fold(String::new(), |above, name| join(&above, name));
-            assert_eq!((&*path, depth(&path)), (expected, names_in_it));
+            assert_eq!((&*path, name_count(&path)), (expected, names_in_it));
         }
     }
 

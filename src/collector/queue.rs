@@ -2,7 +2,7 @@
 //! never waits. Called by `run`.
 //!
 //! There is one order: the request that was not sent for the longest time goes first. Requests that hung in the last
-//! collection keep their place in it, but take at most half of the slots, so that they never hold up the others.
+//! collection keep their place in it, but are at most half of the requests in flight, so that they never hold up the others.
 
 use std::{
     cmp::Reverse,
@@ -13,14 +13,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::targets::BASE_LOCATION;
+use super::plan::BASE_LOCATION;
 
 /// How often a request is sent at most, if its failures may be temporary.
 const MAX_ATTEMPTS: u32 = 3;
 /// The backoff before the second attempt. It doubles before the third, and is jittered by half either way.
 const FIRST_BACKOFF: Duration = Duration::from_millis(500);
-/// A request that is unanswered at the end hangs if it was sent at least this share of the collection's time before. One that
-/// was sent later may only have had too little time.
+/// A request in flight at the end counts as hung if it has waited for at least this share of the collection's time. A younger
+/// one may only have had too little time.
 const HUNG_SHARE: f64 = 0.1;
 
 /// One thing to request from the API, by its id.
@@ -53,10 +53,10 @@ pub enum Step {
     Done,
 }
 
-/// How requests for a job went in the collections before.
+/// How a job went so far: in the collections before, and in this one once it has timed out.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct CarriedOver {
-    /// The higher, the sooner it is sent: 0 if it was answered, 1 if it was sent without an answer, and one more for each
+    /// The higher, the sooner it is sent: 0 if it was answered or failed for good, 1 if it was sent without an answer, and one more for each
     /// collection that had no time to send it.
     pub(super) priority: u32,
     /// Whether it got no response when it was last sent.
@@ -78,15 +78,15 @@ struct Request {
     job: Job,
     /// The number of times it was sent in this collection.
     attempts: u32,
-    state: CarriedOver,
+    history: CarriedOver,
 }
 
 /// The requests of one collection.
 #[derive(Debug)]
 pub(super) struct RequestQueue {
-    slots: usize,
+    max_in_flight: usize,
     deadline: Instant,
-    /// How long before the end a request must have been sent to count as hung.
+    /// How long a request must have been in flight at the end to count as hung.
     hung_after: Duration,
     rng: fastrand::Rng,
     carried_over: BTreeMap<Job, CarriedOver>,
@@ -102,14 +102,14 @@ pub(super) struct RequestQueue {
 impl RequestQueue {
     /// Returns an empty queue. `carried_over` comes from the last collection.
     pub(super) fn new(
-        slots: usize,
+        max_in_flight: usize,
         start: Instant,
         deadline: Instant,
         carried_over: BTreeMap<Job, CarriedOver>,
         rng: fastrand::Rng,
     ) -> Self {
         Self {
-            slots: slots.max(1),
+            max_in_flight: max_in_flight.max(1),
             deadline,
             hung_after: (deadline - start).mul_f64(HUNG_SHARE),
             rng,
@@ -131,12 +131,12 @@ impl RequestQueue {
         let mut requests: Vec<Request> = jobs
             .into_iter()
             .map(|job| Request {
-                state: self.state(&job),
+                history: self.history_of(&job),
                 job,
                 attempts: 0,
             })
             .collect();
-        requests.sort_by_key(|request| Reverse(request.state.priority));
+        requests.sort_by_key(|request| Reverse(request.history.priority));
         let part = spread.div_f64(requests.len().max(1) as f64);
         for (index, request) in requests.into_iter().enumerate() {
             let offset = part.mul_f64(index as f64 + self.rng.f64());
@@ -144,13 +144,13 @@ impl RequestQueue {
         }
     }
 
-    fn state(&self, job: &Job) -> CarriedOver {
+    fn history_of(&self, job: &Job) -> CarriedOver {
         self.carried_over.get(job).copied().unwrap_or_default()
     }
 
     fn enqueue(&mut self, not_before: Instant, request: Request) {
         self.arrivals += 1;
-        let waiting = match request.state.hung {
+        let waiting = match request.history.hung {
             true => &mut self.waiting_hung,
             false => &mut self.waiting,
         };
@@ -159,13 +159,16 @@ impl RequestQueue {
 
     /// Returns what to do at `now`, and counts a request that is to be sent as sent.
     pub(super) fn next(&mut self, now: Instant) -> Step {
-        if self.in_flight.len() >= self.slots {
+        if self.in_flight.len() >= self.max_in_flight {
             return Step::Wait(self.deadline);
         }
-        let may_send_hung = self.may_send_hung();
-        let hung = self.waiting_hung.first_entry().filter(|_| may_send_hung);
-        let first = self.waiting.first_entry().into_iter().chain(hung);
-        match first.min_by_key(|entry| *entry.key()) {
+        let may_send_one_that_hung = self.may_send_one_that_hung();
+        let hung = self
+            .waiting_hung
+            .first_entry()
+            .filter(|_| may_send_one_that_hung);
+        let candidates = self.waiting.first_entry().into_iter().chain(hung);
+        match candidates.min_by_key(|entry| *entry.key()) {
             Some(entry) if entry.key().0 <= now => {
                 let mut request = entry.remove();
                 request.attempts += 1;
@@ -179,19 +182,20 @@ impl RequestQueue {
         }
     }
 
-    /// Returns whether a request that hung may take one more slot. A single slot is free for it once nothing else waits.
-    fn may_send_hung(&self) -> bool {
+    /// Returns whether one more request that hung may be sent. With `max_in_flight` 1 it must wait until nothing else does.
+    fn may_send_one_that_hung(&self) -> bool {
         let in_flight = self.in_flight.values();
-        let hung_in_flight = in_flight.filter(|(it, _)| it.state.hung).count();
-        hung_in_flight < self.slots / 2 || (self.in_flight.is_empty() && self.waiting.is_empty())
+        let hung_in_flight = in_flight.filter(|(it, _)| it.history.hung).count();
+        hung_in_flight < self.max_in_flight / 2
+            || (self.in_flight.is_empty() && self.waiting.is_empty())
     }
 
     /// Removes a request that was answered, or has failed for good.
-    pub(super) fn finish(&mut self, job: &Job) {
+    pub(super) fn remove(&mut self, job: &Job) {
         self.in_flight.remove(job);
     }
 
-    /// Queues a failed request again, after a backoff. Returns false if there is no further attempt.
+    /// Queues a failed request again, after a backoff. Returns false if there is no further attempt; the request is then removed.
     pub(super) fn retry(&mut self, job: &Job, timed_out: bool, now: Instant) -> bool {
         let Some((mut request, _)) = self.in_flight.remove(job) else {
             return false;
@@ -202,7 +206,7 @@ impl RequestQueue {
         let not_before = now + backoff;
         let is_retried = request.attempts < MAX_ATTEMPTS && not_before < self.deadline;
         if is_retried {
-            request.state.hung |= timed_out;
+            request.history.hung |= timed_out;
             self.enqueue(not_before, request);
         }
         is_retried
@@ -216,15 +220,15 @@ impl RequestQueue {
     ) -> BTreeMap<Job, CarriedOver> {
         let never_added = never_added.into_iter();
         let mut unanswered: BTreeMap<Job, CarriedOver> = never_added
-            .map(|job| (job.clone(), self.state(&job).not_sent()))
+            .map(|job| (job.clone(), self.history_of(&job).not_sent()))
             .collect();
         let waiting = [&mut self.waiting, &mut self.waiting_hung];
         for request in waiting.into_iter().flat_map(|it| take(it).into_values()) {
             let state = match request.attempts {
-                0 => request.state.not_sent(),
+                0 => request.history.not_sent(),
                 _ => CarriedOver {
                     priority: 1,
-                    ..request.state
+                    ..request.history
                 },
             };
             unanswered.insert(request.job, state);
@@ -262,9 +266,9 @@ mod tests {
     type Unanswered = BTreeMap<Job, CarriedOver>;
 
     /// A collection of a minute.
-    fn queue(slots: usize, start: Instant, carried_over: Unanswered) -> RequestQueue {
+    fn queue(max_in_flight: usize, start: Instant, carried_over: Unanswered) -> RequestQueue {
         let rng = fastrand::Rng::with_seed(7);
-        RequestQueue::new(slots, start, start + 60 * SECOND, carried_over, rng)
+        RequestQueue::new(max_in_flight, start, start + 60 * SECOND, carried_over, rng)
     }
 
     fn carried_over(priority: u32, hung: bool) -> CarriedOver {
@@ -309,23 +313,23 @@ mod tests {
             Duration::ZERO,
         );
         assert_eq!(send_all(&mut queue, now), [3, 2, 10, 11].map(sensor));
-        queue.finish(&sensor(2));
+        queue.remove(&sensor(2));
         assert_eq!(
             send_all(&mut queue, now),
             [sensor(0)],
             "not a third that hung"
         );
-        queue.finish(&sensor(10));
+        queue.remove(&sensor(10));
         assert_eq!(
             send_all(&mut queue, now),
             [sensor(12)],
             "in place of another"
         );
         for id in [0, 3] {
-            queue.finish(&sensor(id));
+            queue.remove(&sensor(id));
         }
         assert_eq!(send_all(&mut queue, now), [sensor(1)]);
-        queue.finish(&sensor(1));
+        queue.remove(&sensor(1));
         assert_eq!(send_all(&mut queue, now), [], "others may be added later");
     }
 
@@ -370,7 +374,7 @@ mod tests {
         let mut queue = queue(2, start, not_sent_before);
         queue.add([sensor(0), sensor(1)], start, Duration::ZERO);
         send_all(&mut queue, start);
-        queue.finish(&sensor(1));
+        queue.remove(&sensor(1));
         queue.add([sensor(3), sensor(4)], end - SECOND, Duration::ZERO);
         send_all(&mut queue, end - SECOND);
         let expected = [
@@ -385,13 +389,13 @@ mod tests {
     /// Runs one collection in which some jobs hang until its end and the others are answered at once. Returns which are sent,
     /// and what the next collection has to know.
     fn collect(
-        slots: usize,
+        max_in_flight: usize,
         hangs: &[bool],
         before: Unanswered,
         spread: Duration,
     ) -> (Vec<Job>, Unanswered) {
         let start = Instant::now();
-        let mut queue = queue(slots, start, before);
+        let mut queue = queue(max_in_flight, start, before);
         queue.add((0..hangs.len()).map(sensor), start, spread);
         let (mut now, mut sent) = (start, Vec::new());
         let end = start + 60 * SECOND;
@@ -399,7 +403,7 @@ mod tests {
             match queue.next(now) {
                 Step::Send(job) => {
                     if !hangs[index(&job)] {
-                        queue.finish(&job);
+                        queue.remove(&job);
                     }
                     sent.push(job);
                 }
@@ -414,18 +418,18 @@ mod tests {
         /// After a few collections all others are sent in each, and each job that hangs has its turn.
         #[test]
         fn requests_that_hang_do_not_hold_up_the_others_and_are_sent_again(
-            slots in 1_usize..9,
+            max_in_flight in 1_usize..9,
             hangs in proptest::collection::vec(any::<bool>(), 1..40),
             spread in 0_u32..50,
         ) {
             let hanging = hangs.iter().filter(|hangs| **hangs).count();
             let mut unanswered = Unanswered::new();
-            for _ in 0..=hanging.div_ceil(slots) {
-                unanswered = collect(slots, &hangs, unanswered, spread * SECOND).1;
+            for _ in 0..=hanging.div_ceil(max_in_flight) {
+                unanswered = collect(max_in_flight, &hangs, unanswered, spread * SECOND).1;
             }
             let mut requested = BTreeSet::new();
-            for _ in 0..=hanging.div_ceil((slots / 2).max(1)) {
-                let (sent, after) = collect(slots, &hangs, unanswered, spread * SECOND);
+            for _ in 0..=hanging.div_ceil((max_in_flight / 2).max(1)) {
+                let (sent, after) = collect(max_in_flight, &hangs, unanswered, spread * SECOND);
                 for (id, hangs) in hangs.iter().enumerate() {
                     prop_assert!(*hangs || sent.contains(&sensor(id)), "{id} is held up");
                 }
@@ -435,14 +439,14 @@ mod tests {
             prop_assert_eq!(requested.len(), hangs.len());
         }
 
-        /// Every job is sent, at most three times, and never more than the slots allow at once.
+        /// Every job is sent, at most three times, and never more than the max_in_flight allow at once.
         #[test]
         fn every_job_is_sent_until_it_is_answered_or_has_failed(
-            slots in 1_usize..6,
+            max_in_flight in 1_usize..6,
             fails in proptest::collection::vec(any::<Option<bool>>(), 1..40),
         ) {
             let mut now = Instant::now();
-            let mut queue = queue(slots, now, Unanswered::new());
+            let mut queue = queue(max_in_flight, now, Unanswered::new());
             queue.deadline += 3600 * SECOND;
             queue.add((0..fails.len()).map(sensor), now, 30 * SECOND);
             let mut attempts = vec![0; fails.len()];
@@ -452,7 +456,7 @@ mod tests {
                     Step::Send(job) => {
                         attempts[index(&job)] += 1;
                         in_flight.push(job);
-                        prop_assert!(in_flight.len() <= slots);
+                        prop_assert!(in_flight.len() <= max_in_flight);
                         continue;
                     }
                     Step::Wait(at) if in_flight.is_empty() => now = at,
@@ -462,7 +466,7 @@ mod tests {
                 for job in in_flight.drain(..) {
                     match fails[index(&job)] {
                         Some(timed_out) if queue.retry(&job, timed_out, now) => {}
-                        _ => queue.finish(&job),
+                        _ => queue.remove(&job),
                     }
                 }
             }

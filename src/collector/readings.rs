@@ -1,5 +1,6 @@
-//! Turns the items of the API's replies into readings: skips what is none, keeps the newest of each variable, and bounds
-//! their number. Pure. Called by `discovery` and `state`.
+//! Turns the items of the API's replies into readings: skips items that hold no usable reading, keeps the newest of each
+//! variable, and limits their number. Pure. Called by `run` and `discovery` (`parse`, `merge`) and by `registry`
+//! (`keep_newer_counters`).
 
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use crate::{
 };
 
 /// How many seconds a reading may be ahead of this machine's clock: clocks differ, but not by more.
-const MAX_AHEAD: f64 = 3600.0;
+const MAX_AHEAD_SECONDS: f64 = 3600.0;
 /// The number of variables of one sensor at most; the vendor documents fifteen.
 const MAX_VARIABLES: usize = 200;
 
@@ -50,7 +51,7 @@ impl ParsedReadings {
                 }
             }
         }
-        let dropped = keep_newest(&mut readings);
+        let dropped = sort_and_limit(&mut readings);
         Self {
             readings: readings.into(),
             skipped,
@@ -58,13 +59,14 @@ impl ParsedReadings {
         }
     }
 
-    /// Adds the readings of another reply of the same collection, if there was one before.
+    /// Returns these readings merged with `before`, those of another reply of the same collection. Of one variable the newest
+    /// wins; at the same time, the one of `self`.
     pub(super) fn merge(self, before: Option<Self>) -> Self {
         let Some(before) = before else {
             return self;
         };
         let mut readings = [&*before.readings, &*self.readings].concat();
-        let excess = keep_newest(&mut readings);
+        let excess = sort_and_limit(&mut readings);
         let mut skipped = before.skipped;
         skipped.add(&self.skipped);
         Self {
@@ -92,9 +94,9 @@ impl ParsedReadings {
     }
 }
 
-/// Orders readings by name and keeps the newest of each; of the same time, the later one in the reply. Of too many variables
+/// Keeps one reading of each variable, the newest (at the same time, the later in the list), sorted by name. Of too many variables
 /// it keeps those of the catalog, then the first by name. Returns the number of variables left out.
-fn keep_newest(readings: &mut Vec<Reading>) -> usize {
+fn sort_and_limit(readings: &mut Vec<Reading>) -> usize {
     readings.reverse();
     readings.sort_by(|a, b| {
         let by_name = a.var_name.cmp(&b.var_name);
@@ -113,7 +115,7 @@ fn keep_newest(readings: &mut Vec<Reading>) -> usize {
 fn reason_to_skip(reading: &Reading, now: UnixTime) -> Option<SkipReason> {
     if !reading.time.is_finite() || !reading.value.is_finite() {
         Some(SkipReason::NonFinite)
-    } else if reading.time > now + MAX_AHEAD {
+    } else if reading.time > now + MAX_AHEAD_SECONDS {
         Some(SkipReason::Future)
     } else if reading.value < 0.0 && catalog::is_counter(&reading.var_name) {
         // No meter counts below zero, and Prometheus would take the value for a reset.

@@ -13,11 +13,11 @@ use tracing::debug;
 
 use super::{
     discovery::{LocationWalk, SensorUpdate, SensorUpdates, non_empty},
+    plan::CollectionPlan,
     queue::{Job, RequestQueue, Step},
     readings::ParsedReadings,
+    registry::SensorRegistry,
     schedule::CollectionWindow,
-    state::SensorRegistry,
-    targets::Targets,
 };
 use crate::{
     api::{LocationReply, RequestError, SensorReply},
@@ -25,8 +25,9 @@ use crate::{
     stats::Reason,
 };
 
-/// After this share of a collection's time, configured sensors are requested directly instead of waiting for a location that may
-/// contain them. By then a spread collection has sent its last location, and there is enough time left for the sensors.
+/// After this share of a collection's time, configured sensors stop waiting for pending locations. A sensor that a location held
+/// in an earlier collection still waits for that location. The share is later than the start of the last request of a spread
+/// collection, and leaves enough time for the sensors.
 const DIRECT_FALLBACK_SHARE: f64 = 2.0 / 3.0;
 
 /// A good reply.
@@ -41,8 +42,8 @@ pub enum Reply {
 /// Something that could not be read in a collection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestFailure {
-    /// The target of the request, such as `sensor AQ2-FE753C0D7ADF`.
-    pub target: String,
+    /// What could not be read, such as `sensor AQ2-FE753C0D7ADF`.
+    pub subject: String,
     /// The reason as it is counted.
     pub reason: Reason,
     /// The error for a person; without secrets.
@@ -54,7 +55,7 @@ pub struct RequestFailure {
 /// A collection that is running.
 #[derive(Debug)]
 pub struct CollectionRun {
-    targets: Arc<Targets>,
+    plan: Arc<CollectionPlan>,
     registry: SensorRegistry,
     start: Instant,
     deadline: Instant,
@@ -71,28 +72,28 @@ pub struct CollectionRun {
 impl CollectionRun {
     /// Starts a collection: queues the requests that need not wait for a reply.
     pub fn start(
-        targets: Arc<Targets>,
+        plan: Arc<CollectionPlan>,
         registry: SensorRegistry,
         start: Instant,
         window: CollectionWindow,
         rng: fastrand::Rng,
     ) -> Self {
         let CollectionWindow { deadline, spread } = window;
-        let mut walk = LocationWalk::start(targets.locations.clone(), registry.locations.clone());
-        let sensors_wait = !targets.locations.is_empty();
-        let sensors = targets
+        let mut walk = LocationWalk::start(plan.locations.clone(), registry.location_cache.clone());
+        let sensors_wait = !plan.locations.is_empty();
+        let sensors = plan
             .sensors
             .keys()
-            .filter(|id| !sensors_wait || registry.was_requested_directly(id))
+            .filter(|id| !sensors_wait || registry.is_known_outside_locations(id))
             .cloned()
             .map(Job::Sensor);
-        let locations = walk.take_new().into_iter().map(Job::Location);
+        let locations = walk.take_to_request().into_iter().map(Job::Location);
         let carried_over = registry.carried_over.clone();
-        let slots = targets.max_concurrency;
+        let slots = plan.max_concurrency;
         let mut queue = RequestQueue::new(slots, start, deadline, carried_over, rng);
         queue.add(locations.chain(sensors), start, spread);
         Self {
-            targets,
+            plan,
             registry,
             start,
             deadline,
@@ -112,7 +113,7 @@ impl CollectionRun {
         }
         if self.sensors_wait && (now >= self.direct_fallback_at || !self.walk.is_pending()) {
             self.sensors_wait = false;
-            let jobs = self.uncovered_sensors();
+            let jobs = self.sensors_to_request_directly();
             self.queue.add(jobs, now, Duration::ZERO);
         }
         match self.queue.next(now) {
@@ -124,14 +125,14 @@ impl CollectionRun {
     }
 
     /// Takes in the result of a request.
-    pub fn reply(
+    pub fn handle_result(
         &mut self,
         job: &Job,
         result: Result<Reply, RequestError>,
         now: Instant,
         unix_now: UnixTime,
     ) {
-        let result = result.and_then(|reply| self.apply_reply(job, reply, unix_now));
+        let result = result.and_then(|reply| self.take_reply(job, reply, unix_now));
         if let Err(error) = result {
             let timed_out = error.reason == Reason::Timeout;
             if error.retryable && self.queue.retry(job, timed_out, now) {
@@ -140,12 +141,12 @@ impl CollectionRun {
             }
             self.fail(job, error);
         }
-        self.queue.finish(job);
-        let further = self.walk.take_new().into_iter().map(Job::Location);
+        self.queue.remove(job);
+        let further = self.walk.take_to_request().into_iter().map(Job::Location);
         self.queue.add(further, now, Duration::ZERO);
     }
 
-    fn apply_reply(
+    fn take_reply(
         &mut self,
         job: &Job,
         reply: Reply,
@@ -166,14 +167,14 @@ impl CollectionRun {
         };
         for sensor in reply.sensors.iter().filter(|it| it.items.is_none()) {
             self.failures.push(RequestFailure {
-                target: format!("sensor {} in {job}", sensor.id),
+                subject: format!("sensor {} in {job}", sensor.id),
                 reason: Reason::Malformed,
                 message: "its `data` is not an array".to_owned(),
                 no_token: false,
             });
         }
         self.walk
-            .apply_reply(id, reply, self.targets.max_series, unix_now)
+            .apply_reply(id, reply, self.plan.max_series, unix_now)
             .map_err(RequestError::over_limit)
     }
 
@@ -182,37 +183,40 @@ impl CollectionRun {
         debug!(%job, %error, "request failed");
         match job {
             Job::Location(id) => self.walk.apply_failure(id),
-            Job::Sensor(id) => drop(self.updates.insert(id.clone(), SensorUpdate::default())),
+            // Without readings, the sensor counts as failed.
+            Job::Sensor(id) => {
+                self.updates.insert(id.clone(), SensorUpdate::default());
+            }
         }
         self.failures.push(RequestFailure {
-            target: job.to_string(),
+            subject: job.to_string(),
             reason: error.reason,
             message: error.message,
             no_token: error.no_token,
         });
     }
 
-    /// Finishes the collection: requests without an answer have failed, and go first in the next one.
+    /// Finishes the collection. Requests without an answer have failed, and are carried over to the next one (see `queue`).
     pub fn finish(
         mut self,
         now: Instant,
         unix_now: UnixTime,
     ) -> (SensorRegistry, Vec<RequestFailure>) {
         self.fail_unanswered(now);
-        let (targets, mut registry) = (&*self.targets, self.registry);
-        let (locations_failed, locations_answered) = self.walk.counts();
+        let (plan, mut registry) = (&*self.plan, self.registry);
+        let (locations_failed, location_requests_answered) = self.walk.counts();
         let sensor_answered = self.updates.values().any(|it| it.readings.is_some());
-        let needs_nothing = targets.sensors.is_empty() && targets.locations.is_empty();
-        let up = locations_answered > 0 || sensor_answered || needs_nothing;
+        let needs_nothing = plan.sensors.is_empty() && plan.locations.is_empty();
+        let up = location_requests_answered > 0 || sensor_answered || needs_nothing;
         let summary = Summary {
             up,
             duration: now.saturating_duration_since(self.start),
             last_success: up.then_some(unix_now).or(registry.summary.last_success),
             locations_failed,
-            interval: targets.interval,
+            interval: plan.interval,
             ..Summary::default()
         };
-        registry.apply(targets, self.updates, &self.walk, summary, unix_now);
+        registry.apply(plan, self.updates, &self.walk, summary, unix_now);
         (registry, self.failures)
     }
 
@@ -223,9 +227,9 @@ impl CollectionRun {
 
     fn fail_unanswered(&mut self, now: Instant) {
         self.walk.fail_pending();
-        let locations = self.walk.take_new().into_iter().map(Job::Location);
+        let locations = self.walk.take_to_request().into_iter().map(Job::Location);
         // It may have been too late to request sensors that turned out to be in no location.
-        let never_added = locations.chain(self.uncovered_sensors());
+        let never_added = locations.chain(self.sensors_to_request_directly());
         let unanswered = self.queue.end(now, never_added);
         for job in unanswered.keys() {
             self.fail(job, RequestError::out_of_time());
@@ -233,15 +237,16 @@ impl CollectionRun {
         self.registry.carried_over = unanswered;
     }
 
-    /// Returns the configured sensors that are in no location, as far as is known, and have no reply.
-    fn uncovered_sensors(&self) -> Vec<Job> {
+    /// Returns the configured sensors to request directly now: in no location so far, not queued at the start, and without a
+    /// result.
+    fn sensors_to_request_directly(&self) -> Vec<Job> {
         let (registry, walk) = (&self.registry, &self.walk);
         let in_locations = walk.sensors_in_replies();
-        let ids = self.targets.sensors.keys();
+        let ids = self.plan.sensors.keys();
         let uncovered = ids.filter(|id| {
-            !registry.was_requested_directly(id)
+            !registry.is_known_outside_locations(id)
                 && !in_locations.contains(&***id)
-                && !registry.is_covered_by_failed(id, walk)
+                && !registry.was_in_location_without_reply(id, walk)
                 && !self.updates.contains_key(*id)
         });
         uncovered.cloned().map(Job::Sensor).collect()

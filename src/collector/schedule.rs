@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use crate::config::Mode;
 
-/// A start is jittered within this part of the interval. The collection ends within the rest of its cell.
-const JITTER_SHARE: u32 = 10;
+/// The interval divided by this is the range of the jitter. The collection ends within the rest of its cell.
+const JITTER_DIVISOR: u32 = 10;
 
 /// The time that one collection has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,15 +64,15 @@ impl Schedule {
     }
 
     /// Starts a collection. `jitter` is between 0 and 1, for the start after it.
-    pub fn started(&mut self, now: Instant, jitter: f64) -> CollectionWindow {
-        let jitter_range = self.interval / JITTER_SHARE;
+    pub fn start_collection(&mut self, now: Instant, jitter: f64) -> CollectionWindow {
+        let jitter_range = self.interval / JITTER_DIVISOR;
         let planned = self.next.filter(|(_, start)| now >= *start);
         // After an early start, or on a machine that was suspended, the rest of the cell may be too short: a new cell begins.
         let in_time = planned.filter(|(_, start)| now - *start <= jitter_range);
         let next_cell = in_time.map_or(now, |(cell, _)| cell) + self.interval;
         self.next = Some((next_cell, next_cell + jitter_range.mul_f64(jitter)));
         self.last_start = Some(now);
-        // If a scrape or a person waits, nothing is spread.
+        // Nothing is spread if somebody waits: at the first start, after a reload or a recovered token, and in scrape mode.
         let spread = match (self.mode, planned) {
             (Mode::Interval, Some(_)) => self.interval / 2,
             _ => Duration::ZERO,
@@ -95,7 +95,7 @@ mod tests {
         let start = Instant::now();
         let mut schedule = Schedule::new(Mode::Interval, MINUTE);
         assert_eq!(schedule.next_start(start), Some(start));
-        let first = schedule.started(start, 0.5);
+        let first = schedule.start_collection(start, 0.5);
         assert_eq!(first.spread, Duration::ZERO);
         assert_eq!(first.deadline, start + Duration::from_secs(54));
         assert_eq!(
@@ -104,7 +104,7 @@ mod tests {
         );
         assert_eq!(
             schedule
-                .started(start + Duration::from_secs(64), 0.0)
+                .start_collection(start + Duration::from_secs(64), 0.0)
                 .spread,
             MINUTE / 2
         );
@@ -115,8 +115,8 @@ mod tests {
     fn missed_starts_are_not_made_up_for() {
         let start = Instant::now();
         let mut schedule = Schedule::new(Mode::Interval, MINUTE);
-        schedule.started(start, 0.0);
-        schedule.started(start + 10 * MINUTE + MINUTE / 2, 0.0);
+        schedule.start_collection(start, 0.0);
+        schedule.start_collection(start + 10 * MINUTE + MINUTE / 2, 0.0);
         assert_eq!(
             schedule.next_start(start),
             Some(start + 11 * MINUTE + MINUTE / 2)
@@ -130,11 +130,14 @@ mod tests {
         assert_eq!(schedule.next_start(start), None);
         assert!(schedule.is_due(start));
         assert_eq!(schedule.fresh_until(), None);
-        assert_eq!(schedule.started(start, 0.0).spread, Duration::ZERO);
+        assert_eq!(schedule.start_collection(start, 0.0).spread, Duration::ZERO);
         assert_eq!(schedule.fresh_until(), Some(start + MINUTE));
         assert!(!schedule.is_due(start + MINUTE - Duration::from_nanos(1)));
         assert!(schedule.is_due(start + MINUTE));
-        assert_eq!(schedule.started(start + MINUTE, 0.0).spread, Duration::ZERO);
+        assert_eq!(
+            schedule.start_collection(start + MINUTE, 0.0).spread,
+            Duration::ZERO
+        );
     }
 
     proptest! {
@@ -152,7 +155,7 @@ mod tests {
                 let next = schedule.next_start(now).expect("interval mode always has a next start");
                 prop_assert!(ended.is_none_or(|ended| next >= ended), "a start before the last deadline");
                 now = next + interval.mul_f64(late * 0.1);
-                ended = Some(schedule.started(now, jitter).deadline);
+                ended = Some(schedule.start_collection(now, jitter).deadline);
                 let ideal = origin + interval * u32::try_from(count).expect("few steps");
                 prop_assert!(now >= ideal && now <= ideal + interval.mul_f64(0.11), "starts have drifted");
             }

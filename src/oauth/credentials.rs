@@ -7,7 +7,7 @@ use std::{fs, mem, sync::Mutex};
 
 use super::{
     TokenError, lock,
-    store::{StoreError, StoredToken, TokenHash, TokenStore},
+    store::{FileError, StoredToken, TokenHash, TokenStore},
 };
 use crate::config::{Credential, Oauth, Secret};
 
@@ -38,8 +38,8 @@ pub(super) struct CredentialStore {
 struct Memory {
     /// The newest refresh token that was read from the store or received from the server.
     newest: Option<StoredToken>,
-    /// The contents of the store when it was last read or written. Anything else was written later by another process,
-    /// and is newer.
+    /// The contents of the store when it was last read or written. If the file now differs, another process has written it:
+    /// `read` prefers the file, and `save` overwrites it unless it is a newer login.
     stored: Option<StoredToken>,
     /// The last attempt to read the store failed.
     store_unreadable: bool,
@@ -67,7 +67,7 @@ impl ClientCredentials {
 
 impl CredentialStore {
     /// Checks that the token store is usable.
-    pub(super) fn open(oauth: Oauth) -> Result<Self, StoreError> {
+    pub(super) fn open(oauth: Oauth) -> Result<Self, FileError> {
         let store = oauth.token_store.clone();
         Ok(Self {
             store: store.map(TokenStore::open).transpose()?,
@@ -83,8 +83,8 @@ impl CredentialStore {
         let configured = configured
             .map(|token| read_credential("oauth.refresh_token_file", token))
             .transpose();
-        let (stored, certain) = self.newest_token();
-        let tokens = by_precedence(configured.clone().ok().flatten(), stored, certain);
+        let (stored, may_be_deleted) = self.newest_token();
+        let tokens = by_precedence(configured.clone().ok().flatten(), stored, may_be_deleted);
         if tokens.is_empty() {
             let path = self.store.as_ref().map(|store| store.path().display());
             let empty = path.map(|path| format!("token store {path} holds none"));
@@ -155,12 +155,12 @@ impl CredentialStore {
         lock(&self.memory).is_unsaved()
     }
 
-    /// Returns the newest stored or received refresh token, and whether it certainly replaces the configured token that
-    /// it descends from.
+    /// Returns the newest stored or received refresh token, and whether someone may have deleted it on purpose: the store is
+    /// missing or unreadable, and memory holds only what was stored.
     fn newest_token(&self) -> (Option<StoredToken>, bool) {
         let memory = &mut *lock(&self.memory);
         let Some(store) = &self.store else {
-            return (memory.newest.clone(), true);
+            return (memory.newest.clone(), false);
         };
         match store.read() {
             Ok(Some(found)) => {
@@ -169,7 +169,7 @@ impl CredentialStore {
                     memory.newest = Some(found.clone());
                     memory.stored = Some(found);
                 }
-                return (memory.newest.clone(), true);
+                return (memory.newest.clone(), false);
             }
             // Someone may have deleted it to return to the configured token, or its volume may be missing.
             Ok(None) => {}
@@ -179,7 +179,7 @@ impl CredentialStore {
                 }
             }
         }
-        (memory.newest.clone(), memory.is_unsaved())
+        (memory.newest.clone(), !memory.is_unsaved())
     }
 }
 
@@ -189,10 +189,10 @@ impl CredentialStore {
 fn by_precedence(
     configured: Option<Secret>,
     stored: Option<StoredToken>,
-    certain: bool,
+    may_be_deleted: bool,
 ) -> Vec<StoredToken> {
     let configured = configured.map(|token| StoredToken {
-        configured: Some(TokenHash::of(&token)),
+        configured_hash: Some(TokenHash::of(&token)),
         refresh_token: token,
         obtained_at: None,
     });
@@ -200,10 +200,14 @@ fn by_precedence(
         (Some(configured), Some(stored)) => (configured, stored),
         (configured, stored) => return configured.or(stored).into_iter().collect(),
     };
-    let hash_then = mem::replace(&mut stored.configured, configured.configured.clone());
-    match hash_then {
-        Some(_) if hash_then != configured.configured => vec![configured],
-        Some(_) if certain => vec![stored],
+    let hash_at_write = stored.configured_hash.take();
+    // From here on the stored token belongs to the one that is configured now.
+    stored
+        .configured_hash
+        .clone_from(&configured.configured_hash);
+    match hash_at_write {
+        Some(_) if hash_at_write != configured.configured_hash => vec![configured],
+        Some(_) if !may_be_deleted => vec![stored],
         _ => vec![stored, configured],
     }
 }
@@ -240,7 +244,7 @@ mod tests {
     fn token_of(token: &str, configured: Option<&str>) -> StoredToken {
         StoredToken {
             refresh_token: secret(token),
-            configured: configured.map(|token| TokenHash::of(&secret(token))),
+            configured_hash: configured.map(|token| TokenHash::of(&secret(token))),
             obtained_at: Some(7.0),
         }
     }
@@ -262,22 +266,25 @@ mod tests {
     fn the_stored_token_wins_unless_the_configured_one_has_changed() {
         let stored = Some(token_of("stored", Some("old")));
         let login = Some(token_of("login", None));
-        for (configured, stored, certain, expected) in [
-            (Some("old"), &stored, true, vec!["stored"]),
-            (None, &stored, true, vec!["stored"]),
-            (Some("old"), &None, true, vec!["old"]),
-            (None, &None, true, vec![]),
+        for (configured, stored, may_be_deleted, expected) in [
+            (Some("old"), &stored, false, vec!["stored"]),
+            (None, &stored, false, vec!["stored"]),
+            (Some("old"), &None, false, vec!["old"]),
+            (None, &None, false, vec![]),
             // Another token was configured after the store was written.
-            (Some("new"), &stored, true, vec!["new"]),
             (Some("new"), &stored, false, vec!["new"]),
+            (Some("new"), &stored, true, vec!["new"]),
             // No token was configured at the login.
-            (Some("old"), &login, true, vec!["login", "old"]),
+            (Some("old"), &login, false, vec!["login", "old"]),
             // The store is gone, and its token is only in memory.
-            (Some("old"), &stored, false, vec!["stored", "old"]),
+            (Some("old"), &stored, true, vec!["stored", "old"]),
         ] {
-            let tokens = by_precedence(configured.map(secret), stored.clone(), certain);
+            let tokens = by_precedence(configured.map(secret), stored.clone(), may_be_deleted);
             let tokens: Vec<_> = tokens.iter().map(|it| it.refresh_token.expose()).collect();
-            assert_eq!(tokens, expected, "{configured:?} {stored:?} {certain}");
+            assert_eq!(
+                tokens, expected,
+                "{configured:?} {stored:?} {may_be_deleted}"
+            );
         }
     }
 
@@ -289,9 +296,9 @@ mod tests {
         let hash = |text| Some(TokenHash::of(&secret(text)));
         let from_login = best(Some("configured"), Some(token_of("login", None)));
         assert_eq!(from_login.obtained_at, Some(7.0));
-        assert_eq!(from_login.configured, hash("configured"));
+        assert_eq!(from_login.configured_hash, hash("configured"));
         let nothing_configured = best(None, Some(token_of("login", Some("old"))));
-        assert_eq!(nothing_configured.configured, hash("old"));
+        assert_eq!(nothing_configured.configured_hash, hash("old"));
         let only_configured = best(Some("configured"), None);
         assert_eq!(only_configured.obtained_at, None, "its login is unknown");
     }

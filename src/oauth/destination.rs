@@ -156,7 +156,10 @@ impl TokenDestination {
             (OUT, TokenFormat::KubernetesSecret) => {
                 "Apply it with `kubectl apply -f`, then delete the file"
             }
-            _ => "A running exporter uses it within 10 seconds; otherwise start one now",
+            _ => {
+                "A running exporter uses it at its next refresh, or within 10 seconds if it waits for a valid refresh token; \
+                 otherwise start one now"
+            }
         };
         format!("The refresh token is in {}. {next}.", path.display())
     }

@@ -56,7 +56,7 @@ impl RedirectUri {
     pub fn loopback_addresses(&self) -> Vec<SocketAddr> {
         let ips = match self.url.host() {
             _ if self.url.scheme() != "http" => vec![],
-            // Browsers try either first.
+            // Some browsers try IPv4 first, others IPv6.
             Some(Host::Domain("localhost")) => {
                 vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]
             }
@@ -114,7 +114,7 @@ pub enum CallbackError {
 pub enum LoginError {
     /// No server can have registered the redirect URI. It is not shown, because it may contain a password.
     #[error(
-        "--redirect-uri must be an http:// or https:// URL without a user, a password and a fragment (#)"
+        "--redirect-uri must be an http:// or https:// URL without user, password or fragment (#)"
     )]
     RedirectUri,
     /// The authorization server answered with an error instead of a code.

@@ -1,7 +1,8 @@
 //! Access tokens: exchanges a refresh token for the access token that the API accepts, and renews it ahead of time.
 //!
-//! The only module that sees a refresh token or a client secret. [`TokenSource`] is what other modules use. Collecting
-//! readings, and the reaction to a 401 from the API, do not belong here.
+//! The only module that reads the text of a refresh token or a client secret. Other modules use [`TokenSource`]. Collecting
+//! readings does not belong here, nor does repeating an API request after a 401: `api/client` does that, with
+//! [`TokenSource::replace`].
 //!
 //! | file | contains |
 //! |---|---|
@@ -37,7 +38,7 @@ use std::{
 
 pub use redact::Redactor;
 pub use request::{TokenResponse, parse_token_response};
-pub use source::{StartError, TokenSource, TokenStatus};
+pub use source::{TokenSource, TokenStatus, TokenStoreError};
 pub use token::AccessToken;
 
 use crate::stats::Reason;
@@ -45,16 +46,16 @@ use crate::stats::Reason;
 /// Why there is no access token; each variant needs another reaction. Its text contains no secret.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum TokenError {
-    /// The files of the configuration hold no refresh token.
+    /// Neither configuration nor token store holds a readable refresh token.
     #[error("no refresh token: {0}")]
     RefreshTokenMissing(String),
-    /// A file of the configuration holds no client id or secret.
+    /// The client id or secret cannot be read.
     #[error("no client credentials: {0}")]
     ClientMissing(String),
     /// The refresh token is expired or revoked: a new login is needed.
     #[error("the refresh token is not accepted: {0}")]
     InvalidGrant(String),
-    /// The client id or secret is wrong.
+    /// The server does not accept the client: wrong id or secret, or a client that may not use this grant type.
     #[error("the client id or secret is not accepted: {0}")]
     InvalidClient(String),
     /// Anything else, where a retry may help.
@@ -96,6 +97,9 @@ impl TokenError {
                 Reason::Timeout | Reason::Connect => {
                     "check oauth.token_url, the network and its proxies, api.ca_file and api.timeout"
                 }
+                Reason::Unauthorized | Reason::Forbidden => {
+                    "check oauth.token_url, oauth.client_id, oauth.client_secret and oauth.client_auth"
+                }
                 _ => "check oauth.token_url",
             },
         }
@@ -105,7 +109,7 @@ impl TokenError {
     pub fn advice(&self) -> String {
         let automatic = match self {
             Self::Unavailable { .. } => "the exporter retries automatically",
-            _ => "the exporter picks up changed files automatically",
+            _ => "changes of configuration need a reload, changed files are read automatically",
         };
         format!("{}; {automatic}", self.remedy())
     }

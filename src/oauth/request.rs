@@ -22,7 +22,7 @@ use crate::{
     stats::Reason,
 };
 
-/// A reply has a few KiB. The redactor remembers tokens, so that longer ones would add up.
+/// A reply has a few KiB. The redactor keeps the last secrets in memory, so long ones would use a lot of it.
 const MAX_REPLY_BYTES: usize = 64 * 1024;
 
 /// A successful reply.
@@ -105,6 +105,7 @@ pub fn parse_token_response(
 ) -> Result<TokenResponse, TokenError> {
     // A body of another form is read as one without fields.
     let reply: Reply = serde_json::from_slice(body).unwrap_or_default();
+    // A 401 or 403 without an OAuth error may come from a proxy: it is retried, and the credentials do not count as refused.
     let is_refusal = matches!(
         reply.error.as_deref(),
         Some("invalid_grant" | "invalid_client" | "unauthorized_client")
@@ -118,20 +119,20 @@ pub fn parse_token_response(
     let what = format!("the token endpoint answered {status}");
     let what = with_error(what, &reply, redactor);
     // A server that fails or limits requests does not judge the credentials.
-    let judges = !matches!(
+    let judges_credentials = !matches!(
         reason,
         Reason::ServerError | Reason::RateLimited | Reason::Redirect
     );
-    Err(if !is_refusal || !judges {
-        TokenError::Unavailable {
+    Err(match reply.error.as_deref() {
+        Some("invalid_grant") if judges_credentials => TokenError::InvalidGrant(what),
+        Some("invalid_client" | "unauthorized_client") if judges_credentials => {
+            TokenError::InvalidClient(what)
+        }
+        _ => TokenError::Unavailable {
             reason,
             what,
             retry_after,
-        }
-    } else if reply.error.as_deref() == Some("invalid_grant") {
-        TokenError::InvalidGrant(what)
-    } else {
-        TokenError::InvalidClient(what)
+        },
     })
 }
 

@@ -33,8 +33,8 @@ struct CurrentToken {
     token: Arc<AccessToken>,
     /// Zero after the API has rejected the token.
     renew_at: Duration,
-    /// From here on a newer one is preferred, and this one is used only if there is none.
-    stale_at: Duration,
+    /// From here on a newer token is preferred; without one, this is still used.
+    prefer_newer_at: Duration,
     expires_at: Duration,
 }
 
@@ -54,7 +54,7 @@ pub(super) enum OnDemand {
     /// Ask again after a refresh.
     Refresh,
     /// No token can be had now, for this reason.
-    Refuse(TokenError),
+    Fail(TokenError),
 }
 
 impl RefreshSchedule {
@@ -68,16 +68,16 @@ impl RefreshSchedule {
         }
     }
 
-    /// Returns what a caller does now that needs a token, if possible another one than `rejected`.
+    /// Returns the answer to a caller that needs a token now. A token other than `rejected` is preferred.
     pub(super) fn on_demand(&self, now: Duration, rejected: Option<&Arc<AccessToken>>) -> OnDemand {
         let is_rejected = |token| rejected.is_some_and(|rejected| Arc::ptr_eq(rejected, token));
         match (&self.current, &self.failure) {
-            (Some(current), _) if now < current.stale_at && !is_rejected(&current.token) => {
+            (Some(current), _) if now < current.prefer_newer_at && !is_rejected(&current.token) => {
                 OnDemand::Use(current.token.clone())
             }
             _ if now >= self.next_refresh_at() => OnDemand::Refresh,
             (Some(current), _) if now < current.expires_at => OnDemand::Use(current.token.clone()),
-            (_, Some(failure)) => OnDemand::Refuse(failure.error.clone()),
+            (_, Some(failure)) => OnDemand::Fail(failure.error.clone()),
             // A token is due for renewal before it expires, so this does not occur.
             (_, None) => OnDemand::Refresh,
         }
@@ -96,14 +96,14 @@ impl RefreshSchedule {
         self.current = Some(CurrentToken {
             token: Arc::new(token),
             renew_at: expires_at - self.margin.min(lifetime / 2),
-            stale_at: expires_at - SERVER_RESOLUTION.min(lifetime / 2),
+            prefer_newer_at: expires_at - SERVER_RESOLUTION.min(lifetime / 2),
             expires_at,
         });
         self.failure = None;
         self.refused.clear();
     }
 
-    /// No token was received. Returns whether the failure differs from the one before. `random` is in 0..1.
+    /// No token was received. Returns whether this failure is of another kind than the last one. `random` is in 0..1.
     pub(super) fn failed(&mut self, now: Duration, error: TokenError, random: f64) -> bool {
         let before = self.failure.take();
         let is_new = before
@@ -128,7 +128,7 @@ impl RefreshSchedule {
     }
 
     /// The API does not accept this token: it is renewed at once. A newer one is kept.
-    pub(super) fn rejected(&mut self, rejected: &Arc<AccessToken>) {
+    pub(super) fn mark_rejected(&mut self, rejected: &Arc<AccessToken>) {
         if let Some(current) = &mut self.current
             && Arc::ptr_eq(&current.token, rejected)
         {
@@ -137,14 +137,17 @@ impl RefreshSchedule {
     }
 
     /// Remembers credentials that the server has refused.
-    pub(super) fn refuse(&mut self, refused: &Credentials) {
+    pub(super) fn mark_refused(&mut self, refused: &Credentials) {
         if !self.refused.contains(refused) {
             self.refused.push(refused.clone());
         }
     }
 
     /// Returns the first credentials that were not refused.
-    pub(super) fn first_untried<'a>(&self, found: &'a [Credentials]) -> Option<&'a Credentials> {
+    pub(super) fn first_not_refused<'a>(
+        &self,
+        found: &'a [Credentials],
+    ) -> Option<&'a Credentials> {
         found
             .iter()
             .find(|credentials| !self.refused.contains(credentials))
@@ -159,7 +162,7 @@ impl RefreshSchedule {
     /// These credentials are there now. If the server has not refused them yet, the next request is due at once.
     pub(super) fn credentials_found(&mut self, found: &[Credentials]) {
         if self.needs_credentials()
-            && self.first_untried(found).is_some()
+            && self.first_not_refused(found).is_some()
             && let Some(failure) = &mut self.failure
         {
             failure.retry_at = Duration::ZERO;

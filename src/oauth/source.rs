@@ -21,7 +21,7 @@ use super::{
     redact::Redactor,
     request::{TokenResponse, request_token},
     schedule::{OnDemand, RefreshSchedule},
-    store::StoreError,
+    store::FileError,
 };
 use crate::{
     clock::unix_now,
@@ -32,8 +32,8 @@ use crate::{
 /// The minimum time from the end of one request to the start of the next: the server gets at most one request a second.
 const MIN_REQUEST_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often files are read again while the refresh token or the client is refused or missing. New credentials must be
-/// noticed within 5 s.
+/// How often a pending write is tried again, and files are read again while credentials are refused or missing. New
+/// credentials must be noticed within 5 s.
 const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long shutdown waits for a request in flight, which may return a rotated token. The process must end within 5 s.
@@ -42,7 +42,7 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 /// Gives out access tokens and renews them.
 pub struct TokenSource {
     oauth: Oauth,
-    credentials: Arc<CredentialStore>,
+    credential_store: Arc<CredentialStore>,
     http: Mutex<Client>,
     stats: Arc<Stats>,
     redactor: Redactor,
@@ -57,7 +57,7 @@ pub struct TokenSource {
 /// The state of a token source, for the status page.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TokenStatus {
-    /// The current access token has not ended.
+    /// The current access token has not expired and the API has not rejected it.
     pub access_token_valid: bool,
     /// Unix time at which the last access token ends.
     pub access_token_expires_at: Option<f64>,
@@ -72,7 +72,7 @@ pub struct TokenStatus {
 /// Why the token store cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("oauth.token_store: {0}")]
-pub struct StartError(StoreError);
+pub struct TokenStoreError(FileError);
 
 impl TokenSource {
     /// Checks the token store. Sends no request.
@@ -80,9 +80,9 @@ impl TokenSource {
         oauth: &Oauth,
         http: Client,
         stats: Arc<Stats>,
-    ) -> Result<Arc<Self>, StartError> {
-        let lock = Arc::new(AsyncMutex::new(Instant::now()));
-        Self::open(oauth, http, stats, lock).await
+    ) -> Result<Arc<Self>, TokenStoreError> {
+        let refresh_lock = Arc::new(AsyncMutex::new(Instant::now()));
+        Self::open(oauth, http, stats, refresh_lock).await
     }
 
     /// Returns the source to use after a reload: this one, unless section `oauth` has changed. Requests use `http`.
@@ -90,10 +90,10 @@ impl TokenSource {
         self: &Arc<Self>,
         oauth: &Oauth,
         http: Client,
-    ) -> Result<Arc<Self>, StartError> {
+    ) -> Result<Arc<Self>, TokenStoreError> {
         if *oauth != self.oauth {
-            let lock = self.refresh_lock.clone();
-            return Self::open(oauth, http, self.stats.clone(), lock).await;
+            let refresh_lock = self.refresh_lock.clone();
+            return Self::open(oauth, http, self.stats.clone(), refresh_lock).await;
         }
         *lock(&self.http) = http;
         Ok(self.clone())
@@ -104,12 +104,12 @@ impl TokenSource {
         http: Client,
         stats: Arc<Stats>,
         refresh_lock: Arc<AsyncMutex<Instant>>,
-    ) -> Result<Arc<Self>, StartError> {
+    ) -> Result<Arc<Self>, TokenStoreError> {
         let section = oauth.clone();
-        let credentials = blocking(move || CredentialStore::open(section)).await;
+        let credentials = on_file_thread(move || CredentialStore::open(section)).await;
         Ok(Arc::new(Self {
             oauth: oauth.clone(),
-            credentials: Arc::new(credentials.map_err(StartError)?),
+            credential_store: Arc::new(credentials.map_err(TokenStoreError)?),
             http: Mutex::new(http),
             stats,
             redactor: Redactor::default(),
@@ -126,14 +126,14 @@ impl TokenSource {
         self.token_after(None).await
     }
 
-    /// Renews a token that the API does not accept, unless it is not the current one any more, and returns the next one.
-    /// Meanwhile other callers get the rejected one, which some routes of the API may accept. If it cannot be renewed now,
-    /// returns it again.
+    /// Renews a token that the API has rejected, if it is still the current one, and returns the current token afterwards.
+    /// While the renewal fails, this and other callers get the rejected token until it expires, because some routes of the API
+    /// may accept it; then the error.
     pub async fn replace(
         self: &Arc<Self>,
         rejected: &Arc<AccessToken>,
     ) -> Result<Arc<AccessToken>, TokenError> {
-        self.schedule().rejected(rejected);
+        self.schedule().mark_rejected(rejected);
         self.token_after(Some(rejected)).await
     }
 
@@ -145,8 +145,8 @@ impl TokenSource {
             let on_demand = self.schedule().on_demand(self.now(), rejected);
             match on_demand {
                 OnDemand::Use(token) => return Ok(token),
-                OnDemand::Refuse(error) => return Err(error),
-                OnDemand::Refresh => self.refresh_if_due().await,
+                OnDemand::Fail(error) => return Err(error),
+                OnDemand::Refresh => self.refresh_in_own_task().await,
             }
         }
     }
@@ -158,7 +158,7 @@ impl TokenSource {
                 let due_in = self.schedule().next_refresh_at().saturating_sub(self.now());
                 sleep(due_in.min(FILE_CHECK_INTERVAL)).await;
                 self.check_files().await;
-                self.refresh_if_due().await;
+                self.refresh_in_own_task().await;
             }
         };
         let _: Option<()> = shutdown.run_until_cancelled(work).await;
@@ -198,7 +198,7 @@ impl TokenSource {
     /// Returns whether the server has rotated the refresh token and the new one is in no file, so that it is lost when
     /// the process ends.
     pub fn is_rotated_in_memory_only(&self) -> bool {
-        self.credentials.is_in_memory_only()
+        self.credential_store.is_in_memory_only()
     }
 
     /// Returns a server's text on one line, without any secret that this source has used.
@@ -213,31 +213,36 @@ impl TokenSource {
 
     /// Waits for the request in flight, and makes one if one is still due. Runs in a task of its own, so that a caller
     /// that gives up does not cancel it for the others, and a panic ends only this request.
-    async fn refresh_if_due(self: &Arc<Self>) {
+    async fn refresh_in_own_task(self: &Arc<Self>) {
         let source = Arc::clone(self);
-        let _ = tokio::spawn(async move { source.refresh().await }).await;
+        let _ = tokio::spawn(async move { source.refresh_if_due().await }).await;
     }
 
-    async fn refresh(&self) {
+    async fn refresh_if_due(&self) {
         let mut next_request_at = self.refresh_lock.lock().await;
         let is_due = || self.now() >= self.schedule().next_refresh_at();
         if is_due() {
             sleep_until(*next_request_at).await;
         }
-        // It may have been shut down while it slept.
+        // After a shutdown during the sleep, no request is due.
         if !is_due() {
             return;
         }
+        // Set now too, in case the request panics.
         *next_request_at = Instant::now() + MIN_REQUEST_INTERVAL;
         match self.read_credentials().await {
-            Ok(found) => self.request_token(&found).await,
+            Ok(found) => self.request_with(&found).await,
             Err(error) => self.record_failure(error),
         }
         *next_request_at = Instant::now() + MIN_REQUEST_INTERVAL;
     }
 
-    async fn request_token(&self, found: &[Credentials]) {
-        let used = self.schedule().first_untried(found).unwrap_or(&found[0]);
+    async fn request_with(&self, found: &[Credentials]) {
+        // If all were refused, the preferred ones are tried again.
+        let used = self
+            .schedule()
+            .first_not_refused(found)
+            .unwrap_or(&found[0]);
         let obtained_at = used.token.obtained_at.unwrap_or(f64::NAN);
         self.stats.refresh_token_obtained.set(obtained_at);
         let http = lock(&self.http).clone();
@@ -252,7 +257,8 @@ impl TokenSource {
         self.stats.token_refresh(reason);
         match response {
             Ok(response) => self.record_success(received, response, used).await,
-            Err(error) if self.finds_others(&error, used).await => {
+            // No failure is recorded, so the next request is due at once and uses the others.
+            Err(error) if self.refuse_and_find_others(&error, used).await => {
                 tracing::info!(%error, "credentials refused; retrying with other credentials");
             }
             Err(error) => self.record_failure(error),
@@ -260,16 +266,16 @@ impl TokenSource {
     }
 
     /// After a refusal, reads files and store again. Returns whether they contain credentials that were not refused.
-    async fn finds_others(&self, error: &TokenError, used: &Credentials) -> bool {
+    async fn refuse_and_find_others(&self, error: &TokenError, used: &Credentials) -> bool {
         if !matches!(
             error,
             TokenError::InvalidGrant(_) | TokenError::InvalidClient(_)
         ) {
             return false;
         }
-        self.schedule().refuse(used);
+        self.schedule().mark_refused(used);
         let found = self.read_credentials().await.unwrap_or_default();
-        self.schedule().first_untried(&found).is_some()
+        self.schedule().first_not_refused(&found).is_some()
     }
 
     async fn record_success(
@@ -278,13 +284,14 @@ impl TokenSource {
         response: TokenResponse,
         used: &Credentials,
     ) {
-        // Before the access token is used, so that a crash after this loses nothing.
+        // Before the access token is used, so that a crash after this loses nothing. Where the store cannot be written, memory
+        // keeps the token and `check_files` tries again.
         if let Some(rotated) = response.refresh_token
             && rotated != used.token.refresh_token
         {
             self.redactor.register_secret(&rotated);
-            let (credentials, used) = (self.credentials.clone(), used.token.clone());
-            blocking(move || credentials.save(rotated, &used)).await;
+            let (credentials, used) = (self.credential_store.clone(), used.token.clone());
+            on_file_thread(move || credentials.save(rotated, &used)).await;
         }
         self.stats.refresh_token_valid.set(1.0);
         let lifetime = response.lifetime;
@@ -328,8 +335,8 @@ impl TokenSource {
 
     /// Writes what could not be written before, and notices new credentials where the old ones are refused or missing.
     async fn check_files(&self) {
-        let credentials = self.credentials.clone();
-        blocking(move || credentials.retry_pending_write()).await;
+        let credentials = self.credential_store.clone();
+        on_file_thread(move || credentials.retry_pending_write()).await;
         let needs_credentials = self.schedule().needs_credentials();
         if needs_credentials && let Ok(found) = self.read_credentials().await {
             self.schedule().credentials_found(&found);
@@ -337,8 +344,8 @@ impl TokenSource {
     }
 
     async fn read_credentials(&self) -> Result<Vec<Credentials>, TokenError> {
-        let credentials = self.credentials.clone();
-        let found = blocking(move || credentials.read()).await?;
+        let credentials = self.credential_store.clone();
+        let found = on_file_thread(move || credentials.read()).await?;
         for credentials in &found {
             let Credentials { client, token } = credentials;
             for secret in [&client.id, &token.refresh_token]
@@ -362,7 +369,7 @@ impl TokenSource {
 
 /// Runs file I/O on a blocking thread. `blocking::run` is not used, because a file that hangs would hold one of its few
 /// threads for good.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+async fn on_file_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     let result = spawn_blocking(work).await;
     result.expect("reading and writing files does not panic")
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::atomic_file;
-pub use super::atomic_file::FileError as StoreError;
+pub use super::atomic_file::FileError;
 use crate::{clock::unix_now, config::Secret};
 
 /// The version of the file's format.
@@ -35,7 +35,7 @@ pub struct StoredToken {
     pub refresh_token: Secret,
     /// The hash of the refresh token that was configured when this was written; `None` if none was.
     #[serde(rename = "seed_sha256")]
-    pub configured: Option<TokenHash>,
+    pub configured_hash: Option<TokenHash>,
     /// Unix time of the login, which rotation keeps; `None` if the token is not from `login`.
     pub obtained_at: Option<f64>,
 }
@@ -46,7 +46,7 @@ pub struct TokenHash(String);
 
 impl TokenStore {
     /// Checks that the file, which need not exist, can be read and replaced.
-    pub fn open(path: impl Into<PathBuf>) -> Result<Self, StoreError> {
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self, FileError> {
         let store = Self { path: path.into() };
         store.read()?;
         atomic_file::check_writable(&store.path)?;
@@ -60,11 +60,11 @@ impl TokenStore {
         refresh_token: &Secret,
         configured: Option<&Secret>,
         obtained_at: f64,
-    ) -> Result<Self, StoreError> {
+    ) -> Result<Self, FileError> {
         let store = Self::open(path)?;
         store.write(&StoredToken {
             refresh_token: refresh_token.clone(),
-            configured: configured.map(TokenHash::of),
+            configured_hash: configured.map(TokenHash::of),
             obtained_at: Some(obtained_at),
         })?;
         Ok(store)
@@ -76,9 +76,8 @@ impl TokenStore {
     }
 
     /// Reads the file; `None` if it does not exist.
-    pub fn read(&self) -> Result<Option<StoredToken>, StoreError> {
-        let unreadable =
-            |error| StoreError(format!("cannot read {}: {error}", self.path.display()));
+    pub fn read(&self) -> Result<Option<StoredToken>, FileError> {
+        let unreadable = |error| FileError(format!("cannot read {}: {error}", self.path.display()));
         match fs::metadata(&self.path) {
             // Opening a pipe would wait for a process that writes to it.
             Ok(metadata) if !metadata.is_file() => Err(self.invalid("not a regular file")),
@@ -93,13 +92,13 @@ impl TokenStore {
     }
 
     /// Replaces the file. It is on the disk when this returns.
-    pub fn write(&self, token: &StoredToken) -> Result<(), StoreError> {
+    pub fn write(&self, token: &StoredToken) -> Result<(), FileError> {
         // Neither the file of a newer version nor a damaged one, which a person may still repair, is overwritten.
         self.read()?;
         let contents = json!({
             "version": VERSION,
             "refresh_token": token.refresh_token.expose(),
-            "seed_sha256": token.configured,
+            "seed_sha256": token.configured_hash,
             "obtained_at": token.obtained_at,
             // For people who look into the file.
             "written_at": unix_now(),
@@ -107,7 +106,7 @@ impl TokenStore {
         atomic_file::write(&self.path, format!("{contents:#}\n").as_bytes())
     }
 
-    fn parse(&self, contents: &[u8]) -> Result<StoredToken, StoreError> {
+    fn parse(&self, contents: &[u8]) -> Result<StoredToken, FileError> {
         // serde's message would quote the contents, so only the position is reported.
         let at_position = |error: serde_json::Error| {
             let (line, column) = (error.line(), error.column().max(1));
@@ -115,7 +114,7 @@ impl TokenStore {
         };
         let FileVersion { version } = serde_json::from_slice(contents).map_err(at_position)?;
         if version != VERSION {
-            return Err(StoreError(format!(
+            return Err(FileError(format!(
                 "{} has format {version}, while this version of the exporter knows format {VERSION}: upgrade, or name \
                  another file",
                 self.path.display()
@@ -129,8 +128,8 @@ impl TokenStore {
         Ok(token)
     }
 
-    fn invalid(&self, reason: &str) -> StoreError {
-        StoreError(format!(
+    fn invalid(&self, reason: &str) -> FileError {
+        FileError(format!(
             "{} is not a token store or is damaged ({reason}): move it away and run `lightfi-exporter login`",
             self.path.display()
         ))
@@ -167,7 +166,7 @@ mod tests {
     fn new(token: &str) -> StoredToken {
         StoredToken {
             refresh_token: Secret::new(token),
-            configured: Some(TokenHash::of(&Secret::new("configured"))),
+            configured_hash: Some(TokenHash::of(&Secret::new("configured"))),
             obtained_at: Some(LOGIN_TIME),
         }
     }
@@ -196,7 +195,7 @@ mod tests {
             let read = store.read().unwrap().unwrap();
             assert_eq!(read.refresh_token.expose(), token);
             assert_eq!(
-                read.configured,
+                read.configured_hash,
                 Some(TokenHash::of(&Secret::new("configured")))
             );
             assert_eq!(read.obtained_at, Some(LOGIN_TIME));
@@ -221,7 +220,7 @@ mod tests {
             fs::write(&path, text).unwrap();
             let read = TokenStore::open(&path).unwrap().read().unwrap().unwrap();
             assert_eq!(read.refresh_token.expose(), "kept");
-            assert_eq!((read.configured, read.obtained_at), (None, None));
+            assert_eq!((read.configured_hash, read.obtained_at), (None, None));
         }
     }
 

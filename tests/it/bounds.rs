@@ -33,7 +33,10 @@ async fn sensors_beyond_max_series_are_dropped_and_counted() {
     let limited = "collect: {interval: 1s, stale_after: 0, max_series: 200}\n";
     for more in ["", "metrics: {reading_timestamps: true}\n"] {
         let exporter = Exporter::serve(&cloud.config(&format!("{limited}{more}")));
-        let (start, end) = ("raise collect.max_series", "series limit no longer reached");
+        let (start, end) = (
+            "raise collect.max_series",
+            "all readings are within the limits again",
+        );
         let logged = || {
             let log = exporter.output();
             [start, end].map(|line| log.matches(line).count())

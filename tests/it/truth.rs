@@ -17,7 +17,7 @@ use std::{
 
 use lightfi_exporter::{
     catalog::{Catalog, Override},
-    collector::{CollectionRun, Job, Schedule, SensorRegistry, Step, Targets},
+    collector::{CollectionPlan, CollectionRun, Job, Schedule, SensorRegistry, Step},
     config::{self, Mode},
     exposition::{Filter, Format, View, render_self_metrics},
     snapshot::{Snapshot, UnixTime},
@@ -150,7 +150,7 @@ fn setup() -> impl Strategy<Value = Setup> {
 }
 
 impl Setup {
-    fn targets(&self) -> Targets {
+    fn plan(&self) -> CollectionPlan {
         let sensor = |(id, name): &(&str, Option<&str>)| {
             let sensor = config::Sensor {
                 id: (*id).into(),
@@ -164,7 +164,7 @@ impl Setup {
             name: None,
             recursive: *recursive,
         };
-        Targets {
+        CollectionPlan {
             sensors: self.listed.iter().map(sensor).collect(),
             locations: self.roots.iter().map(location).collect(),
             max_concurrency: self.slots,
@@ -261,11 +261,11 @@ impl Sequence {
 
     fn run(setup: Setup, events: Vec<Event>, seed: u64) -> Result<(), TestCaseError> {
         let mut events = with_times(events);
-        let mut targets = Arc::new(setup.targets());
-        let mut registry = SensorRegistry::new(targets.interval);
+        let mut plan = Arc::new(setup.plan());
+        let mut registry = SensorRegistry::new(plan.interval);
         let mut sequence = Self::new(setup, registry.snapshot(), seed);
         sequence.check(BEGIN)?;
-        let mut schedule = Schedule::new(Mode::Interval, targets.interval);
+        let mut schedule = Schedule::new(Mode::Interval, plan.interval);
         loop {
             let start = schedule
                 .next_start(sequence.instant())
@@ -283,12 +283,12 @@ impl Sequence {
                     return Ok(());
                 }
                 sequence.now = sequence.now.max(start);
-                reload = sequence.collect(&targets, &mut registry, &mut schedule, &mut events)?;
+                reload = sequence.collect(&plan, &mut registry, &mut schedule, &mut events)?;
             }
             if let Some(setup) = reload {
-                targets = setup.targets().into();
-                registry.reconfigure(&targets);
-                schedule = Schedule::new(Mode::Interval, targets.interval);
+                plan = setup.plan().into();
+                registry.reconfigure(&plan);
+                schedule = Schedule::new(Mode::Interval, plan.interval);
                 sequence.model.reconfigured(&setup);
                 sequence.setup = setup;
                 sequence.publish(registry.snapshot());
@@ -300,14 +300,14 @@ impl Sequence {
     /// Makes one collection, with the events in it. Returns the configuration of the reload that cancels it, if there is one.
     fn collect(
         &mut self,
-        targets: &Arc<Targets>,
+        plan: &Arc<CollectionPlan>,
         registry: &mut SensorRegistry,
         schedule: &mut Schedule,
         events: &mut Events,
     ) -> Result<Option<Setup>, TestCaseError> {
-        let window = schedule.started(self.instant(), self.rng.f64());
+        let window = schedule.start_collection(self.instant(), self.rng.f64());
         let mut run = CollectionRun::start(
-            targets.clone(),
+            plan.clone(),
             take(registry),
             self.instant(),
             window,
@@ -319,7 +319,7 @@ impl Sequence {
                 Step::Send(job) => {
                     let fault = self.world.fault(&job);
                     in_flight.push((self.now + self.takes(fault), job, fault));
-                    prop_assert!(in_flight.len() <= targets.max_concurrency);
+                    prop_assert!(in_flight.len() <= plan.max_concurrency);
                     continue;
                 }
                 Step::Wait(until) => until - self.origin,
@@ -341,7 +341,7 @@ impl Sequence {
                 if let Ok(reply) = self.world.answer(&job, fault) {
                     self.model.answered(job.clone(), reply, self.unix());
                 }
-                run.reply(&job, result, self.instant(), self.unix());
+                run.handle_result(&job, result, self.instant(), self.unix());
             } else {
                 self.now = self.now.max(wake);
             }

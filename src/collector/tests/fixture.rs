@@ -10,7 +10,8 @@ use std::{
 use crate::{
     api::{Item, LocationEntry, LocationReply, RequestError, SensorReply},
     collector::{
-        CollectionRun, CollectionWindow, Reply, RequestFailure, SensorRegistry, Step, Targets,
+        CollectionPlan, CollectionRun, CollectionWindow, Reply, RequestFailure, SensorRegistry,
+        Step,
     },
     config,
     snapshot::{Snapshot, UnixTime},
@@ -42,9 +43,9 @@ pub(super) fn by_id(
     sensors.map(|sensor| (sensor.id.clone(), sensor)).collect()
 }
 
-/// Targets with recursive locations that the configuration does not name.
-pub(super) fn targets(sensors: &[&str], locations: &[&str]) -> Targets {
-    Targets {
+/// CollectionPlan with recursive locations that the configuration does not name.
+pub(super) fn plan(sensors: &[&str], locations: &[&str]) -> CollectionPlan {
+    CollectionPlan {
         sensors: by_id(sensors.iter().map(|id| configured(id))),
         locations: locations.iter().map(|id| root(id, None, true)).collect(),
         max_concurrency: 8,
@@ -132,18 +133,22 @@ pub(super) fn base(id: &str, sensors: Vec<LocationEntry>, children: Vec<Location
 }
 
 /// Starts a collection of a minute that is not spread.
-pub(super) fn start(targets: &Targets, registry: SensorRegistry, now: Instant) -> CollectionRun {
+pub(super) fn start(
+    plan: &CollectionPlan,
+    registry: SensorRegistry,
+    now: Instant,
+) -> CollectionRun {
     let window = CollectionWindow {
         deadline: now + 54 * SECOND,
         spread: Duration::ZERO,
     };
     let rng = fastrand::Rng::with_seed(7);
-    CollectionRun::start(Arc::new(targets.clone()), registry, now, window, rng)
+    CollectionRun::start(Arc::new(plan.clone()), registry, now, window, rng)
 }
 
 /// Collections one after the other.
 pub(super) struct Collections {
-    pub(super) targets: Targets,
+    pub(super) plan: CollectionPlan,
     pub(super) registry: SensorRegistry,
     pub(super) unix_now: UnixTime,
     /// Which of the requests in flight is answered next.
@@ -154,9 +159,9 @@ pub(super) struct Collections {
 }
 
 impl Collections {
-    pub(super) fn of(targets: Targets) -> Self {
+    pub(super) fn of(plan: CollectionPlan) -> Self {
         Self {
-            targets,
+            plan,
             registry: SensorRegistry::default(),
             unix_now: NOW,
             pick: 0,
@@ -169,7 +174,7 @@ impl Collections {
     /// fail.
     pub(super) fn collect(&mut self, answer: impl Fn(&str) -> Option<Reply>) -> Snapshot {
         let now = Instant::now();
-        let mut run = start(&self.targets, take(&mut self.registry), now);
+        let mut run = start(&self.plan, take(&mut self.registry), now);
         self.requested.clear();
         let mut in_flight = Vec::new();
         loop {
@@ -182,7 +187,7 @@ impl Collections {
                     let job = in_flight.remove(self.pick % in_flight.len());
                     let reply = answer(&job.to_string());
                     let result = reply.ok_or_else(|| error(Reason::Forbidden, false));
-                    run.reply(&job, result, now, self.unix_now);
+                    run.handle_result(&job, result, now, self.unix_now);
                 }
                 Step::Done => break,
             }

@@ -34,9 +34,9 @@ const PLACES: [(&str, Option<&str>, Option<&str>); 3] = [
 ];
 
 fn of_roots<const N: usize>(roots: [config::Location; N]) -> Collections {
-    let mut targets = targets(&[], &[]);
-    targets.locations = roots.into();
-    Collections::of(targets)
+    let mut plan = plan(&[], &[]);
+    plan.locations = roots.into();
+    Collections::of(plan)
 }
 
 /// `reply` without the names that `remove` selects.
@@ -209,7 +209,7 @@ fn a_location_that_fails_keeps_its_name_and_its_children() {
 #[test]
 fn replies_are_refused_beyond_the_limits_of_a_collection() {
     let mut collections = of_roots([root("1", None, true)]);
-    collections.targets.max_series = 10;
+    collections.plan.max_series = 10;
     // Each is a sensor and a reading; two for each series are allowed.
     for (count, is_refused) in [(10, false), (11, true)] {
         let sensors = (0..count).map(|id| inside(&id.to_string())).collect();
@@ -224,7 +224,7 @@ fn replies_are_refused_beyond_the_limits_of_a_collection() {
     };
     collections.collect_from([("location 1", Reply::Location(reply))]);
     let message = &collections.failures[0].message;
-    assert!(message.contains("more than 100000 child"), "{message}");
+    assert!(message.contains("over 100000 child"), "{message}");
 }
 
 /// Each of 60 locations has all the others as its children: there is an exponential number of paths.

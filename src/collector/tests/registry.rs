@@ -4,7 +4,7 @@ use super::fixture::*;
 
 #[test]
 fn the_last_success_is_never_later_than_a_clock_that_was_set_back() {
-    let mut collections = Collections::of(targets(&["A"], &[]));
+    let mut collections = Collections::of(plan(&["A"], &[]));
     collections.collect_from([("sensor A", sensor("", 1.0))]);
     collections.unix_now -= 86_400.0;
     let snapshot = collections.collect(|_| None);
@@ -13,14 +13,14 @@ fn the_last_success_is_never_later_than_a_clock_that_was_set_back() {
 
 #[test]
 fn the_deeper_placement_is_kept_while_its_location_fails() {
-    let mut targets = targets(&[], &[]);
-    targets.locations = [
+    let mut plan = plan(&[], &[]);
+    plan.locations = [
         root("1", Some("HQ"), true),
         root("2", Some("HQ / Floor 2"), true),
         root("3", Some("Annexe"), true),
     ]
     .into();
-    let mut collections = Collections::of(targets);
+    let mut collections = Collections::of(plan);
     let mut path_after = |holds: [Option<bool>; 3]| {
         let snapshot = collections.collect(|name| {
             let index: usize = name.strip_prefix("location ")?.parse().ok()?;
@@ -43,9 +43,9 @@ fn the_deeper_placement_is_kept_while_its_location_fails() {
 
 #[test]
 fn a_placement_without_a_name_replaces_no_path() {
-    let mut targets = targets(&[], &["2"]);
-    targets.locations = [root("1", Some("HQ"), true), root("2", None, true)].into();
-    let mut collections = Collections::of(targets);
+    let mut plan = plan(&[], &["2"]);
+    plan.locations = [root("1", Some("HQ"), true), root("2", None, true)].into();
+    let mut collections = Collections::of(plan);
     for holds in ["location 1", "location 2"] {
         let snapshot = collections.collect(|name| {
             let sensors = (name == holds).then(|| inside("A"));
@@ -65,9 +65,9 @@ fn sensors_beyond_the_series_limit_leave_whole_the_configured_last() {
         (4, false, ""),
         (17, true, "BD"),
     ] {
-        let mut collections = Collections::of(targets(&["D"], &["1"]));
-        collections.targets.max_series = max_series;
-        collections.targets.reading_timestamps = reading_timestamps;
+        let mut collections = Collections::of(plan(&["D"], &["1"]));
+        collections.plan.max_series = max_series;
+        collections.plan.reading_timestamps = reading_timestamps;
         let sensors = vec![inside("B"), inside("C")];
         let snapshot = collections.collect_from([
             ("location 1", location("", sensors, vec![])),

@@ -24,18 +24,18 @@ fn location_job(id: &str) -> Job {
 
 #[test]
 fn configured_sensors_wait_for_the_locations_that_may_hold_them() {
-    let mut collections = Collections::of(targets(&["A", "B"], &["1"]));
+    let mut collections = Collections::of(plan(&["A", "B"], &["1"]));
     let now = Instant::now();
-    let mut run = start(&collections.targets, SensorRegistry::default(), now);
+    let mut run = start(&collections.plan, SensorRegistry::default(), now);
     assert_eq!(send_all(&mut run, now), [location_job("1")]);
     let reply = location("", vec![inside("A")], vec![]);
-    run.reply(&location_job("1"), Ok(reply), now + SECOND, NOW);
+    run.handle_result(&location_job("1"), Ok(reply), now + SECOND, NOW);
     assert_eq!(send_all(&mut run, now + SECOND), [sensor_job("B")]);
-    run.reply(&sensor_job("B"), Ok(sensor("", 500.0)), now + SECOND, NOW);
+    run.handle_result(&sensor_job("B"), Ok(sensor("", 500.0)), now + SECOND, NOW);
     assert_eq!(run.next(now + SECOND), Step::Done);
     // From the next collection on it is known which sensor no location holds.
     (collections.registry, _) = run.finish(now + SECOND, NOW);
-    let mut run = start(&collections.targets, collections.registry, now);
+    let mut run = start(&collections.plan, collections.registry, now);
     assert_eq!(
         send_all(&mut run, now),
         [location_job("1"), sensor_job("B")]
@@ -44,7 +44,7 @@ fn configured_sensors_wait_for_the_locations_that_may_hold_them() {
 
 #[test]
 fn a_configured_sensor_fails_with_the_location_that_holds_it() {
-    let mut collections = Collections::of(targets(&["A", "C"], &["1"]));
+    let mut collections = Collections::of(plan(&["A", "C"], &["1"]));
     let reply = location("", vec![inside("A")], vec![]);
     collections.collect_from([("location 1", reply), ("sensor C", sensor("", 500.0))]);
     assert_eq!(collections.requested, ["location 1", "sensor C"]);
@@ -59,18 +59,18 @@ fn a_configured_sensor_fails_with_the_location_that_holds_it() {
 #[test]
 fn configured_sensors_do_not_wait_for_a_location_that_hangs() {
     let now = Instant::now();
-    let mut run = start(&targets(&["A"], &["1"]), SensorRegistry::default(), now);
+    let mut run = start(&plan(&["A"], &["1"]), SensorRegistry::default(), now);
     assert_eq!(send_all(&mut run, now), [location_job("1")]);
     let fallback = now + 36 * SECOND;
     assert_eq!(run.next(now + SECOND), Step::Wait(fallback));
     assert_eq!(send_all(&mut run, fallback), [sensor_job("A")]);
-    run.reply(&sensor_job("A"), Ok(sensor("", 500.0)), fallback, NOW);
+    run.handle_result(&sensor_job("A"), Ok(sensor("", 500.0)), fallback, NOW);
     let end = now + 54 * SECOND;
     assert_eq!(run.next(fallback), Step::Wait(end));
     assert_eq!(run.next(end), Step::Done);
     let (registry, failures) = run.finish(end, NOW);
     assert_eq!(failures.len(), 1, "{failures:?}");
-    assert_eq!(failures[0].target, "location 1");
+    assert_eq!(failures[0].subject, "location 1");
     let summary = registry.snapshot().summary;
     assert_eq!((summary.up, summary.locations_failed), (true, 1));
 }
@@ -78,11 +78,11 @@ fn configured_sensors_do_not_wait_for_a_location_that_hangs() {
 #[test]
 fn requests_without_an_answer_at_the_end_have_failed_and_are_carried_over() {
     let now = Instant::now();
-    let targets = targets(&["A"], &["1"]);
-    let mut run = start(&targets, SensorRegistry::default(), now);
+    let plan = plan(&["A"], &["1"]);
+    let mut run = start(&plan, SensorRegistry::default(), now);
     assert_eq!(send_all(&mut run, now), [location_job("1")]);
     let (registry, failures) = run.finish(now + 54 * SECOND, NOW);
-    let failed: Vec<_> = failures.iter().map(|failure| &*failure.target).collect();
+    let failed: Vec<_> = failures.iter().map(|failure| &*failure.subject).collect();
     assert_eq!(failed, ["location 1", "sensor A"]);
     let summary = registry.snapshot().summary;
     assert_eq!((summary.up, summary.sensors_failed), (false, 1));
@@ -93,7 +93,7 @@ fn requests_without_an_answer_at_the_end_have_failed_and_are_carried_over() {
         (sensor_job("A"), state(2, false)),
     ];
     assert_eq!(carried_over, expected);
-    let registry = start(&targets, registry, now).cancel();
+    let registry = start(&plan, registry, now).cancel();
     assert_eq!(registry.carried_over.len(), 2, "a reload keeps the order");
 }
 
@@ -102,12 +102,12 @@ fn every_sensor_is_read_in_turn_if_there_is_no_time_for_all() {
     let mut start_at = Instant::now();
     let ids: Vec<_> = (0..100).map(|id| id.to_string()).collect();
     let ids: Vec<_> = ids.iter().map(String::as_str).collect();
-    let mut targets = targets(&ids, &[]);
-    targets.max_concurrency = 1;
+    let mut plan = plan(&ids, &[]);
+    plan.max_concurrency = 1;
     let mut registry = SensorRegistry::default();
     let mut last_read = vec![0; ids.len()];
     for collection in 1..200 {
-        let mut run = start(&targets, registry, start_at);
+        let mut run = start(&plan, registry, start_at);
         let end = start_at + 54 * SECOND;
         // Each reply takes a second: about half of them come in time, and one is cut off.
         let mut now = start_at;
@@ -116,7 +116,7 @@ fn every_sensor_is_read_in_turn_if_there_is_no_time_for_all() {
             if now < end {
                 let index = ids.iter().position(|id| sensor_job(id) == job);
                 last_read[index.expect("it is configured")] = collection;
-                run.reply(&job, Ok(sensor("", 500.0)), now, NOW);
+                run.handle_result(&job, Ok(sensor("", 500.0)), now, NOW);
             }
         }
         registry = run.finish(end, NOW).0;

@@ -39,7 +39,7 @@ fn credentials(refresh_token: &str) -> Credentials {
         },
         token: StoredToken {
             refresh_token: Secret::new(refresh_token),
-            configured: None,
+            configured_hash: None,
             obtained_at: None,
         },
     }
@@ -63,7 +63,7 @@ impl RefreshSchedule {
         match self.on_demand(seconds(now), None) {
             OnDemand::Use(_) => "use",
             OnDemand::Refresh => "refresh",
-            OnDemand::Refuse(_) => "refuse",
+            OnDemand::Fail(_) => "refuse",
         }
     }
 }
@@ -103,7 +103,7 @@ fn a_rejected_token_is_renewed_at_once_and_used_by_others_until_there_is_a_newer
     let OnDemand::Use(rejected) = schedule.on_demand(seconds(1.0), None) else {
         unreachable!("it is valid");
     };
-    schedule.rejected(&rejected);
+    schedule.mark_rejected(&rejected);
     assert!(schedule.is_due(seconds(1.0)));
     assert!(!schedule.has_valid_token(seconds(1.0)));
     assert_eq!(schedule.demand(1.0), "use", "by callers of other routes");
@@ -113,7 +113,7 @@ fn a_rejected_token_is_renewed_at_once_and_used_by_others_until_there_is_a_newer
     let on_demand = schedule.on_demand(seconds(2.1), Some(&rejected));
     assert!(matches!(on_demand, OnDemand::Use(_)), "there is no other");
     schedule.succeed(seconds(3.0), 14_400.0);
-    schedule.rejected(&rejected);
+    schedule.mark_rejected(&rejected);
     assert!(
         !schedule.is_due(seconds(4.0)),
         "the newer one is not rejected"
@@ -165,18 +165,18 @@ fn credentials_that_were_not_refused_are_tried_at_once() {
     let [old, second, new] = ["old", "second", "new"].map(credentials);
     let found = [old.clone(), second.clone()];
     let mut schedule = empty();
-    assert_eq!(schedule.first_untried(&found), Some(&old));
-    schedule.refuse(&old);
-    assert_eq!(schedule.first_untried(&found), Some(&second));
-    schedule.refuse(&second);
-    assert_eq!(schedule.first_untried(&found), None);
+    assert_eq!(schedule.first_not_refused(&found), Some(&old));
+    schedule.mark_refused(&old);
+    assert_eq!(schedule.first_not_refused(&found), Some(&second));
+    schedule.mark_refused(&second);
+    assert_eq!(schedule.first_not_refused(&found), None);
     schedule.failed(Duration::ZERO, refused(), 0.0);
     schedule.credentials_found(&found);
     assert_eq!(schedule.next_refresh_at(), REFUSED_RETRY);
     schedule.credentials_found(&[old.clone(), new]);
     assert!(schedule.is_due(seconds(1.0)));
     schedule.succeed(seconds(1.0), 3600.0);
-    assert_eq!(schedule.first_untried(&found), Some(&old), "forgotten");
+    assert_eq!(schedule.first_not_refused(&found), Some(&old), "forgotten");
 }
 
 #[test]
@@ -255,7 +255,7 @@ proptest! {
                 Event::Reply(_) => {}
                 Event::Rejection => {
                     if let OnDemand::Use(token) = schedule.on_demand(now, None) {
-                        schedule.rejected(&token);
+                        schedule.mark_rejected(&token);
                     }
                 }
                 Event::NewCredentials => {
@@ -266,7 +266,7 @@ proptest! {
             match schedule.on_demand(now, None) {
                 OnDemand::Use(_) => prop_assert!(now < expires_at, "an expired token"),
                 OnDemand::Refresh => prop_assert!(schedule.is_due(now), "a caller would spin"),
-                OnDemand::Refuse(_) => prop_assert!(now >= expires_at, "a valid token"),
+                OnDemand::Fail(_) => prop_assert!(now >= expires_at, "a valid token"),
             }
         }
         // The next request comes, and not after the end of the token.

@@ -9,21 +9,21 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use super::{
     discovery::{LocationCache, LocationWalk, SensorUpdate, SensorUpdates},
     path,
+    plan::CollectionPlan,
     queue::{CarriedOver, Job},
-    targets::Targets,
 };
 use crate::{
     catalog, config,
     snapshot::{Identity, Sensor, SkippedReadings, Snapshot, Summary, UnixTime},
 };
 
-/// The number of series that a sensor has without readings, `lightfi_sensor_info` among them.
+/// The series of a sensor besides its readings: `lightfi_sensor_info` and `SENSOR_FAMILIES` of `exposition/view.rs`.
 const SERIES_WITHOUT_READINGS: usize = 4;
 
 /// Everything that is kept between collections.
 #[derive(Debug, Default)]
 pub struct SensorRegistry {
-    pub(super) locations: Arc<LocationCache>,
+    pub(super) location_cache: Arc<LocationCache>,
     /// The jobs that the last collection had no answer to.
     pub(super) carried_over: BTreeMap<Job, CarriedOver>,
     pub(super) summary: Summary,
@@ -41,7 +41,7 @@ struct SensorState {
     path: Arc<str>,
     location_id: Option<Arc<str>>,
     /// The location requests whose replies held it last, each once.
-    sources: Vec<Arc<str>>,
+    found_by: Vec<Arc<str>>,
     /// The number of readings of the last good read that are over the limit of variables.
     dropped: usize,
 }
@@ -54,40 +54,47 @@ impl SensorRegistry {
         registry
     }
 
-    /// Returns whether the last collection requested the sensor itself and found it in no location: then it can be requested
+    /// Returns whether the sensor has been read or has failed before, and no known location holds it: then it is requested
     /// before the locations have answered.
-    pub(super) fn was_requested_directly(&self, id: &str) -> bool {
+    pub(super) fn is_known_outside_locations(&self, id: &str) -> bool {
         let state = self.sensors.get(id);
-        state.is_some_and(|state| state.sensor.read.is_some() && state.sources.is_empty())
+        state.is_some_and(|state| state.sensor.read.is_some() && state.found_by.is_empty())
     }
 
     /// Returns whether a location that held the sensor has failed: then the sensor has failed with it.
-    pub(super) fn is_covered_by_failed(&self, id: &str, walk: &LocationWalk) -> bool {
+    pub(super) fn was_in_location_without_reply(&self, id: &str, walk: &LocationWalk) -> bool {
         let state = self.sensors.get(id);
-        state.is_some_and(|state| state.sources.iter().any(|source| walk.has_failed(source)))
+        state.is_some_and(|state| {
+            state
+                .found_by
+                .iter()
+                .any(|source| walk.has_no_good_reply(source))
+        })
     }
 
     /// Takes in the result of a collection that ended at `now`: the replies to the sensors' own requests in `updates`, and the
     /// locations in `walk`. The counts of sensors are added to `summary`.
     pub(super) fn apply(
         &mut self,
-        targets: &Targets,
+        plan: &CollectionPlan,
         mut updates: SensorUpdates,
         walk: &LocationWalk,
         summary: Summary,
         now: UnixTime,
     ) {
-        self.locations = Arc::new(walk.finish(&mut updates));
-        for id in updates.keys().chain(targets.sensors.keys()) {
+        self.location_cache = Arc::new(walk.place_sensors(&mut updates));
+        for id in updates.keys().chain(plan.sensors.keys()) {
             if !self.sensors.contains_key(id) {
                 self.sensors.insert(id.clone(), SensorState::new(id));
             }
         }
         self.sensors.retain(|id, state| {
-            // A location that failed does not say that the sensor has left it.
-            state.sources.retain(|source| walk.has_failed(source));
-            let (update, configured) = (updates.remove(id), targets.sensors.get(id));
-            let stays = update.is_some() || configured.is_some() || !state.sources.is_empty();
+            // Locations that failed are kept: the sensor may still be in them.
+            state
+                .found_by
+                .retain(|source| walk.has_no_good_reply(source));
+            let (update, configured) = (updates.remove(id), plan.sensors.get(id));
+            let stays = update.is_some() || configured.is_some() || !state.found_by.is_empty();
             if stays {
                 state.apply(update, now);
                 state.update_identity(configured);
@@ -100,19 +107,19 @@ impl SensorRegistry {
             readings_dropped: self.sensors.values().map(|state| state.dropped).sum(),
             ..summary
         };
-        self.enforce_series_limit(targets);
+        self.enforce_series_limit(plan);
     }
 
     /// Removes sensors that would make too many series: those that are not configured first, then from the end by id, so that
     /// the same ones stay each time.
-    fn enforce_series_limit(&mut self, targets: &Targets) {
-        let series = |state: &SensorState| state.max_series(targets.reading_timestamps);
+    fn enforce_series_limit(&mut self, plan: &CollectionPlan) {
+        let series = |state: &SensorState| state.series_if_fresh(plan.reading_timestamps);
         let mut total: usize = self.sensors.values().map(series).sum();
-        if total > targets.max_series {
+        if total > plan.max_series {
             let mut ids: Vec<Arc<str>> = self.sensors.keys().rev().cloned().collect();
-            ids.sort_by_key(|id| targets.sensors.contains_key(id));
+            ids.sort_by_key(|id| plan.sensors.contains_key(id));
             for id in ids {
-                if total <= targets.max_series {
+                if total <= plan.max_series {
                     break;
                 }
                 if let Some(state) = self.sensors.remove(&id) {
@@ -124,17 +131,18 @@ impl SensorRegistry {
         }
     }
 
-    /// Adapts to other targets: sensors that they neither list nor can find leave, the others get the names they configure.
-    pub fn reconfigure(&mut self, targets: &Targets) {
-        self.summary.interval = targets.interval;
-        let reachable = LocationWalk::reachable(targets.locations.clone(), self.locations.clone());
+    /// Adapts to another plan: sensors that it neither lists nor can find leave, the others get the names that it configures.
+    pub fn reconfigure(&mut self, plan: &CollectionPlan) {
+        self.summary.interval = plan.interval;
+        let reachable =
+            LocationWalk::reachable(plan.locations.clone(), self.location_cache.clone());
         self.sensors.retain(|id, state| {
-            state.sources.retain(|source| reachable.contains(source));
-            let configured = targets.sensors.get(id);
+            state.found_by.retain(|source| reachable.contains(source));
+            let configured = plan.sensors.get(id);
             state.update_identity(configured);
-            configured.is_some() || !state.sources.is_empty()
+            configured.is_some() || !state.found_by.is_empty()
         });
-        self.enforce_series_limit(targets);
+        self.enforce_series_limit(plan);
     }
 
     /// Returns everything that is known now.
@@ -161,34 +169,36 @@ impl SensorState {
             name: None,
             path: Arc::default(),
             location_id: None,
-            sources: Vec::new(),
+            found_by: Vec::new(),
             dropped: 0,
         }
     }
 
     /// Returns the number of series if no reading is stale.
-    fn max_series(&self, reading_timestamps: bool) -> usize {
+    fn series_if_fresh(&self, reading_timestamps: bool) -> usize {
         let timestamps = usize::from(reading_timestamps);
         let readings = self.sensor.readings.iter();
         let of_readings = readings.map(|it| catalog::max_series(&it.var_name) + timestamps);
         SERIES_WITHOUT_READINGS + of_readings.sum::<usize>()
     }
 
-    /// Takes in the result of a collection. `sources` are the locations that held the sensor before and have failed.
+    /// Takes in the result of a collection. `found_by` are the locations that held the sensor before and have failed.
     fn apply(&mut self, update: Option<SensorUpdate>, now: UnixTime) {
-        let was_requested = update.is_some() || !self.sources.is_empty();
+        let was_requested = update.is_some() || !self.found_by.is_empty();
         let update = update.unwrap_or_default();
         // The deepest placement wins, also while its location fails: labels do not change because of a failure.
-        if self.sources.is_empty() || path::depth(&self.path) <= path::depth(&update.path) {
+        if self.found_by.is_empty()
+            || path::name_count(&self.path) <= path::name_count(&update.path)
+        {
             if !update.path.is_empty() {
                 self.path = update.path;
             }
             self.location_id = update.location_id.or(self.location_id.take());
         }
         self.name = update.name.or(self.name.take());
-        self.sources
-            .retain(|source| !update.sources.contains(source));
-        self.sources.extend(update.sources);
+        self.found_by
+            .retain(|source| !update.found_by.contains(source));
+        self.found_by.extend(update.found_by);
         if was_requested {
             self.sensor.read = Some(update.readings.is_some());
         }

@@ -1,5 +1,5 @@
 //! The sensors and locations to request, and the limits. Made by the collector from the configuration, read by
-//! `run` and `state`.
+//! `run` and `registry`.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -8,9 +8,9 @@ use crate::config::{Config, Location, Sensor};
 /// The id under `locations:` that means the account's base location.
 pub(super) const BASE_LOCATION: &str = "base";
 
-/// The targets of one configuration.
+/// What a collection requests, and its limits.
 #[derive(Debug, Clone)]
-pub struct Targets {
+pub struct CollectionPlan {
     /// The configured sensors by id. They are requested one by one, unless a location's reply covers them.
     pub sensors: BTreeMap<Arc<str>, Sensor>,
     /// The configured locations, whose replies hold all their sensors.
@@ -25,8 +25,8 @@ pub struct Targets {
     pub reading_timestamps: bool,
 }
 
-impl Targets {
-    /// Takes the targets out of a configuration.
+impl CollectionPlan {
+    /// Makes the plan of a configuration.
     pub fn new(config: &Config) -> Self {
         let sensors = config.sensors.iter().cloned();
         Self {
