@@ -34,7 +34,7 @@ async fn sensors_beyond_max_series_are_dropped_and_counted() {
     for more in ["", "metrics: {reading_timestamps: true}\n"] {
         let exporter = Exporter::serve(&cloud.config(&format!("{limited}{more}")));
         let (start, end) = (
-            "raise collect.max_series",
+            "over collect.max_series",
             "all readings are within the limits again",
         );
         let logged = || {

@@ -670,7 +670,7 @@ async fn a_usage_or_configuration_error_is_found_before_the_address_is_shown() {
     for (redirect_uri, text) in [
         ("https://apiv2.lightfi.io/docs/redirect", "add --paste"),
         ("http://localhost:0", "add --paste"),
-        ("http://user:pass@localhost:3000", "without a user"),
+        ("http://user:pass@localhost:3000", "without user"),
         ("localhost:3000", "must be an http://"),
     ] {
         is_refused(fixture.spawn_at(redirect_uri, &["--print"]), &[text]);
