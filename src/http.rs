@@ -211,16 +211,15 @@ mod tests {
     use flate2::{Compression, write::GzEncoder};
 
     use super::*;
+    use crate::config::{Flags, Purpose, load_text};
 
     fn api(ca_file: Option<&Path>) -> Api {
+        let yaml = "oauth: {client_id: i, client_secret: s}\napi: {timeout: 500ms, max_response_bytes: 1024}";
+        let (flags, environment) = (Flags::default(), std::iter::empty());
+        let loaded = load_text("test", yaml, &flags, environment, Purpose::Login).unwrap();
         Api {
-            url: "http://127.0.0.1".parse().unwrap(),
-            timeout: Duration::from_millis(500),
-            max_concurrency: 8,
-            requests_per_second: 0.0,
-            max_response_bytes: 1024,
-            allow_insecure: false,
             ca_file: ca_file.map(Path::to_owned),
+            ..loaded.config.api
         }
     }
 

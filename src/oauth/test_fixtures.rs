@@ -19,7 +19,7 @@ use tokio::{net::TcpListener, time::sleep};
 use url::Url;
 
 use crate::{
-    config::{ClientAuth, Credential, Flags, Oauth, Purpose, Secret, load_text},
+    config::{Config, Credential, Flags, Oauth, Purpose, Secret, load_text},
     http::{Proxies, http_client},
 };
 
@@ -39,18 +39,20 @@ pub(super) fn oauth() -> Oauth {
         client_id: inline("client-id"),
         client_secret: Some(inline(CLIENT_SECRET)),
         refresh_token: Some(inline(REFRESH_TOKEN)),
-        client_auth: ClientAuth::Body,
-        expiry_margin: Duration::from_secs(60),
-        token_store: None,
-        allow_insecure: false,
+        ..loaded().oauth
     }
 }
 
-pub(super) fn client(timeout: Duration) -> Client {
+/// Returns a configuration with all defaults.
+fn loaded() -> Config {
     let yaml = "oauth: {client_id: id, client_secret: secret}";
     let environment = std::iter::empty();
     let loaded = load_text("test", yaml, &Flags::default(), environment, Purpose::Login);
-    let mut api = loaded.unwrap().config.api;
+    loaded.unwrap().config
+}
+
+pub(super) fn client(timeout: Duration) -> Client {
+    let mut api = loaded().api;
     api.timeout = timeout;
     http_client(&api, Proxies::None).unwrap()
 }
