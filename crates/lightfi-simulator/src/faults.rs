@@ -86,7 +86,7 @@ use FaultKind::*;
 use Scope::{Payload, Token, Transport};
 
 /// Every fault with its name and scope.
-const FAULTS: [(&str, FaultKind, Scope); 28] = [
+const FAULTS: &[(&str, FaultKind, Scope)] = &[
     ("error-500", Error500, Transport),
     ("rate-limit", RateLimit, Transport),
     ("slow", Slow, Transport),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::*;
 
 /// The variables that the vendor lists, the old name of one, and some that no page lists.
-const VARIABLES: [&str; 21] = [
+const VARIABLES: &[&str] = &[
     "BACnetReads",
     "CO2ppm",
     "NOX",
