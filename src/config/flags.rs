@@ -1,4 +1,4 @@
-//! The flags that configure the exporter. Called by `cli`, which adds the flags of each command.
+//! The flags that set configuration keys. `cli` combines them with the flags of each command.
 
 use std::path::PathBuf;
 
@@ -27,7 +27,7 @@ pub struct Flags {
     pub log_format: Option<String>,
 }
 
-/// Adds the defaults to the help of the web flags, which `exporter-toolkit` does not know.
+/// Adds the defaults to the help of the web flags: `exporter-toolkit` does not know them.
 fn with_default_in_help(arg: clap::Arg) -> clap::Arg {
     let default = match arg.get_long().unwrap_or_default() {
         "web.listen-address" => ":10420",

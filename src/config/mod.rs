@@ -1,5 +1,5 @@
 //! The configuration: its sections as plain values, and [`load`], which makes them from defaults, file, environment and
-//! flags. A [`Config`] that exists has passed every check. Called by `cli`, at the start and for a reload.
+//! flags. A [`Config`] that [`load`] returns has passed every check. Called by `cli`, at the start and for a reload.
 //!
 //! `document` reads the file, `overrides` reads environment and flags, `layers` merges all and reports problems, `validate`
 //! checks with the rules of `names`. A key is a field here, with its doc comment, and a line in `default.yaml`. No error
@@ -57,7 +57,8 @@ const LONGEST_EFFECTIVE_INTERVAL: Duration = Duration::from_secs(365 * 86_400);
 /// What a configuration is for, and so what it must hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// To collect: it must say where a refresh token is, and what to collect.
+    /// To collect: it must say where a refresh token is. Nothing to collect is a warning, and an error only where there is no
+    /// file.
     Serve,
     /// To see what there is to collect: it must say where a refresh token is.
     Discover,
@@ -269,7 +270,7 @@ pub struct Api {
     /// Requests in flight, at least 1.
     #[serde(deserialize_with = "text::parse")]
     pub max_concurrency: usize,
-    /// 0 = no limit.
+    /// Limit for requests to the API per second; 0 = no limit.
     #[serde(deserialize_with = "text::parse")]
     pub requests_per_second: f64,
     /// A longer reply (after decompression) is refused as `too_large`.

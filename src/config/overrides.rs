@@ -17,7 +17,8 @@ use super::{
 const PREFIX: &str = "LIGHTFI_";
 /// Separates the levels of a key in the name of an environment variable.
 const LEVEL_SEPARATOR: &str = "__";
-/// Its keys are names of the API with capital letters, which the environment cannot express.
+/// The section that only the file can set: its keys are names of the API, whose case matters, and environment names are
+/// compared without case.
 const FILE_ONLY: &str = "metrics.variables";
 /// A name that differs in more letters belongs to other software.
 const MAX_EDITS: usize = 3;
