@@ -33,6 +33,8 @@ RUN case "$TARGETARCH" in \
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY crates/exporter-toolkit/Cargo.toml crates/exporter-toolkit/
 COPY crates/lightfi-simulator/Cargo.toml crates/lightfi-simulator/
+# A member of the workspace, which is not built.
+COPY fuzz/Cargo.toml fuzz/
 RUN mkdir src crates/exporter-toolkit/src crates/lightfi-simulator/src \
     && echo 'fn main() {}' > src/main.rs \
     && touch src/lib.rs crates/exporter-toolkit/src/lib.rs crates/lightfi-simulator/src/lib.rs \

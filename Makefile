@@ -20,6 +20,7 @@ test: tools format lint docs dependencies ## Runs every check
 	REQUIRE_TEST_TOOLS=1 $(CARGO) test --locked
 
 test-long: tools ## Runs the tests that take minutes
+	tests/install-tools.sh --long
 	REQUIRE_TEST_TOOLS=1 $(CARGO) test --locked -- --ignored --test-threads=1 --show-output
 
 bench: tools ## Compares scrapes, refreshes and collections with other servers (ten minutes); writes BENCHMARKS.md

@@ -1,7 +1,7 @@
 //! Durations as the configuration writes them: `500ms`, `10s`, `5m`, `1h`, `7d`, and Prometheus' combinations (`1h30m`).
 //!
-//! A leaf: pure text to value and back, also for serde (`#[serde(with = "duration")]`). Which durations make sense where
-//! is decided in `config`.
+//! Pure: text to value and back, also for serde (`#[serde(with = "duration")]`), and `rounded` for people. Which durations make
+//! sense where is decided in `config`.
 
 use std::time::Duration;
 

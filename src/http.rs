@@ -100,7 +100,7 @@ fn read_authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, ClientE
 #[error("{0}")]
 pub struct ClientError(String);
 
-/// The TLS or HTTP library refuses the setup.
+/// Returns the error for a setup that the TLS or HTTP library refuses.
 fn setup_failed(error: impl Display) -> ClientError {
     ClientError(format!(
         "cannot set up the HTTP client: {error}; check api.ca_file"

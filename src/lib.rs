@@ -25,7 +25,8 @@
 //!
 //! What never happens:
 //! - nothing before `web` knows that anything is served over HTTP;
-//! - nothing but `oauth` reads the text of a refresh token or a client secret; elsewhere both are an opaque `Secret`;
+//! - only `config`, while it loads, and `oauth` hold the text of a refresh token or a client secret; elsewhere both are an
+//!   opaque `Secret`;
 //! - `snapshot`, `catalog` and `exposition` do no I/O and read no clock: callers pass values and the time;
 //! - a snapshot never changes: a collection yields a new one.
 

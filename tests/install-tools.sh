@@ -17,6 +17,8 @@ need node nodejs
 need npm npm
 need chromium chromium
 need chromium fonts-dejavu-core
+# Counts instructions in `make test-long`.
+[ "${1:-}" != --long ] || need valgrind valgrind
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 
 if [ ${#missing[@]} -gt 0 ]; then

@@ -70,7 +70,7 @@ impl Session {
 pub struct RequestError {
     /// For the counters and the log.
     pub reason: Reason,
-    /// For a person; contains no secret and no body.
+    /// For the log and the user; contains no secret and no body.
     pub message: String,
     /// Whether sending the request again may help.
     pub retryable: bool,

@@ -8,7 +8,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 /// JSON nested deeper than this is ignored.
@@ -180,8 +180,8 @@ pub fn decode_openapi(body: &[u8]) -> Result<Vec<String>, Malformed> {
     Ok(routes.collect())
 }
 
-/// The fields of an object. The texts of their values are read only when asked for: no tree of values is built, so that a
-/// hostile body takes little more memory than its own length.
+/// The fields of an object. Their values are read only when asked for: no tree of the whole body is built, and `parse` limits
+/// the number of values.
 type Object<'a> = BTreeMap<String, &'a RawValue>;
 
 fn parse(body: &[u8]) -> Result<&RawValue, Malformed> {
@@ -332,12 +332,17 @@ impl Walk<'_> {
 /// One element of `data`, before its values are read.
 #[derive(Default, Deserialize)]
 struct RawItem<'a> {
-    #[serde(borrow)]
+    /// Also present if it is null.
+    #[serde(borrow, default, deserialize_with = "present")]
     var_name: Option<&'a RawValue>,
     #[serde(borrow)]
     time: Option<&'a RawValue>,
     #[serde(borrow)]
     value: Option<&'a RawValue>,
+}
+
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 /// Reads the texts of a body, and takes secrets out of each.

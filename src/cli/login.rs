@@ -149,9 +149,10 @@ async fn wait_for_callback(
         }
     };
     match timeout(limit, callback).await {
-        Ok(callback) => {
-            callback?.context("standard input ended before an address with an authorization code was pasted: run `lightfi-exporter login --paste` again")
-        }
+        Ok(callback) => callback?.context(
+            "standard input ended before an address with an authorization code was pasted: run \
+                 `lightfi-exporter login --paste` again",
+        ),
         Err(_) => Err(anyhow!(
             "no login within {}: run `lightfi-exporter login` again",
             duration::format(limit)
@@ -168,7 +169,10 @@ async fn finish(
     let refresh_token = login.exchange_code(callback).await?;
     destination
         .write(&refresh_token, unix_now(), &mut io::stdout())
-        .context("logged in, but the refresh token could not be written everywhere; fix the cause and run `lightfi-exporter login` again")
+        .context(
+            "logged in, but the refresh token could not be written everywhere; fix the cause and run \
+             `lightfi-exporter login` again",
+        )
 }
 
 /// Writes a message to standard output, or with `--print` to standard error, as standard output is for the token then.

@@ -53,8 +53,8 @@ enum LocationOutcome {
 #[derive(Debug, Default)]
 pub(super) struct SensorUpdate {
     pub(super) name: Option<Arc<str>>,
-    /// The best placement: the deepest path, then the order in `locations:`, then the smaller id. Empty if the sensor is in no
-    /// location.
+    /// The path of the best placement (the deepest path, then the order in `locations:`, then the smaller id). Empty if the
+    /// sensor is in no location.
     pub(super) path: Arc<str>,
     pub(super) location_id: Option<Arc<str>>,
     /// The location requests whose replies hold it.
@@ -66,7 +66,7 @@ pub(super) struct SensorUpdate {
 /// The results of a collection by sensor id.
 pub(super) type SensorUpdates = BTreeMap<Arc<str>, SensorUpdate>;
 
-/// The longest path to a location, and the configured location at which it starts.
+/// A path to a location, and the configured location at which it starts.
 struct PathFromRoot<'a> {
     path: Arc<str>,
     /// The index in `locations:`.
@@ -127,9 +127,10 @@ impl LocationWalk {
         max_series: usize,
         now: UnixTime,
     ) -> Result<(), String> {
-        let entries = |sensor: &LocationEntry| 1 + sensor.items.as_ref().map_or(0, Vec::len);
+        let sensor_and_items =
+            |sensor: &LocationEntry| 1 + sensor.items.as_ref().map_or(0, Vec::len);
         let sensor_and_item_count =
-            self.sensor_and_item_count + reply.sensors.iter().map(entries).sum::<usize>();
+            self.sensor_and_item_count + reply.sensors.iter().map(sensor_and_items).sum::<usize>();
         let child_count = self.child_count + reply.children.len();
         if sensor_and_item_count > max_series.saturating_mul(MAX_SENSORS_AND_ITEMS_PER_SERIES) {
             return Err(format!(
@@ -207,10 +208,12 @@ impl LocationWalk {
         }
     }
 
-    /// Returns whether a location has neither answered nor failed yet.
-    pub(super) fn is_pending(&self) -> bool {
-        let mut requests = self.requests.values();
-        requests.any(|request| request.outcome == LocationOutcome::Pending)
+    /// Returns whether any location but these has neither answered nor failed yet.
+    pub(super) fn is_pending_except(&self, retried: &HashSet<Arc<str>>) -> bool {
+        let mut requests = self.requests.iter();
+        requests.any(|(id, request)| {
+            request.outcome == LocationOutcome::Pending && !retried.contains(id)
+        })
     }
 
     /// Returns the sensors in the good replies so far.

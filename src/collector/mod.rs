@@ -3,8 +3,9 @@
 //!
 //! The decisions are pure and have files of their own: [`schedule`] (when), [`plan`] (what), [`queue`] (order, pace,
 //! retries), [`discovery`] (which sensors the locations hold, and where), [`readings`] and [`registry`] (what is kept), and
-//! [`run`], which uses them to make one collection; [`log`] reports it, [`path`] joins names. This file is the task around them: it waits, sends requests through `api`, and
-//! hands each snapshot to the publisher. Scrapes and reloads reach it through [`Handle`].
+//! [`run`], which uses them to make one collection. [`log`] reports it, [`path`] joins names. This file is the task around
+//! them: it waits, sends requests through `api`, and hands each snapshot to the publisher. Scrapes and reloads reach it
+//! through [`Handle`].
 
 mod discovery;
 mod log;

@@ -1,6 +1,8 @@
 //! The path of a sensor as a label shows it: the names of the locations around it, from the top down. Called by
 //! `discovery` and `registry`.
 
+use std::sync::Arc;
+
 /// Separates two names. A name from the configuration may contain it.
 const SEPARATOR: &str = " / ";
 /// Real paths need a quarter of this. Of a longer path the end is kept, because it says the most.
@@ -11,13 +13,17 @@ pub(super) fn join(above: &str, below: &str) -> String {
     if above.is_empty() || below.is_empty() {
         return [above, below].concat();
     }
-    let path = [above, SEPARATOR, below].concat();
+    [above, SEPARATOR, below].concat()
+}
+
+/// Returns the path as a label shows it.
+pub(super) fn label(path: &Arc<str>) -> Arc<str> {
     let excess = path.chars().count().saturating_sub(MAX_CHARS);
     if excess == 0 {
-        return path;
+        return path.clone();
     }
     let kept = path.chars().skip(excess + 1);
-    std::iter::once('…').chain(kept).collect()
+    std::iter::once('…').chain(kept).collect::<String>().into()
 }
 
 /// Returns the number of names in a path.
@@ -48,9 +54,9 @@ mod tests {
     }
 
     #[test]
-    fn a_long_path_keeps_its_end() {
+    fn a_label_keeps_the_end_of_a_long_path() {
         for (length, is_whole) in [(251, true), (252, false), (10_000, false)] {
-            let path = join(&"é".repeat(length), "ab");
+            let path = label(&join(&"é".repeat(length), "ab").into());
             assert_eq!(path.starts_with('é'), is_whole, "{length}: {path}");
             assert!(path.ends_with("é / ab"), "{path}");
             assert_eq!(path.chars().count(), 256, "{length}");

@@ -56,10 +56,10 @@ pub enum Step {
 /// How a job went so far: in the collections before, and in this one once it has timed out.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct CarriedOver {
-    /// The higher, the sooner it is sent: 0 if it was answered or failed for good, 1 if it was sent without an answer, and one more for each
-    /// collection that had no time to send it.
+    /// The higher, the sooner it is sent: 0 if it was answered or failed for good, 1 if it was sent without an answer, and one
+    /// more for each collection that had no time to send it.
     pub(super) priority: u32,
-    /// Whether it got no response when it was last sent.
+    /// Whether it got no response at least once since it was last answered.
     pub(super) hung: bool,
 }
 
@@ -224,14 +224,14 @@ impl RequestQueue {
             .collect();
         let waiting = [&mut self.waiting, &mut self.waiting_hung];
         for request in waiting.into_iter().flat_map(|it| take(it).into_values()) {
-            let state = match request.attempts {
+            let history = match request.attempts {
                 0 => request.history.not_sent(),
                 _ => CarriedOver {
                     priority: 1,
                     ..request.history
                 },
             };
-            unanswered.insert(request.job, state);
+            unanswered.insert(request.job, history);
         }
         for (job, (_, sent_at)) in take(&mut self.in_flight) {
             let hung = now.saturating_duration_since(sent_at) >= self.hung_after;
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_unsent_for_longest_go_first_and_those_that_hung_take_half_of_the_slots() {
+    fn requests_unsent_for_longest_go_first_and_those_that_hung_are_half_of_those_in_flight() {
         let now = Instant::now();
         let mut carried: Unanswered = (10..14)
             .map(|id| (sensor(id), carried_over(1, true)))
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_that_time_out_take_half_of_the_slots_when_repeated() {
+    fn requests_that_time_out_are_half_of_those_in_flight_when_repeated() {
         let start = Instant::now();
         let mut queue = queue(4, start, Unanswered::new());
         queue.add((0..4).map(sensor), start, Duration::ZERO);
@@ -439,7 +439,7 @@ mod tests {
             prop_assert_eq!(requested.len(), hangs.len());
         }
 
-        /// Every job is sent, at most three times, and never more than the max_in_flight allow at once.
+        /// Every job is sent, at most three times, and never more than `max_in_flight` at once.
         #[test]
         fn every_job_is_sent_until_it_is_answered_or_has_failed(
             max_in_flight in 1_usize..6,

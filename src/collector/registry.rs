@@ -61,15 +61,11 @@ impl SensorRegistry {
         state.is_some_and(|state| state.sensor.read.is_some() && state.found_by.is_empty())
     }
 
-    /// Returns whether a location that held the sensor has failed: then the sensor has failed with it.
+    /// Returns whether a location that held the sensor has no good reply: then the sensor waits for that location, and fails
+    /// with it.
     pub(super) fn was_in_location_without_reply(&self, id: &str, walk: &LocationWalk) -> bool {
         let state = self.sensors.get(id);
-        state.is_some_and(|state| {
-            state
-                .found_by
-                .iter()
-                .any(|source| walk.has_no_good_reply(source))
-        })
+        state.is_some_and(|state| state.found_by.iter().any(|id| walk.has_no_good_reply(id)))
     }
 
     /// Takes in the result of a collection that ended at `now`: the replies to the sensors' own requests in `updates`, and the
@@ -90,9 +86,7 @@ impl SensorRegistry {
         }
         self.sensors.retain(|id, state| {
             // Locations that failed are kept: the sensor may still be in them.
-            state
-                .found_by
-                .retain(|source| walk.has_no_good_reply(source));
+            state.found_by.retain(|id| walk.has_no_good_reply(id));
             let (update, configured) = (updates.remove(id), plan.sensors.get(id));
             let stays = update.is_some() || configured.is_some() || !state.found_by.is_empty();
             if stays {
@@ -137,7 +131,7 @@ impl SensorRegistry {
         let reachable =
             LocationWalk::reachable(plan.locations.clone(), self.location_cache.clone());
         self.sensors.retain(|id, state| {
-            state.found_by.retain(|source| reachable.contains(source));
+            state.found_by.retain(|id| reachable.contains(id));
             let configured = plan.sensors.get(id);
             state.update_identity(configured);
             configured.is_some() || !state.found_by.is_empty()
@@ -196,8 +190,7 @@ impl SensorState {
             self.location_id = update.location_id.or(self.location_id.take());
         }
         self.name = update.name.or(self.name.take());
-        self.found_by
-            .retain(|source| !update.found_by.contains(source));
+        self.found_by.retain(|id| !update.found_by.contains(id));
         self.found_by.extend(update.found_by);
         if was_requested {
             self.sensor.read = Some(update.readings.is_some());
@@ -219,7 +212,9 @@ impl SensorState {
         let identity = Identity::new(
             self.sensor.identity.id.clone(),
             configured.name.or_else(|| self.name.clone()),
-            configured.location.or_else(|| Some(self.path.clone())),
+            configured
+                .location
+                .or_else(|| Some(path::label(&self.path))),
             self.location_id.clone(),
             configured.labels,
         );

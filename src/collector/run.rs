@@ -5,6 +5,7 @@
 //! which sends the requests.
 
 use std::{
+    collections::HashSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -26,8 +27,8 @@ use crate::{
 };
 
 /// After this share of a collection's time, configured sensors stop waiting for pending locations. A sensor that a location held
-/// in an earlier collection still waits for that location. The share is later than the start of the last request of a spread
-/// collection, and leaves enough time for the sensors.
+/// in an earlier collection still waits for that location. Requests are spread over half of the interval, so all locations
+/// have been requested by then, and enough time is left for the sensors.
 const DIRECT_FALLBACK_SHARE: f64 = 2.0 / 3.0;
 
 /// A good reply.
@@ -62,6 +63,8 @@ pub struct CollectionRun {
     direct_fallback_at: Instant,
     queue: RequestQueue,
     walk: LocationWalk,
+    /// Locations that have failed once and will be requested again: sensors do not wait for them.
+    retried: HashSet<Arc<str>>,
     /// From the sensors' own requests.
     updates: SensorUpdates,
     /// Whether configured sensors that a location may hold are not queued yet.
@@ -89,8 +92,8 @@ impl CollectionRun {
             .map(Job::Sensor);
         let locations = walk.take_to_request().into_iter().map(Job::Location);
         let carried_over = registry.carried_over.clone();
-        let slots = plan.max_concurrency;
-        let mut queue = RequestQueue::new(slots, start, deadline, carried_over, rng);
+        let max_in_flight = plan.max_concurrency;
+        let mut queue = RequestQueue::new(max_in_flight, start, deadline, carried_over, rng);
         queue.add(locations.chain(sensors), start, spread);
         Self {
             plan,
@@ -100,6 +103,7 @@ impl CollectionRun {
             direct_fallback_at: start + (deadline - start).mul_f64(DIRECT_FALLBACK_SHARE),
             queue,
             walk,
+            retried: HashSet::new(),
             updates: SensorUpdates::new(),
             sensors_wait,
             failures: Vec::new(),
@@ -111,7 +115,9 @@ impl CollectionRun {
         if now >= self.deadline {
             return Step::Done;
         }
-        if self.sensors_wait && (now >= self.direct_fallback_at || !self.walk.is_pending()) {
+        if self.sensors_wait
+            && (now >= self.direct_fallback_at || !self.walk.is_pending_except(&self.retried))
+        {
             self.sensors_wait = false;
             let jobs = self.sensors_to_request_directly();
             self.queue.add(jobs, now, Duration::ZERO);
@@ -137,6 +143,9 @@ impl CollectionRun {
             let timed_out = error.reason == Reason::Timeout;
             if error.retryable && self.queue.retry(job, timed_out, now) {
                 debug!(%job, %error, "request failed; it will be repeated");
+                if let Job::Location(id) = job {
+                    self.retried.insert(id.clone());
+                }
                 return;
             }
             self.fail(job, error);
@@ -178,7 +187,7 @@ impl CollectionRun {
             .map_err(RequestError::over_limit)
     }
 
-    /// Notes that a request has failed for good.
+    /// Records a request that has failed for good.
     fn fail(&mut self, job: &Job, error: RequestError) {
         debug!(%job, %error, "request failed");
         match job {

@@ -72,7 +72,8 @@ impl Schedule {
         let next_cell = in_time.map_or(now, |(cell, _)| cell) + self.interval;
         self.next = Some((next_cell, next_cell + jitter_range.mul_f64(jitter)));
         self.last_start = Some(now);
-        // Nothing is spread if somebody waits: at the first start, after a reload or a recovered token, and in scrape mode.
+        // Requests are spread only if no scrape and no user waits for them: not at the first start, after a reload or a
+        // recovered token, and in scrape mode.
         let spread = match (self.mode, planned) {
             (Mode::Interval, Some(_)) => self.interval / 2,
             _ => Duration::ZERO,

@@ -1,8 +1,9 @@
 //! The YAML of a configuration as a tree. serde-saphyr reads it and finds its errors; the tree keeps the source text of
 //! each value (`00123` stays `00123`) and its line.
 //!
-//! The type of a field decides what its text means, see `text`. Anchors, aliases, tags, duplicate keys and several
-//! documents are refused. No error here quotes a value. Called by `layers`.
+//! The type and the serde attribute of a field decide what its text means, see `text`. Anchors, aliases, tags, duplicate
+//! keys and several documents are refused. No error here quotes a value. The built-in defaults are here too. Called by
+//! `layers` and `overrides`.
 
 use std::{fmt, ops::Range};
 
@@ -37,7 +38,7 @@ pub(super) enum Kind {
     /// Nothing, `null` or `~`.
     Null,
     Text(String),
-    /// A number or a boolean, by the place of its text in the source. [`Node::parse`] replaces it by the text.
+    /// A number or a boolean while the document is parsed, by the place of its text; [`Node::parse`] then makes it a `Text`.
     Plain(Range<u32>),
     List(Vec<Node>),
     /// Keys are unique, in the order of the file.
@@ -50,8 +51,9 @@ pub(super) fn defaults() -> Value {
     root.to_value(0)
 }
 
-/// Returns whether `default.yaml` names the key, in its comments too.
-pub(super) fn is_known_key(key: &str) -> bool {
+/// Returns whether the key may be named in an error, and left out if it has no value: it is a word with a colon in
+/// `default.yaml`. Its comments name the keys of sensors, locations and variables.
+pub(super) fn is_named_in_defaults(key: &str) -> bool {
     let mut words = DEFAULTS.split_whitespace();
     words.any(|word| word.strip_suffix(':') == Some(key))
 }
@@ -88,28 +90,35 @@ impl Node {
         match &self.kind {
             Kind::Map(entries) => entries
                 .iter()
-                .find(|(at, _)| at == key)
+                .find(|(name, _)| name == key)
                 .map(|(_, value)| value),
             Kind::List(items) => items.get(key.parse::<usize>().ok()?),
             _ => None,
         }
     }
 
-    /// Returns the node as a value of figment: texts, lists and maps. Known keys without a value are left out down to
-    /// `depth` levels.
-    pub(super) fn to_value(&self, depth: usize) -> Value {
+    /// Returns the node as a value of figment: texts, lists and maps. In the upper `levels_without_nulls` levels of maps, a
+    /// known key without a value is left out, so that its default stays; below them it becomes an empty value.
+    pub(super) fn to_value(&self, levels_without_nulls: usize) -> Value {
         match &self.kind {
+            // `Plain` does not occur: `parse` has replaced it.
             Kind::Null | Kind::Plain(_) => Value::Empty(Tag::Default, Empty::None),
             Kind::Text(text) => Value::from(text.as_str()),
             Kind::List(items) => {
-                let items = items.iter().map(|item| item.to_value(depth));
+                let items = items.iter().map(|item| item.to_value(levels_without_nulls));
                 Value::from(items.collect::<Vec<_>>())
             }
             Kind::Map(entries) => {
                 let mut dict = Dict::new();
                 for (key, node) in entries {
-                    if depth == 0 || !matches!(node.kind, Kind::Null) || !is_known_key(key) {
-                        dict.insert(key.clone(), node.to_value(depth.saturating_sub(1)));
+                    if levels_without_nulls == 0
+                        || !matches!(node.kind, Kind::Null)
+                        || !is_named_in_defaults(key)
+                    {
+                        dict.insert(
+                            key.clone(),
+                            node.to_value(levels_without_nulls.saturating_sub(1)),
+                        );
                     }
                 }
                 Value::from(dict)
@@ -118,7 +127,8 @@ impl Node {
     }
 }
 
-/// The default limits of the library allow about 22,700 sensors. `load` limits the size of the file.
+/// The default limits of the library would refuse a file of more than about 22,700 sensors. `load` limits the size of the
+/// file.
 fn options() -> Options {
     serde_saphyr::options! {
         budget: serde_saphyr::budget! {
@@ -144,7 +154,7 @@ fn describe(error: &Error) -> String {
         // The parser's own words name at most a character.
         Error::ExternalMessage { msg, .. } => format!("not valid YAML: {msg}"),
         Error::DuplicateMappingKey { key, .. } => match key {
-            Some(key) if is_known_key(key) => format!("key \"{key}\" is given twice"),
+            Some(key) if is_named_in_defaults(key) => format!("key \"{key}\" is given twice"),
             _ => "a key is given twice".to_owned(),
         },
         Error::MultipleDocuments { .. } => "a second YAML document begins here".to_owned(),

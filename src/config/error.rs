@@ -44,7 +44,7 @@ impl fmt::Display for Errors {
     }
 }
 
-/// A message shows at most so many bytes of a key or characters of a value.
+/// A longer key (in bytes) is hidden, a longer value (in characters) is cut.
 const MAX_SHOWN: usize = 60;
 
 /// Returns whether a key can be shown: it does not look like a secret in the place of a key, as in

@@ -1,5 +1,5 @@
 //! The merged layers: built-in defaults < file < environment < flags. figment merges them, serde reads the result, and each
-//! problem names the file and line, the variable or the flag it comes from.
+//! problem names the file and line, the environment variable or the flag it comes from.
 //!
 //! The types of `config` and the rules of `validate` decide which values are good. Called by `config::load`.
 
@@ -15,9 +15,9 @@ use serde::de::DeserializeOwned;
 
 use super::{
     Errors, Flags, Purpose,
-    document::{Kind, Node, defaults, is_known_key},
+    document::{Kind, Node, defaults, is_named_in_defaults},
     error::{Problem, is_key_like, value_for_display},
-    overrides::{Setting, from_environment, from_flags, paths, variable},
+    overrides::{Setting, environment_name, from_environment, from_flags, paths},
 };
 
 /// Reading again after each problem would take too long for a file of thousands of wrong values.
@@ -26,20 +26,21 @@ const MAX_PROBLEMS: usize = 1000;
 /// The keys of section `oauth` that take a text, or under `<key>_file` the path of a file with the text.
 pub(super) const CREDENTIAL_KEYS: [&str; 3] = ["client_id", "client_secret", "refresh_token"];
 
-/// These lists can be long: figment, which copies what it merges, does not get them.
-const TARGET_LISTS: [&str; 2] = ["sensors", "locations"];
+/// The keys of the lists of sensors and locations. They can be long, and figment copies what it merges, so it does not get
+/// them.
+const LISTED_KEYS: [&str; 2] = ["sensors", "locations"];
 
 /// The merged layers, and the problems found in them.
 pub(super) struct Layers {
     pub(super) problems: Vec<Problem>,
     pub(super) warnings: Vec<String>,
     file_name: String,
-    /// The file, with the sensors and locations of the environment in place of its own.
+    /// The parsed file. Lists of sensors and locations from the environment replace those of the file in it.
     document: Node,
     defaults: Value,
     /// All sections.
     merged: Value,
-    /// The variable or flag that sets a key.
+    /// The environment variable or flag that sets a key.
     origins: BTreeMap<String, String>,
 }
 
@@ -63,7 +64,7 @@ impl Layers {
             merged: Value::from(Dict::new()),
             origins: BTreeMap::new(),
         };
-        let sections = layers.read_file(text).map_err(|(line, message)| {
+        let sections = layers.parse_file(text).map_err(|(line, message)| {
             let origin = file_name.to_owned();
             Errors::new(vec![Problem {
                 origin,
@@ -71,6 +72,10 @@ impl Layers {
                 message,
             }])
         })?;
+        // Otherwise the environment or a flag would hide a section of the wrong kind.
+        if !layers.problems.is_empty() {
+            return Err(Errors::new(layers.problems));
+        }
         let mut figment = Figment::from(Serialized::defaults(&layers.defaults))
             .merge(Serialized::defaults(sections));
         let mut settings = from_environment(
@@ -81,8 +86,8 @@ impl Layers {
         );
         settings.extend(from_flags(flags));
         for Setting { key, origin, node } in settings {
-            if TARGET_LISTS.contains(&key.as_str()) {
-                layers.set_list(&key, node);
+            if LISTED_KEYS.contains(&key.as_str()) {
+                layers.replace_list(&key, node);
             } else {
                 figment = figment.merge((&key, node.to_value(1)));
             }
@@ -94,8 +99,8 @@ impl Layers {
         Ok(layers)
     }
 
-    /// Reads the file and returns its sections.
-    fn read_file(&mut self, text: &str) -> Result<Dict, (Option<u32>, String)> {
+    /// Parses the file and returns its sections.
+    fn parse_file(&mut self, text: &str) -> Result<Dict, (Option<u32>, String)> {
         self.document = Node::parse(text)?;
         let entries = match &self.document.kind {
             Kind::Map(entries) => entries.as_slice(),
@@ -106,26 +111,39 @@ impl Layers {
             }
         };
         let is_default = |key: &str, node: &Node| {
-            TARGET_LISTS.contains(&key) || (matches!(node.kind, Kind::Null) && is_known_key(key))
+            LISTED_KEYS.contains(&key)
+                || (matches!(node.kind, Kind::Null) && is_named_in_defaults(key))
         };
-        let sections = entries.iter().filter(|(key, node)| !is_default(key, node));
-        let sections = sections.map(|(key, node)| (key.clone(), node.to_value(usize::MAX)));
-        Ok(sections.collect())
+        let mut sections = Dict::new();
+        let mut wrong = Vec::new();
+        for (key, node) in entries.iter().filter(|(key, node)| !is_default(key, node)) {
+            let value = node.to_value(usize::MAX);
+            let default = self.defaults.find_ref(key).and_then(Value::as_dict);
+            if default.is_some() && value.as_dict().is_none() {
+                wrong.push((key.clone(), value.to_actual()));
+            } else {
+                sections.insert(key.clone(), value);
+            }
+        }
+        for (key, found) in wrong {
+            self.refuse_kind(&[&key], &found, "keys");
+        }
+        Ok(sections)
     }
 
-    fn set_list(&mut self, key: &str, node: Node) {
+    fn replace_list(&mut self, key: &str, node: Node) {
         let mut entries = match std::mem::replace(&mut self.document.kind, Kind::Null) {
             Kind::Map(entries) => entries,
             _ => Vec::new(),
         };
-        entries.retain(|(at, _)| at != key);
+        entries.retain(|(name, _)| name != key);
         entries.push((key.to_owned(), node));
         self.document.kind = Kind::Map(entries);
     }
 
     /// Returns whether any sensor or location is listed.
-    pub(super) fn has_targets(&self) -> bool {
-        TARGET_LISTS
+    pub(super) fn lists_anything(&self) -> bool {
+        LISTED_KEYS
             .iter()
             .any(|key| self.list_length(key).is_ok_and(|length| length > 0))
     }
@@ -166,9 +184,9 @@ impl Layers {
             let file_key = format!("{key}_file");
             let mut forms = Vec::new();
             let mut is_missing = true;
-            for (key, form) in [(key, "inline"), (&file_key, "file")] {
-                let path = ["oauth", key];
-                match oauth.remove(key) {
+            for (form_key, form) in [(key, "inline"), (&file_key, "file")] {
+                let path = ["oauth", form_key];
+                match oauth.remove(form_key) {
                     None | Some(Value::Empty(..)) => continue,
                     Some(Value::String(_, text)) if text.is_empty() => {
                         self.refuse(&path, "is empty, set it or leave the key out");
@@ -192,7 +210,7 @@ impl Layers {
             }
             let value = match forms.pop() {
                 Some(form) => Value::from(form),
-                // The other rules are checked even where the id, which must be there, is missing.
+                // A placeholder: the missing id is reported above, and the other rules can still be checked.
                 None if key == "client_id" => {
                     Value::from(Dict::from([("inline".to_owned(), "".into())]))
                 }
@@ -237,9 +255,9 @@ impl Layers {
     ) -> Option<T> {
         let before = self.problems.len();
         loop {
-            let (below, kind) = match misplaced_list(value) {
+            let (below, kind) = match misplaced_list(value, path) {
                 Some(list) => (
-                    list,
+                    list[path.len()..].to_vec(),
                     ErrorKind::InvalidType(Actual::Seq, "keys or one value".to_owned()),
                 ),
                 None => match value.deserialize() {
@@ -252,7 +270,7 @@ impl Layers {
                 return None;
             }
             let below: Vec<&str> = below.iter().map(String::as_str).collect();
-            let text = at(value, &below)
+            let text = value_at(value, &below)
                 .and_then(Value::as_str)
                 .unwrap_or_default();
             self.report_error(&[path, &below].concat(), text, &kind);
@@ -274,7 +292,10 @@ impl Layers {
                 self.report(path, &message);
             }
             ErrorKind::MissingField(field) => {
-                self.report(path, &format!("{}.{field} is missing", name(path)));
+                self.report(
+                    path,
+                    &format!("{}.{field} is missing", path_for_display(path)),
+                );
             }
             ErrorKind::InvalidType(found, expected) => {
                 let expected = match expected.as_str() {
@@ -292,22 +313,26 @@ impl Layers {
     /// Names an unknown key and the nearest known one: the same key in another section, or the most similar key here.
     fn unknown_key(&self, path: &[&str], known: &[&str]) -> String {
         let (key, parent) = path.split_last().unwrap_or((&"", &[]));
+        let is_section_key = parent.len() <= 1;
         let elsewhere = paths(&self.defaults)
             .into_iter()
-            .find(|known| parent.len() <= 1 && known.rsplit('.').next() == Some(key));
-        let key = key.to_ascii_lowercase();
-        let similarity = |known: &str| strsim::normalized_damerau_levenshtein(known, &key);
+            .find(|path| is_section_key && path.rsplit('.').next() == Some(key));
+        let lower = key.to_ascii_lowercase();
+        let similarity = |known: &str| strsim::normalized_damerau_levenshtein(known, &lower);
         let here = known
             .iter()
             .max_by(|a, b| similarity(a).total_cmp(&similarity(b)))
-            .map(|nearest| name(&[parent, &[*nearest]].concat()));
+            .map(|nearest| path_for_display(&[parent, &[*nearest]].concat()));
         let nearest = elsewhere.or(here).unwrap_or_default();
-        format!("unknown key \"{}\", did you mean \"{nearest}\"", name(path))
+        format!(
+            "unknown key \"{}\", did you mean \"{nearest}\"",
+            path_for_display(path)
+        )
     }
 
     /// Reports a value of a section; `message` completes a sentence that begins with the value.
     pub(super) fn refuse(&mut self, path: &[&str], message: &str) {
-        let text = at(&self.merged, path).and_then(Value::as_str);
+        let text = value_at(&self.merged, path).and_then(Value::as_str);
         let text = text.unwrap_or_default().to_owned();
         self.refuse_text(path, &text, message);
     }
@@ -316,16 +341,23 @@ impl Layers {
     pub(super) fn refuse_text(&mut self, path: &[&str], text: &str, message: &str) {
         let is_secret = path.first() == Some(&"oauth") || path.last() == Some(&"url");
         let sentence = if is_secret || text.is_empty() {
-            format!("{} {message}", name(path))
+            format!("{} {message}", path_for_display(path))
         } else {
-            format!("{}: {} {message}", name(path), value_for_display(text))
+            format!(
+                "{}: {} {message}",
+                path_for_display(path),
+                value_for_display(text)
+            )
         };
         self.report(path, &sentence);
     }
 
     fn refuse_kind(&mut self, path: &[&str], found: &Actual, expected: &str) {
         let found = kind_for_display(found);
-        let message = format!("{}: found {found} instead of {expected}", name(path));
+        let message = format!(
+            "{}: found {found} instead of {expected}",
+            path_for_display(path)
+        );
         self.report(path, &message);
     }
 
@@ -361,7 +393,7 @@ impl Layers {
 }
 
 /// Returns the value at `path`; a list is indexed by number.
-fn at<'v>(value: &'v Value, path: &[&str]) -> Option<&'v Value> {
+fn value_at<'v>(value: &'v Value, path: &[&str]) -> Option<&'v Value> {
     path.iter().try_fold(value, |value, key| match value {
         Value::Dict(_, dict) => dict.get(*key),
         Value::Array(_, items) => items.get(key.parse::<usize>().ok()?),
@@ -374,7 +406,7 @@ fn replace(value: &mut Value, path: &[&str], defaults: Option<&Value>) -> bool {
     let (Value::Dict(_, dict), Some((key, rest))) = (value, path.split_first()) else {
         return false;
     };
-    let default = defaults.and_then(|defaults| at(defaults, &[key]));
+    let default = defaults.and_then(|defaults| value_at(defaults, &[key]));
     let Some(child) = dict.get_mut(*key) else {
         return false;
     };
@@ -382,7 +414,8 @@ fn replace(value: &mut Value, path: &[&str], defaults: Option<&Value>) -> bool {
         return true;
     }
     match default {
-        // A section whose value has the wrong kind ends the reading.
+        // The default is wrong too, or the value should be a whole section: another attempt would find the same error, or hide
+        // real ones.
         Some(default)
             if child == default || default.as_dict().is_some_and(|keys| !keys.is_empty()) =>
         {
@@ -396,28 +429,25 @@ fn replace(value: &mut Value, path: &[&str], defaults: Option<&Value>) -> bool {
     }
 }
 
-/// Finds a list where none belongs: serde would read it as a struct, one field after the other.
-fn misplaced_list(value: &Value) -> Option<Vec<String>> {
+/// Finds a list where none belongs: serde would read it as a struct, one field after the other. Returns its path.
+fn misplaced_list(value: &Value, path: &[&str]) -> Option<Vec<String>> {
     match value {
-        Value::Array(..) => Some(Vec::new()),
-        Value::Dict(_, dict) => {
-            dict.iter()
-                .filter(|(key, _)| !is_list(key))
-                .find_map(|(key, value)| {
-                    let below = misplaced_list(value)?;
-                    Some([vec![key.clone()], below].concat())
-                })
-        }
+        Value::Array(..) if takes_list(path) => None,
+        Value::Array(..) => Some(path.iter().map(|key| (*key).to_owned()).collect()),
+        Value::Dict(_, dict) => dict
+            .iter()
+            .find_map(|(key, value)| misplaced_list(value, &[path, &[key]].concat())),
         _ => None,
     }
 }
 
-fn is_list(key: &str) -> bool {
-    key == "listen_address" || TARGET_LISTS.contains(&key)
+/// Returns whether a list belongs at this path. A new key with a list must be added here.
+fn takes_list(path: &[&str]) -> bool {
+    matches!(path, ["web", "listen_address"] | ["sensors" | "locations"])
 }
 
 /// Writes a path as `sensors[1].name`. What does not look like a key is hidden, as is all that is below a key of `oauth`.
-pub(super) fn name(path: &[&str]) -> String {
+pub(super) fn path_for_display(path: &[&str]) -> String {
     let in_oauth = path.first() == Some(&"oauth");
     let shown = if in_oauth { 2 } else { path.len() };
     let mut name = String::new();
@@ -430,7 +460,7 @@ pub(super) fn name(path: &[&str]) -> String {
         };
         if depth == 0 {
             name.push_str(key);
-        } else if is_index && is_list(path[depth - 1]) {
+        } else if is_index && takes_list(&path[..depth]) {
             name.push_str(&format!("[{key}]"));
         } else {
             name.push_str(&format!(".{key}"));
@@ -445,7 +475,7 @@ fn missing_credential(key: &str) -> String {
                 `lightfi-exporter login`"
             .to_owned();
     }
-    let variable = variable(&format!("oauth.{key}"));
+    let variable = environment_name(&format!("oauth.{key}"));
     format!(
         "oauth.{key} (or oauth.{key}_file) is missing: set what LightFi support gave you, in the file or as {variable}"
     )

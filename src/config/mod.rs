@@ -62,7 +62,7 @@ pub enum Purpose {
     Serve,
     /// To see what there is to collect: it must say where a refresh token is.
     Discover,
-    /// To log in for the first refresh token: neither is needed yet.
+    /// To log in for the first refresh token, which is not needed yet.
     Login,
 }
 
@@ -88,7 +88,7 @@ pub fn load(
         Ok(text) => load_text(&name, &text, flags, environment, purpose),
         Err(error) if error.kind() == io::ErrorKind::NotFound && flags.config_file.is_none() => {
             let layers = Layers::new("configuration", "", environment, flags)?;
-            if purpose == Purpose::Serve && layers.problems.is_empty() && !layers.has_targets() {
+            if purpose == Purpose::Serve && layers.problems.is_empty() && !layers.lists_anything() {
                 return Err(file_error(DEFAULT_FILE, MISSING_FILE.to_owned()));
             }
             read_layers(layers, purpose)
@@ -118,25 +118,27 @@ fn file_error(name: &str, message: String) -> Errors {
 }
 
 fn read_layers(mut layers: Layers, purpose: Purpose) -> Result<Loaded, Errors> {
+    // The lists of this value are still empty: they are read apart, and put in at the end.
     let config: Option<Config> = layers.read(purpose);
     let sensors = layers.read_list::<Sensor>("sensors");
     let locations = layers.read_list::<Location>("locations");
     let ids: Vec<_> = sensors
         .iter()
-        .map(|(at, sensor)| (*at, &*sensor.id))
+        .map(|(index, sensor)| (*index, &*sensor.id))
         .collect();
     validate_ids(&mut layers, "sensors", &ids);
     let ids: Vec<_> = locations
         .iter()
-        .map(|(at, location)| (*at, &*location.id))
+        .map(|(index, location)| (*index, &*location.id))
         .collect();
     validate_ids(&mut layers, "locations", &ids);
     validate_labels(&mut layers, &sensors);
     if let Some(config) = &config {
         config.validate(&mut layers);
     }
-    let Some(mut config) = config.filter(|_| layers.problems.is_empty()) else {
-        return Err(Errors::new(layers.problems));
+    let mut config = match config {
+        Some(config) if layers.problems.is_empty() => config,
+        _ => return Err(Errors::new(layers.problems)),
     };
     config.sensors = sensors.into_iter().map(|(_, sensor)| sensor).collect();
     config.locations = locations
@@ -267,7 +269,7 @@ pub struct Api {
     /// Time limit of one request, from connect to the last byte.
     #[serde(with = "duration")]
     pub timeout: Duration,
-    /// Requests in flight, at least 1.
+    /// Requests in flight.
     #[serde(deserialize_with = "text::parse")]
     pub max_concurrency: usize,
     /// Limit for requests to the API per second; 0 = no limit.

@@ -1,15 +1,12 @@
-//! Names that a person may give to metrics and labels: valid for Prometheus, nothing for `promtool check metrics` to
-//! object to (the rules of client_golang's promlint, for gauges), and not taken by a metric of ours.
+//! Names that a user may give to metrics and labels: valid for Prometheus, accepted by `promtool check metrics` (the rules
+//! of client_golang's promlint, for gauges), and not taken by a metric of the exporter.
 //!
 //! Pure rules over tables. Called by `validate`, which knows which keys hold such names.
 
 use crate::catalog;
 
-/// Every name of ours begins with it, custom ones included.
-pub(super) const PREFIX: &str = "lightfi_";
-
-/// All metrics of the exporter itself begin with it.
-const OWN_PREFIX: &str = "lightfi_exporter_";
+/// All metrics but `process_*` begin with it, custom ones included.
+const METRIC_PREFIX: &str = "lightfi_";
 
 /// Labels that the exporter or Prometheus itself gives a meaning.
 const RESERVED: &[&str] = &[
@@ -24,8 +21,9 @@ const RESERVED: &[&str] = &[
     "quantile",
 ];
 
-/// The metrics of a snapshot that are no row of the catalogue, in the text format.
-const SNAPSHOT_METRICS: &[&str] = &[
+/// The metrics that are no row of the catalog, by their names in the text format. A test in
+/// `tests/it/config.rs` finds what is missing.
+const OTHER_METRICS: &[&str] = &[
     "lightfi_sensor_info",
     "lightfi_sensor_read_success",
     "lightfi_sensor_stale_readings",
@@ -41,12 +39,26 @@ const SNAPSHOT_METRICS: &[&str] = &[
     "lightfi_collect_readings_dropped",
     "lightfi_collect_interval_seconds",
     "lightfi_collect_readings_skipped",
+    "lightfi_exporter_build_info",
+    "lightfi_exporter_api_requests_total",
+    "lightfi_exporter_api_request_failures_total",
+    "lightfi_exporter_api_request_duration_seconds",
+    "lightfi_exporter_token_refreshes_total",
+    "lightfi_exporter_token_refresh_failures_total",
+    "lightfi_exporter_access_token_expiry_timestamp_seconds",
+    "lightfi_exporter_refresh_token_valid",
+    "lightfi_exporter_refresh_token_obtained_timestamp_seconds",
+    "lightfi_exporter_unmapped_variables",
+    "lightfi_exporter_config_last_reload_successful",
+    "lightfi_exporter_config_last_reload_success_timestamp_seconds",
+    "lightfi_exporter_web_config_last_reload_successful",
+    "lightfi_exporter_web_config_last_reload_success_timestamp_seconds",
 ];
 
 /// Metric types, which do not belong in a name.
 const TYPES: &[&str] = &["counter", "gauge", "summary", "histogram"];
 
-/// Abbreviated units, which promlint holds any such word for.
+/// Words that promlint takes for abbreviated units, wherever they occur in the name.
 const ABBREVIATIONS: &[&str] = &[
     "s", "ms", "us", "ns", "sec", "b", "kb", "mb", "gb", "tb", "pb", "m", "h", "d",
 ];
@@ -57,7 +69,7 @@ const MULTIPLES: &[&str] = &[
     "mibi", "giga", "gibi", "tera", "tebi", "peta", "pebi",
 ];
 
-/// Base units, each with the units that it replaces.
+/// Base units, each with the units that a name must not use in its place.
 const UNITS: &[(&str, &[&str])] = &[
     ("amperes", &[]),
     ("bytes", &["bits"]),
@@ -71,10 +83,10 @@ const UNITS: &[(&str, &[&str])] = &[
     ("volts", &[]),
 ];
 
-/// Suffixes of other types' series.
+/// Suffixes that Prometheus gives to the series of counters, summaries and histograms.
 const SUFFIXES: &[&str] = &["_total", "_count", "_sum", "_bucket"];
 
-/// Whether a gauge may be exported as `lightfi_<name>` for this variable. Errors complete a sentence that begins with
+/// Checks whether a gauge may be exported as `lightfi_<name>` for this variable. Errors complete a sentence that begins with
 /// the name.
 pub(super) fn check_metric(name: &str, var_name: &str) -> Result<(), String> {
     if name.is_empty() {
@@ -83,8 +95,8 @@ pub(super) fn check_metric(name: &str, var_name: &str) -> Result<(), String> {
     if !name.bytes().all(is_word_byte) {
         return Err("is not a metric name, use a-z, 0-9 and _".to_owned());
     }
-    check_word(name)?;
-    let full = format!("{PREFIX}{name}");
+    check_reserved_and_case(name)?;
+    let full = format!("{METRIC_PREFIX}{name}");
     if let Some(suffix) = SUFFIXES.iter().find(|suffix| full.ends_with(**suffix)) {
         return Err(format!("ends in {suffix}, which a gauge must not"));
     }
@@ -111,7 +123,7 @@ pub(super) fn check_metric(name: &str, var_name: &str) -> Result<(), String> {
     }
 }
 
-/// Whether a person may put this label on `lightfi_sensor_info`. Errors complete a sentence that begins with the name.
+/// Checks whether a user may put this label on `lightfi_sensor_info`. Errors complete a sentence that begins with the name.
 pub(super) fn check_label(name: &str) -> Result<(), String> {
     let starts_well = name
         .bytes()
@@ -120,12 +132,12 @@ pub(super) fn check_label(name: &str) -> Result<(), String> {
     if !starts_well || !name.bytes().all(is_word_byte) {
         return Err("is not a label name, use a-z, 0-9 and _, and no digit first".to_owned());
     }
-    check_word(name)
+    check_reserved_and_case(name)
 }
 
-fn check_word(name: &str) -> Result<(), String> {
+fn check_reserved_and_case(name: &str) -> Result<(), String> {
     if RESERVED.contains(&name) || name.starts_with("__") {
-        return Err("is reserved for a label of the exporter, choose another name".to_owned());
+        return Err("is reserved by the exporter or Prometheus, choose another name".to_owned());
     }
     let is_camel_case = |pair: &[u8]| pair[0].is_ascii_lowercase() && pair[1].is_ascii_uppercase();
     if name.as_bytes().windows(2).any(is_camel_case) {
@@ -152,9 +164,6 @@ fn base_unit_instead(word: &str) -> Option<&'static str> {
 /// Returns the metric that the name would clash with, by its name or by a name that OpenMetrics derives from it. A variable
 /// may be given the name it has.
 fn taken_by(full: &str, var_name: &str) -> Option<&'static str> {
-    if full.starts_with(OWN_PREFIX) {
-        return Some("the metrics of the exporter itself");
-    }
     let variable = catalog::canonical(var_name);
     // A custom metric is a gauge, and must not take the name of a counter.
     let rows = catalog::ROWS
@@ -162,7 +171,7 @@ fn taken_by(full: &str, var_name: &str) -> Option<&'static str> {
         .filter(|row| row.var_name != variable || row.metric.ends_with("_total"))
         .map(|row| row.metric);
     rows.chain([catalog::MOTION_TIME.0, catalog::UNMAPPED.0])
-        .chain(SNAPSHOT_METRICS.iter().copied())
+        .chain(OTHER_METRICS.iter().copied())
         .find(|metric| {
             let suffixes = ["_total", "_info"];
             let family = suffixes
@@ -314,7 +323,7 @@ mod tests {
             let mut seen = std::collections::BTreeSet::new();
             for name in names.iter().map(|words| words.join("_")) {
                 if check_metric(&name, "Anything").is_ok() && seen.insert(name.clone()) {
-                    let full = format!("{PREFIX}{name}");
+                    let full = format!("{METRIC_PREFIX}{name}");
                     text.push_str(&format!("# HELP {full} x\n# TYPE {full} gauge\n{full} 1\n"));
                 }
             }

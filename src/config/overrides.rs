@@ -14,7 +14,7 @@ use super::{
 };
 
 /// The prefix of all environment variables of the exporter.
-const PREFIX: &str = "LIGHTFI_";
+const ENVIRONMENT_PREFIX: &str = "LIGHTFI_";
 /// Separates the levels of a key in the name of an environment variable.
 const LEVEL_SEPARATOR: &str = "__";
 /// The section that only the file can set: its keys are names of the API, whose case matters, and environment names are
@@ -40,19 +40,19 @@ pub(super) fn from_environment(
     warnings: &mut Vec<String>,
 ) -> Vec<Setting> {
     let mut variables: Vec<(String, String)> = environment
-        .filter(|(name, text)| name.starts_with(PREFIX) && !text.is_empty())
+        .filter(|(name, text)| name.starts_with(ENVIRONMENT_PREFIX) && !text.is_empty())
         .collect();
     variables.sort();
     let known: BTreeMap<String, String> = paths(defaults)
         .into_iter()
         .filter(|path| path != FILE_ONLY)
-        .map(|path| (variable(&path), path))
+        .map(|path| (environment_name(&path), path))
         .collect();
     let mut settings = Vec::new();
     let mut unknown = Vec::new();
     for (name, text) in variables {
         let Some(key) = known.get(&name.to_ascii_uppercase()) else {
-            match unknown_variable(&name, &known) {
+            match unknown_name(&name, &known) {
                 Some(warning) => warnings.push(warning),
                 None => unknown.push(name),
             }
@@ -130,15 +130,15 @@ pub(super) fn paths(defaults: &Value) -> Vec<String> {
 }
 
 /// Returns the environment variable of a key: `LIGHTFI_COLLECT__INTERVAL`.
-pub(super) fn variable(path: &str) -> String {
+pub(super) fn environment_name(path: &str) -> String {
     let levels = path.replace('.', LEVEL_SEPARATOR);
-    format!("{PREFIX}{}", levels.to_ascii_uppercase())
+    format!("{ENVIRONMENT_PREFIX}{}", levels.to_ascii_uppercase())
 }
 
 /// Returns the warning about an unknown name that is likely meant for the exporter.
-fn unknown_variable(name: &str, known: &BTreeMap<String, String>) -> Option<String> {
+fn unknown_name(name: &str, known: &BTreeMap<String, String>) -> Option<String> {
     let upper = name.to_ascii_uppercase();
-    if upper.starts_with(&variable(FILE_ONLY)) {
+    if upper.starts_with(&environment_name(FILE_ONLY)) {
         return Some(format!(
             "environment {name} is ignored: {FILE_ONLY} can be set in the file only"
         ));

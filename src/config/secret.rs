@@ -23,7 +23,7 @@ impl Secret {
     }
 }
 
-/// For telling whether a configuration has changed; not for checking what somebody sent.
+/// To see whether a configuration has changed; not to check what a client sent.
 impl PartialEq for Secret {
     fn eq(&self, other: &Self) -> bool {
         self.expose() == other.expose()

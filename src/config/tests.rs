@@ -605,3 +605,15 @@ proptest! {
         prop_assert_eq!(&again.metrics.variables, &config.metrics.variables);
     }
 }
+
+#[test]
+fn a_section_of_the_wrong_kind_is_refused_although_the_environment_sets_its_keys() {
+    let text = format!("{GOOD}log: text\n");
+    let variables = environment(&[
+        ("LIGHTFI_LOG__LEVEL", "info"),
+        ("LIGHTFI_LOG__FORMAT", "json"),
+    ]);
+    let loaded = load_text("test", &text, &Flags::default(), variables, Purpose::Serve);
+    let errors = loaded.unwrap_err().to_string();
+    assert_eq!(errors, "test:3: log: found text instead of keys");
+}

@@ -10,7 +10,7 @@ use url::{Host, Url};
 
 use super::{
     Api, Collect, Config, Metrics, Oauth, Sensor, Web,
-    layers::{Layers, name},
+    layers::{Layers, path_for_display},
     names,
 };
 use crate::{
@@ -29,7 +29,7 @@ const MAX_CONCURRENCY: usize = 1024;
 
 const PEM_BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 
-/// The other routes of the server, which the telemetry path must not take.
+/// The other routes of the server (`web/mod.rs`), which the telemetry path must not take. A new route must be added here.
 const ROUTES: &[&str] = &[
     "/",
     "/-/healthy",
@@ -41,7 +41,7 @@ const ROUTES: &[&str] = &[
 ];
 
 impl Config {
-    /// Reports all that is wrong with the sections.
+    /// Reports all that is wrong with the sections. Sensors and locations are not in `self` yet: see `validate_ids`.
     pub(super) fn validate(&self, layers: &mut Layers) {
         self.api.validate(layers);
         self.oauth.validate(layers);
@@ -134,7 +134,7 @@ fn refuse_duplicates(layers: &mut Layers, path: &[&str], items: &[(usize, &str)]
     let mut seen = HashMap::new();
     for (index, text) in items {
         if let Some(first) = seen.insert(*text, *index) {
-            let first = name(&[path, &[&first.to_string()]].concat());
+            let first = path_for_display(&[path, &[&first.to_string()]].concat());
             let message = format!("is listed twice, first as {first}");
             layers.refuse_text(&[path, &[&index.to_string()]].concat(), text, &message);
         }
@@ -168,7 +168,7 @@ impl Metrics {
                 continue;
             };
             if let Some(first) = by_metric.insert(metric, var_name) {
-                let first = name(&["metrics", "variables", first]);
+                let first = path_for_display(&["metrics", "variables", first]);
                 let message = format!("is taken by {first}, choose another name");
                 layers.refuse(&[&path[..], &["name"]].concat(), &message);
             }

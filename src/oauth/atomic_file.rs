@@ -7,9 +7,13 @@ use std::{
     fs::{self, File},
     io::{self, Write as _},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use tempfile::NamedTempFile;
+
+/// A process that is killed between writing and renaming leaves a temporary file. One of this age is not in use any more.
+const LEFTOVER_AGE: Duration = Duration::from_secs(60);
 
 /// Why a file cannot be read or replaced, and what to do. It does not contain the file's contents.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +37,7 @@ pub(super) fn check_writable(path: &Path) -> Result<(), FileError> {
             "it is a bind-mounted file; mount its directory instead",
         ));
     }
-    NamedTempFile::new_in(directory_of(&target))
+    temporary_file_for(&target)
         .map(drop)
         .map_err(|cause| write_error(path, &cause))
 }
@@ -42,14 +46,42 @@ pub(super) fn check_writable(path: &Path) -> Result<(), FileError> {
 pub(super) fn write(path: &Path, contents: &[u8]) -> Result<(), FileError> {
     let written = || {
         let target = resolve(path)?;
-        // Readable by its owner only from the start.
-        let mut file = NamedTempFile::new_in(directory_of(&target))?;
+        let mut file = temporary_file_for(&target)?;
         file.write_all(contents)?;
         file.as_file().sync_all()?;
         file.persist(&target)?;
         File::open(directory_of(&target))?.sync_all()
     };
     written().map_err(|cause| write_error(path, &cause))
+}
+
+/// Removes temporary files that killed processes left next to the file: each contains a refresh token.
+pub(super) fn remove_leftovers(path: &Path) {
+    let Ok(target) = resolve(path) else { return };
+    let prefix = temporary_prefix(&target);
+    let Ok(entries) = fs::read_dir(directory_of(&target)) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let modified = entry.metadata().and_then(|metadata| metadata.modified());
+        let is_old = modified.is_ok_and(|time| time.elapsed().is_ok_and(|age| age >= LEFTOVER_AGE));
+        if is_old && entry.file_name().to_string_lossy().starts_with(&prefix) {
+            // A failure does no harm: the next start tries again.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Temporary files are readable by their owner only from the start.
+fn temporary_file_for(target: &Path) -> io::Result<NamedTempFile> {
+    tempfile::Builder::new()
+        .prefix(&temporary_prefix(target))
+        .tempfile_in(directory_of(target))
+}
+
+fn temporary_prefix(target: &Path) -> String {
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    format!(".{name}.tmp-")
 }
 
 /// Returns the absolute path of the file that `path` leads to. The file need not exist; its directory must.
@@ -95,7 +127,7 @@ fn write_error(path: &Path, cause: &io::Error) -> FileError {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::{os::unix::fs::symlink, time::SystemTime};
 
     use tempfile::TempDir;
 
@@ -136,5 +168,27 @@ mod tests {
     fn mount_points_are_recognized() {
         assert!(is_mount_point(Path::new("/proc")));
         assert!(!is_mount_point(Path::new("/proc/self")));
+    }
+
+    #[test]
+    fn old_temporary_files_of_the_same_file_are_removed() {
+        let directory = TempDir::new().unwrap();
+        for (name, age) in [
+            (".store.json.tmp-old", LEFTOVER_AGE),
+            (".store.json.tmp-new", Duration::ZERO),
+            (".other.json.tmp-old", LEFTOVER_AGE),
+        ] {
+            File::create(directory.path().join(name))
+                .unwrap()
+                .set_modified(SystemTime::now() - age)
+                .unwrap();
+        }
+        remove_leftovers(&directory.path().join("store.json"));
+        let mut left: Vec<_> = fs::read_dir(directory.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        left.sort();
+        assert_eq!(left, [".other.json.tmp-old", ".store.json.tmp-new"]);
     }
 }

@@ -108,7 +108,8 @@ impl CredentialStore {
         let Some(store) = &self.store else {
             if memory.newest.replace(rotated).is_none() {
                 tracing::warn!(
-                    "the server rotates refresh tokens, but oauth.token_store is not set: the new refresh token is kept in memory only and is lost at the next restart; set oauth.token_store"
+                    "the server rotates refresh tokens, but oauth.token_store is not set: the new refresh token is kept in \
+                     memory only and is lost at the next restart; set oauth.token_store"
                 );
             }
             return;

@@ -1,6 +1,6 @@
 //! Access tokens: exchanges a refresh token for the access token that the API accepts, and renews it ahead of time.
 //!
-//! The only module that reads the text of a refresh token or a client secret. Other modules use [`TokenSource`]. Collecting
+//! The only module that uses the text of a refresh token or a client secret. Other modules use [`TokenSource`]. Collecting
 //! readings does not belong here, nor does repeating an API request after a 401: `api/client` does that, with
 //! [`TokenSource::replace`].
 //!
@@ -80,7 +80,7 @@ impl TokenError {
         }
     }
 
-    /// Returns what a person can do.
+    /// Returns what an operator can do.
     pub fn remedy(&self) -> &'static str {
         match self {
             Self::RefreshTokenMissing(_) | Self::InvalidGrant(_) => {

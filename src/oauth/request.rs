@@ -5,8 +5,9 @@
 
 use std::time::{Duration, SystemTime};
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use reqwest::{Client, header::ACCEPT};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use url::form_urlencoded;
 
@@ -39,11 +40,23 @@ pub struct TokenResponse {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Reply {
+    #[serde(deserialize_with = "lenient_text")]
     access_token: Option<String>,
     expires_in: Value,
+    #[serde(deserialize_with = "lenient_text")]
     refresh_token: Option<String>,
+    #[serde(deserialize_with = "lenient_text")]
     error: Option<String>,
+    #[serde(deserialize_with = "lenient_text")]
     error_description: Option<String>,
+}
+
+/// Reads a text that is not empty; anything else counts as absent.
+fn lenient_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(match Value::deserialize(deserializer)? {
+        Value::String(text) if !text.is_empty() => Some(text),
+        _ => None,
+    })
 }
 
 /// Sends a token request and reads the reply. `grant` contains the grant type and its parameters (RFC 6749, 1.3); `http`
@@ -68,9 +81,12 @@ pub(super) async fn request_token(
         }
         // RFC 6749, 2.3.1: both parts are form-encoded before they are joined.
         ClientAuth::Basic => {
-            let secret = client.secret.as_ref().map(form_encoded);
-            request =
-                request.basic_auth(form_encoded(&client.id), Some(secret.unwrap_or_default()));
+            let id = form_encoded(&client.id);
+            let secret = client.secret.as_ref().map(form_encoded).unwrap_or_default();
+            // A server may repeat the header, and the form-encoded secret has another base64 than the secret itself.
+            let credentials = BASE64_STANDARD.encode(format!("{id}:{secret}"));
+            redactor.register_secret(&Secret::new(credentials));
+            request = request.basic_auth(id, Some(secret));
         }
     }
     let response = request.form(&form).send().await.map_err(|error| {
@@ -147,22 +163,21 @@ fn parse_success(reply: Reply, redactor: &Redactor) -> Result<TokenResponse, Tok
         let what = "the access_token of the token endpoint cannot be sent in a header";
         return Err(malformed(what.to_owned()));
     };
-    let refresh_token = reply.refresh_token.filter(|token| !token.is_empty());
     Ok(TokenResponse {
         access_token,
         lifetime: lifetime(token, lenient_number(&reply.expires_in)),
-        refresh_token: refresh_token.map(Secret::new),
+        refresh_token: reply.refresh_token.map(Secret::new),
     })
 }
 
 /// Appends the error of the reply, safe to show.
 fn with_error(what: String, reply: &Reply, redactor: &Redactor) -> String {
     match &reply.error {
-        Some(error) if !error.is_empty() => {
+        Some(error) => {
             let error = redactor.error_text(error, reply.error_description.as_deref());
             format!("{what}: {error}")
         }
-        _ => what,
+        None => what,
     }
 }
 
@@ -191,6 +206,13 @@ mod tests {
         assert_eq!(reply.access_token.bearer(), "Bearer abc");
         assert_eq!(reply.lifetime, Duration::from_secs(60));
         assert!(reply.refresh_token.is_none());
+    }
+
+    #[test]
+    fn a_field_of_the_wrong_type_counts_as_absent() {
+        let refused = json!({"error": "invalid_grant", "error_description": ["gone"]});
+        assert!(matches!(error(400, &refused), TokenError::InvalidGrant(_)));
+        assert!(parse(200, &json!({"access_token": "t", "error": 0})).is_ok());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! here; however many callers wait, there is one request at a time.
 
 use std::{
+    slice,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -258,7 +259,7 @@ impl TokenSource {
         match response {
             Ok(response) => self.record_success(received, response, used).await,
             // No failure is recorded, so the next request is due at once and uses the others.
-            Err(error) if self.refuse_and_find_others(&error, used).await => {
+            Err(error) if self.refuse_and_find_others(&error, found, used).await => {
                 tracing::info!(%error, "credentials refused; retrying with other credentials");
             }
             Err(error) => self.record_failure(error),
@@ -266,14 +267,21 @@ impl TokenSource {
     }
 
     /// After a refusal, reads files and store again. Returns whether they contain credentials that were not refused.
-    async fn refuse_and_find_others(&self, error: &TokenError, used: &Credentials) -> bool {
-        if !matches!(
-            error,
-            TokenError::InvalidGrant(_) | TokenError::InvalidClient(_)
-        ) {
-            return false;
+    async fn refuse_and_find_others(
+        &self,
+        error: &TokenError,
+        found: &[Credentials],
+        used: &Credentials,
+    ) -> bool {
+        let refused = match error {
+            TokenError::InvalidGrant(_) => slice::from_ref(used),
+            // With this client, none of them would be accepted.
+            TokenError::InvalidClient(_) => found,
+            _ => return false,
+        };
+        for credentials in refused {
+            self.schedule().mark_refused(credentials);
         }
-        self.schedule().mark_refused(used);
         let found = self.read_credentials().await.unwrap_or_default();
         self.schedule().first_not_refused(&found).is_some()
     }

@@ -50,6 +50,7 @@ impl TokenStore {
         let store = Self { path: path.into() };
         store.read()?;
         atomic_file::check_writable(&store.path)?;
+        atomic_file::remove_leftovers(&store.path);
         Ok(store)
     }
 

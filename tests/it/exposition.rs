@@ -142,7 +142,7 @@ fn gateway_and_meter_readings_match_the_golden_files() {
 }
 
 #[test]
-fn sensors_of_air_and_light() {
+fn readings_of_air_and_light_match_the_golden_files() {
     let readings = [
         ("CO2ppm", 30.5, 612.0),
         ("VOCppb", 30.5, 1000.0),
@@ -176,7 +176,7 @@ fn sensors_of_air_and_light() {
 }
 
 #[test]
-fn sensor_of_presence() {
+fn motion_readings_match_the_golden_files() {
     let readings = [
         ("motionEvent", 90.0, 7.0),
         ("occSignatures", 30.0, 2.0),

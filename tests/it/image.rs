@@ -1,6 +1,6 @@
-//! Every file that the compiler reads is in the build stage of the Dockerfile. `chart.py` runs hadolint on it.
+//! The build stage of the Dockerfile has every manifest of the workspace, and every file that the compiler reads. `chart.py` runs hadolint on it.
 
-use std::{env, fs, time::SystemTime};
+use std::{env, fs, path::PathBuf, process::Command, time::SystemTime};
 
 const DOCKERFILE: &str = include_str!("../../Dockerfile");
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/");
@@ -32,18 +32,63 @@ fn read_by_the_compiler() -> Vec<String> {
         .collect()
 }
 
+/// Returns the sources and destinations that the build stage copies.
+fn copied() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let (build, _) = DOCKERFILE.split_once("\nFROM gcr.io").expect("two stages");
+    let copies = build.lines().filter_map(|line| line.strip_prefix("COPY "));
+    copies.flat_map(|line| {
+        let (sources, destination) = line.rsplit_once(' ').expect("sources and a destination");
+        sources.split(' ').map(move |source| (source, destination))
+    })
+}
+
+fn kept() -> Vec<&'static str> {
+    let lines = IGNORE.lines();
+    lines.filter_map(|line| line.strip_prefix('!')).collect()
+}
+
+/// The first build in the image has only the manifests and empty sources.
+#[test]
+fn the_build_stage_has_every_manifest_of_the_workspace() {
+    let directory = tempfile::TempDir::new().expect("a temporary directory");
+    for (source, destination) in copied().filter(|(source, _)| source.contains('.')) {
+        let top = source.split('/').next().unwrap_or_default();
+        let is_kept = kept().iter().any(|kept| [top, source].contains(kept));
+        assert!(is_kept, ".dockerignore excludes {source}");
+        let target = directory.path().join(destination);
+        fs::create_dir_all(&target).expect("the directory is created");
+        let sources = ["src/lib.rs", "src/main.rs"].map(|name| target.join(name));
+        let is_made = |path: &&PathBuf| {
+            let path = path.strip_prefix(directory.path());
+            path.is_ok_and(|path| DOCKERFILE.contains(&*path.to_string_lossy()))
+        };
+        for path in sources.iter().filter(is_made) {
+            fs::create_dir_all(target.join("src")).expect("the directory is created");
+            fs::write(path, "").expect("the source is written");
+        }
+        let name = source.rsplit('/').next().unwrap_or_default();
+        fs::copy(format!("{ROOT}{source}"), target.join(name)).expect("the file is copied");
+    }
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args([
+            "metadata",
+            "--locked",
+            "--offline",
+            "--no-deps",
+            "--format-version=1",
+        ])
+        .current_dir(&directory)
+        .output()
+        .expect("cargo runs");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+}
+
 #[test]
 fn the_build_stage_contains_every_file_that_the_compiler_reads() {
-    let (build, _) = DOCKERFILE.split_once("\nFROM gcr.io").expect("two stages");
-    let copied: Vec<_> = build
-        .lines()
-        .filter_map(|line| line.strip_prefix("COPY "))
-        .flat_map(|line| line.split(' ').rev().skip(1)) // the last word is the destination
-        .collect();
-    let kept: Vec<_> = IGNORE
-        .lines()
-        .filter_map(|line| line.strip_prefix('!'))
-        .collect();
+    let copied: Vec<_> = copied().map(|(source, _)| source).collect();
+    let kept = kept();
     let files = read_by_the_compiler();
     for file in ["src/lib.rs", "src/web/status.html"] {
         assert!(

@@ -7,7 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use lightfi_simulator::{Listing, Options};
@@ -319,6 +319,14 @@ async fn a_reload_uses_another_web_configuration_and_refuses_a_bad_one() {
     assert_eq!(reload(&only_alice, "unknown").await.0, 200);
     assert_eq!(get("/metrics", "unknown").await.0, 401);
     assert_eq!(get("/metrics", "alice").await.0, 200);
+    // From now on changes of this file are noticed.
+    let both = format!("basic_auth_users: {{alice: \"{hash}\", bob: \"{hash}\"}}\n");
+    fs::write(exporter.file("web.yml"), both).unwrap();
+    let start = Instant::now();
+    while get("/metrics", "bob").await.0 != 200 {
+        assert!(start.elapsed() < Duration::from_secs(10), "bob is unknown");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 
     // Nothing of a bad configuration is used: neither its user file nor its missing token file.
     fs::write(exporter.file("bad.yml"), "foo: 1\n").unwrap();

@@ -278,7 +278,9 @@ async fn no_secret_appears_in_any_output() {
         let reason = format!("reason={reason}");
         assert!(shown.contains(&reason), "{reason} did not occur:\n{shown}");
     }
-    for secret in BTreeSet::from_iter(secrets) {
+    let secrets = BTreeSet::from_iter(secrets);
+    assert!(secrets.len() > 10, "only {} secrets", secrets.len());
+    for secret in secrets {
         assert!(!shown.contains(&secret), "a secret appeared:\n{shown}");
     }
     assert!(!shown.contains("eyJ"), "a JWT was written:\n{shown}");

@@ -166,14 +166,19 @@ fn is_id(text: &str) -> bool {
     !matches!(text, "" | "." | "..") && text.chars().all(is_plain)
 }
 
-/// Reads Unix seconds, RFC 3339, or `YYYY-MM-DD HH:MM:SS` in UTC.
+/// Reads Unix seconds, or a time as in RFC 3339; a space may separate date and time, and without a zone it is UTC.
 fn unix_time(text: &str) -> Option<f64> {
     if let Ok(seconds) = text.parse::<f64>() {
         return seconds.is_finite().then_some(seconds);
     }
     let mut text = text.to_ascii_uppercase();
-    if let Some((date, clock)) = text.split_once(' ') {
-        text = format!("{date}T{clock}Z");
+    if let Some((date, clock)) = text.split_once([' ', 'T']) {
+        let zone = if clock.contains(['Z', '+', '-']) {
+            ""
+        } else {
+            "Z"
+        };
+        text = format!("{date}T{clock}{zone}");
     }
     let time = OffsetDateTime::parse(&text, &Rfc3339).ok()?;
     Some(time.unix_timestamp() as f64 + f64::from(time.nanosecond()) / 1e9)

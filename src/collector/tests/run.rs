@@ -3,7 +3,10 @@
 use std::time::Instant;
 
 use super::fixture::*;
-use crate::collector::{CollectionRun, Job, SensorRegistry, Step, queue::CarriedOver};
+use crate::{
+    api::RequestError,
+    collector::{CollectionRun, Job, SensorRegistry, Step, queue::CarriedOver},
+};
 
 /// Everything that is sent now.
 fn send_all(run: &mut CollectionRun, now: Instant) -> Vec<Job> {
@@ -73,6 +76,16 @@ fn configured_sensors_do_not_wait_for_a_location_that_hangs() {
     assert_eq!(failures[0].subject, "location 1");
     let summary = registry.snapshot().summary;
     assert_eq!((summary.up, summary.locations_failed), (true, 1));
+}
+
+#[test]
+fn configured_sensors_do_not_wait_for_the_second_attempt_of_a_location() {
+    let now = Instant::now();
+    let mut run = start(&plan(&["A"], &["1"]), SensorRegistry::default(), now);
+    assert_eq!(send_all(&mut run, now), [location_job("1")]);
+    let timed_out = RequestError::out_of_time();
+    run.handle_result(&location_job("1"), Err(timed_out), now + SECOND, NOW);
+    assert_eq!(send_all(&mut run, now + SECOND), [sensor_job("A")]);
 }
 
 #[test]

@@ -93,6 +93,24 @@ async fn the_form_has_the_client_s_credentials_and_with_basic_the_header_has_the
     assert_eq!(basic.authorization.as_deref(), Some(encoded));
 }
 
+/// The header contains the base64 of the form-encoded secret, which differs from the base64 of the secret.
+#[tokio::test]
+async fn a_server_that_repeats_the_basic_credentials_reveals_nothing() {
+    // The decoded text is client-id:a%3Ab+c%2B%C3%BC
+    let basic = "Y2xpZW50LWlkOmElM0FiK2MlMkIlQzMlQkM=";
+    let error = json!({"error": "invalid_request", "error_description": basic});
+    let server = Server::start(move |_, _| Reply::text(400, &error)).await;
+    let oauth = Oauth {
+        client_secret: Some(inline("a:b c+\u{fc}")),
+        client_auth: ClientAuth::Basic,
+        ..server.oauth()
+    };
+    let error = source_of(&oauth).await.token().await.unwrap_err();
+    let shown = error.to_string();
+    assert!(shown.contains("invalid_request"), "{shown}");
+    assert!(!shown.contains(&basic[13..]), "{shown}");
+}
+
 #[tokio::test]
 async fn only_the_caller_whose_token_was_rejected_waits_for_the_next_one() {
     let server = Server::start(|earlier, _| match earlier {

@@ -203,7 +203,7 @@ impl Client {
         let mut stream = self.connect(server).await?;
         let authorization = match user {
             "" => String::new(),
-            user => format!("Authorization: Basic {}\r\n", STANDARD.encode(user)),
+            user => login(user),
         };
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: localhost\r\n{authorization}Connection: close\r\n\r\n"
@@ -230,4 +230,9 @@ impl Client {
             Err(error) => error,
         }
     }
+}
+
+/// Returns the header line of a user, written as `NAME:PASSWORD`.
+pub fn login(user: &str) -> String {
+    format!("Authorization: Basic {}\r\n", STANDARD.encode(user))
 }

@@ -7,7 +7,7 @@ use rcgen::{ExtendedKeyUsagePurpose, KeyPair};
 use tokio::{io::AsyncReadExt, sync::mpsc, time::timeout};
 
 use crate::{
-    pki::{Pki, hash},
+    pki::{Pki, hash, login},
     server::TestServer,
 };
 
@@ -122,7 +122,8 @@ async fn another_file_is_prepared_and_then_activated() {
     assert_eq!(server.status("/metrics", "").await, 401);
     let prepared = config.prepare(Some(&second)).unwrap().unwrap();
     assert!(config.activate(prepared).is_empty());
-    assert_eq!(server.status("/metrics", "").await, 401);
+    assert_eq!(server.status("/metrics", &login("carol:secret")).await, 200);
+    assert_eq!(server.status("/metrics", &login("dave:secret")).await, 401);
     let open = config.prepare(None).unwrap().unwrap();
     config.activate(open);
     assert_eq!(server.status("/metrics", "").await, 200);

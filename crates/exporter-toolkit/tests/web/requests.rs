@@ -2,13 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use base64::{Engine, engine::general_purpose::STANDARD};
-
-use crate::{pki::hash, server::TestServer};
-
-fn login(user: &str) -> String {
-    format!("Authorization: Basic {}\r\n", STANDARD.encode(user))
-}
+use crate::{
+    pki::{hash, login},
+    server::TestServer,
+};
 
 #[tokio::test]
 async fn a_rate_limit_without_interval_admits_everything_and_one_without_burst_nothing() {
