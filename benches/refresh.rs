@@ -5,11 +5,11 @@
 
 mod corpus;
 
-use std::{env, hint::black_box, sync::Arc};
+use std::{env, hint::black_box, sync::Arc, time::Duration};
 
 use corpus::{Answers, Refreshes};
 use lightfi_exporter::{exposition::gzip::Part, snapshot::Snapshot};
-use rustix::time::{ClockId, clock_gettime};
+use nix::time::{ClockId, clock_gettime};
 
 #[inline(never)]
 fn stage_decode(refreshes: &mut Refreshes) -> Answers {
@@ -78,6 +78,7 @@ fn refresh(refreshes: &mut Refreshes) -> (Arc<Snapshot>, [f64; 4]) {
 
 /// Returns the CPU time of this thread, which does all the work.
 fn cpu_seconds() -> f64 {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+    let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID);
+    let time = time.expect("every Linux has this clock");
+    Duration::from(time).as_secs_f64()
 }

@@ -171,16 +171,9 @@ fn unix_time(text: &str) -> Option<f64> {
     if let Ok(seconds) = text.parse::<f64>() {
         return seconds.is_finite().then_some(seconds);
     }
-    let mut text = text.to_ascii_uppercase();
-    if let Some((date, clock)) = text.split_once([' ', 'T']) {
-        let zone = if clock.contains(['Z', '+', '-']) {
-            ""
-        } else {
-            "Z"
-        };
-        text = format!("{date}T{clock}{zone}");
-    }
-    let time = OffsetDateTime::parse(&text, &Rfc3339).ok()?;
+    let text = text.to_ascii_uppercase().replacen(' ', "T", 1);
+    let parse = |text: &str| OffsetDateTime::parse(text, &Rfc3339).ok();
+    let time = parse(&text).or_else(|| parse(&format!("{text}Z")))?;
     Some(time.unix_timestamp() as f64 + f64::from(time.nanosecond()) / 1e9)
 }
 
@@ -240,6 +233,9 @@ time,sensor_id,var_name,value
             "1716315634",
             "2024-05-21T18:20:34Z",
             "2024-05-21 18:20:34",
+            "2024-05-21 18:20:34Z",
+            "2024-05-21 20:20:34+02:00",
+            "2024-05-21T18:20:34",
             "2024-05-21T20:20:34+02:00",
             "2024-05-21T18:20:34.000z",
         ] {
